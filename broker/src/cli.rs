@@ -1,0 +1,100 @@
+//! The command line of `leasehold-broker`: which command, with which arguments.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// A Kafka-compatible log broker whose control plane is the Kubernetes API.
+#[derive(Debug, Parser)]
+#[command(name = "leasehold-broker", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the process is asked to be.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run one broker.
+    Run(Box<RunArgs>),
+    /// Start a whole cluster of brokers on this machine, for trying things out.
+    Dev(DevArgs),
+}
+
+/// Where the cluster's metadata lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum StoreKind {
+    /// ConfigMaps and a Lease, through the Kubernetes API.
+    Kubernetes,
+    /// Files in one directory of this machine.
+    Directory,
+}
+
+/// Arguments of `run`. On Kubernetes the operator fills them in.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// This broker's id.
+    #[arg(long, required_unless_present = "id_from_hostname")]
+    pub id: Option<i32>,
+    /// Take the broker id from the number at the end of the host name (a StatefulSet's pod).
+    #[arg(long, conflicts_with = "id")]
+    pub id_from_hostname: bool,
+    /// Name of the cluster: prefix of its objects.
+    #[arg(long, default_value = "dev")]
+    pub cluster: String,
+    /// Kubernetes namespace of the cluster.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// Where the metadata lives.
+    #[arg(long, value_enum, default_value = "kubernetes")]
+    pub store: StoreKind,
+    /// The directory of the `directory` store.
+    #[arg(long, required_if_eq("store", "directory"))]
+    pub store_dir: Option<PathBuf>,
+    /// This broker's log directory.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// YAML file that maps Kafka's broker configuration keys to values.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Where Kafka clients connect.
+    #[arg(long, default_value = "0.0.0.0:9092")]
+    pub client_listen: String,
+    /// Where the other brokers connect.
+    #[arg(long, default_value = "0.0.0.0:9091")]
+    pub internal_listen: String,
+    /// Where probes, metrics and status are served.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub http_listen: String,
+    /// `host:port` that clients are told to use.
+    #[arg(long)]
+    pub advertise: String,
+    /// `ip:port` that the other brokers use; default: the internal listener's own address.
+    #[arg(long)]
+    pub internal_advertise: Option<String>,
+    /// File that holds this broker's rack (a downward-API file on Kubernetes).
+    #[arg(long)]
+    pub rack_file: Option<PathBuf>,
+}
+
+/// Arguments of `dev`.
+#[derive(Clone, Debug, Args)]
+pub struct DevArgs {
+    /// How many brokers.
+    #[arg(long, default_value_t = 3)]
+    pub brokers: u16,
+    /// Broker i listens for clients on this port + i.
+    #[arg(long, default_value_t = 9092)]
+    pub port: u16,
+    /// Broker i serves probes, metrics and status on this port + i.
+    #[arg(long, default_value_t = 8080)]
+    pub http_port: u16,
+    /// Where everything is kept; broker i has `broker-<i>/` in it.
+    #[arg(long, default_value = ".leasehold")]
+    pub data: PathBuf,
+    /// Start a killed broker only when Enter is pressed or this process gets SIGUSR1.
+    #[arg(long)]
+    pub no_restart: bool,
+    /// YAML file of Kafka broker configuration keys for every broker.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+}
