@@ -1,0 +1,147 @@
+//! Cutting a byte stream into frames: a 4-byte big-endian length, then that many bytes.
+//!
+//! Pure: it holds bytes and says how many more are worth reading. Promise: it never asks for room
+//! beyond twice the bytes that really arrived (or one small step), whatever length a peer claims,
+//! and refuses a length above its limit at once.
+
+use bytes::{Bytes, BytesMut};
+
+/// Room to make for the first bytes of a frame.
+pub const FIRST_STEP: usize = 4 * 1024;
+
+/// Frames up to this size are read together with what follows them; longer ones exactly to their
+/// end, so that a small rest never pins a large buffer.
+const SHARED_READ: usize = 16 * 1024;
+
+/// Why a byte stream is no sequence of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    #[error("a frame of {length} bytes exceeds the limit of {limit} (socket.request.max.bytes)")]
+    TooLarge { length: usize, limit: usize },
+    #[error("a frame claims a negative length, {0}")]
+    NegativeLength(i32),
+}
+
+/// Bytes of a stream on their way to becoming frames.
+#[derive(Debug, Default)]
+pub struct FrameBuffer {
+    /// Append what arrives here, at most [`Self::room`] bytes at a time.
+    pub bytes: BytesMut,
+    limit: usize,
+}
+
+impl FrameBuffer {
+    /// An empty buffer (no memory is taken yet) that refuses frames above `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            bytes: BytesMut::new(),
+            limit,
+        }
+    }
+
+    /// Length of the frame at the front, once its prefix arrived.
+    fn claimed(&self) -> Result<Option<usize>, FrameError> {
+        let Some(prefix) = self.bytes.first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let raw = i32::from_be_bytes(*prefix);
+        let length = usize::try_from(raw).map_err(|_| FrameError::NegativeLength(raw))?;
+        if length > self.limit {
+            return Err(FrameError::TooLarge {
+                length,
+                limit: self.limit,
+            });
+        }
+        Ok(Some(length))
+    }
+
+    /// The next whole frame, without its length prefix.
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
+        match self.claimed()? {
+            Some(length) if self.bytes.len() >= 4 + length => {
+                let mut frame = self.bytes.split_to(4 + length).freeze();
+                if self.bytes.is_empty() {
+                    // Let go of the allocation: an idle connection holds no buffer.
+                    self.bytes = BytesMut::new();
+                }
+                let _prefix = frame.split_to(4);
+                Ok(Some(frame))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// How many bytes to make room for and read next. Call after [`Self::next_frame`] said `None`.
+    pub fn room(&self) -> Result<usize, FrameError> {
+        let have = self.bytes.len();
+        let step = have.max(FIRST_STEP);
+        Ok(match self.claimed()? {
+            Some(length) if length > SHARED_READ => step.min(4 + length - have),
+            _ => step.min(SHARED_READ),
+        })
+    }
+
+    /// Whether a frame has begun and not ended.
+    pub fn is_partial(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BufMut;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn frames_survive_any_cutting_of_the_stream(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40_000), 0..6),
+            cuts in prop::collection::vec(1usize..50_000, 1..20),
+        ) {
+            let mut stream = BytesMut::new();
+            for frame in &frames {
+                stream.put_i32(frame.len() as i32);
+                stream.put_slice(frame);
+            }
+            let mut buffer = FrameBuffer::new(100_000);
+            let mut seen = Vec::new();
+            let mut cuts = cuts.iter().cycle();
+            while !stream.is_empty() {
+                let room = buffer.room().unwrap();
+                prop_assert!(room > 0 && room <= buffer.bytes.len().max(SHARED_READ));
+                let take = room.min(*cuts.next().unwrap()).min(stream.len());
+                buffer.bytes.put_slice(&stream.split_to(take));
+                while let Some(frame) = buffer.next_frame().unwrap() {
+                    seen.push(frame.to_vec());
+                }
+            }
+            prop_assert_eq!(seen, frames);
+            prop_assert!(!buffer.is_partial());
+        }
+    }
+
+    #[test]
+    fn a_claimed_length_alone_takes_no_memory() {
+        let mut buffer = FrameBuffer::new(100 << 20);
+        buffer.bytes.put_i32(100 << 20);
+        assert_eq!(buffer.next_frame(), Ok(None));
+        assert_eq!(buffer.room(), Ok(FIRST_STEP));
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_or_below_zero_is_refused_at_once() {
+        let mut buffer = FrameBuffer::new(1000);
+        buffer.bytes.put_i32(1001);
+        assert_eq!(
+            buffer.next_frame(),
+            Err(FrameError::TooLarge {
+                length: 1001,
+                limit: 1000
+            })
+        );
+        let mut buffer = FrameBuffer::new(1000);
+        buffer.bytes.put_i32(-1);
+        assert_eq!(buffer.next_frame(), Err(FrameError::NegativeLength(-1)));
+    }
+}
