@@ -1,0 +1,182 @@
+//! What the rest of the broker asks of its replicas, and the answers, as plain structs.
+
+use bytes::Bytes;
+use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, Offset, TopicId};
+use leasehold_wire::ErrorCode;
+use std::time::Duration;
+
+/// A partition's name inside the broker.
+pub type PartitionKey = (TopicId, i32);
+
+/// Whom to ask instead (KIP-951).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaderHint {
+    pub leader: Option<BrokerId>,
+    pub epoch: LeaderEpoch,
+}
+
+/// How many replicas must have a record before its producer hears of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acks {
+    /// acks=0: nobody waits for the answer.
+    None,
+    /// acks=1: the leader has written it.
+    Leader,
+    /// acks=all: it is below the high watermark.
+    All,
+}
+
+impl Acks {
+    /// Kafka's number; `None` if it is none of −1, 0, 1.
+    pub fn from_kafka(acks: i16) -> Option<Self> {
+        match acks {
+            0 => Some(Self::None),
+            1 => Some(Self::Leader),
+            -1 => Some(Self::All),
+            _ => None,
+        }
+    }
+}
+
+/// Records for one partition.
+#[derive(Clone, Debug)]
+pub struct ProduceEntry {
+    pub topic: TopicId,
+    pub partition: i32,
+    /// One record batch, as it came from the socket.
+    pub records: Bytes,
+    /// Append only in this leader epoch (for the broker's own coordinators); clients have none.
+    pub leader_epoch: Option<LeaderEpoch>,
+}
+
+/// What became of a [`ProduceEntry`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProduceResult {
+    pub error: ErrorCode,
+    pub message: Option<String>,
+    /// Offset of the first record; −1 on error.
+    pub base_offset: Offset,
+    /// −1 unless the topic stamps the time of the append.
+    pub log_append_time: i64,
+    pub log_start_offset: Offset,
+    /// Set with NOT_LEADER_OR_FOLLOWER.
+    pub current_leader: Option<LeaderHint>,
+}
+
+impl ProduceResult {
+    /// A refusal.
+    pub fn failed(error: ErrorCode, message: Option<String>) -> Self {
+        Self {
+            error,
+            message,
+            base_offset: Offset(-1),
+            log_append_time: -1,
+            log_start_offset: Offset(-1),
+            current_leader: None,
+        }
+    }
+}
+
+/// Who fetches, and how patiently.
+#[derive(Clone, Debug)]
+pub struct FetchParams {
+    /// A follower and its incarnation (internal listener only); `None` for a client.
+    pub replica: Option<(BrokerId, Incarnation)>,
+    pub max_wait: Duration,
+    pub min_bytes: usize,
+    /// Over all partitions; the first batch is returned whole even if it is larger.
+    pub max_bytes: usize,
+    pub read_committed: bool,
+}
+
+/// One partition of a fetch.
+#[derive(Clone, Debug)]
+pub struct FetchEntry {
+    pub topic: TopicId,
+    pub partition: i32,
+    /// The epoch in which the fetcher believes; `None` if it said nothing.
+    pub current_leader_epoch: Option<LeaderEpoch>,
+    pub fetch_offset: Offset,
+    /// The epoch of the last record that the fetcher holds; `None` if it said nothing.
+    pub last_fetched_epoch: Option<LeaderEpoch>,
+    pub max_bytes: usize,
+}
+
+/// The answer to a [`FetchEntry`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchResult {
+    pub topic: TopicId,
+    pub partition: i32,
+    pub error: ErrorCode,
+    pub high_watermark: Offset,
+    pub last_stable_offset: Offset,
+    pub log_start_offset: Offset,
+    pub records: Bytes,
+    /// The fetcher's log parts from ours: the largest epoch not above its own, and where it ends.
+    pub diverging_epoch: Option<(LeaderEpoch, Offset)>,
+    /// Set with NOT_LEADER_OR_FOLLOWER and FENCED_LEADER_EPOCH.
+    pub current_leader: Option<LeaderHint>,
+}
+
+impl FetchResult {
+    /// A refusal.
+    pub fn failed(topic: TopicId, partition: i32, error: ErrorCode) -> Self {
+        Self {
+            topic,
+            partition,
+            error,
+            high_watermark: Offset(-1),
+            last_stable_offset: Offset(-1),
+            log_start_offset: Offset(-1),
+            records: Bytes::new(),
+            diverging_epoch: None,
+            current_leader: None,
+        }
+    }
+}
+
+/// A refusal of a read that is not a fetch.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct ReadRefused {
+    pub error: ErrorCode,
+    pub current_leader: Option<LeaderHint>,
+}
+
+/// The answer to ListOffsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundOffset {
+    /// −1 where the question was not about time, or nothing was found.
+    pub timestamp: i64,
+    /// −1 if nothing was found.
+    pub offset: Offset,
+    pub leader_epoch: Option<LeaderEpoch>,
+}
+
+/// What the leader knows of its own partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaderState {
+    pub epoch: LeaderEpoch,
+    /// The log's end when this leadership began: all that was ever committed before lies below.
+    pub epoch_start: Offset,
+    pub log_start: Offset,
+    pub high_watermark: Offset,
+    pub log_end: Offset,
+}
+
+/// A change of leadership of a partition that this broker hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeadershipChange {
+    pub topic: TopicId,
+    pub partition: i32,
+    /// The epoch in which this broker leads from now on; `None`: it leads no longer.
+    pub leads: Option<LeaderEpoch>,
+}
+
+/// How far a local read may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadUpTo {
+    HighWatermark,
+    /// Everything, committed or not: how a coordinator loads its state.
+    LogEnd,
+}
