@@ -1,1 +1,37 @@
-//! (being written)
+//! The custom resources of Leasehold: [`Cluster`] and [`Topic`], group `leasehold.dev`, v1alpha1.
+//!
+//! These types are the only definition: the YAML beside them (`crds/*.yaml`) and in the Helm chart
+//! is generated from them (`cargo run -p leasehold-crds -- --write`), and a test fails when it is
+//! not current. Every list, map and string has a bound, so that the API server can price the
+//! validation rules; every rule says what is wrong and what to do.
+
+mod cluster;
+mod condition;
+mod schema;
+mod topic;
+mod yaml;
+
+pub use cluster::{
+    Cluster, ClusterSpec, ClusterStatus, LocalReference, PullPolicy, RackSpec, ReclaimPolicy, ScalePolicy,
+    StorageKind, StorageSpec,
+};
+pub use condition::{Condition, Conditions};
+pub use topic::{PartitionState, Topic, TopicReclaimPolicy, TopicSpec, TopicStatus};
+pub use yaml::{Generated, generated};
+
+/// The API group of all kinds.
+pub const GROUP: &str = "leasehold.dev";
+/// Label on everything that belongs to a cluster; its value is the cluster's name.
+pub const CLUSTER_LABEL: &str = "leasehold.dev/cluster";
+/// Annotation on volumes: the id of the cluster whose data they hold.
+pub const CLUSTER_ID_ANNOTATION: &str = "leasehold.dev/cluster-id";
+/// Annotation on a Cluster or Topic: with `"true"` the operator leaves the object alone.
+pub const PAUSED_ANNOTATION: &str = "leasehold.dev/paused";
+/// Annotation on a pod: the zone of its node, written by the operator, read by the broker.
+pub const RACK_ANNOTATION: &str = "leasehold.dev/rack";
+/// Annotation on a pod: what its image and static configuration were when it was made.
+pub const REVISION_ANNOTATION: &str = "leasehold.dev/revision";
+/// Finalizer of a Cluster with `reclaimPolicy: Delete`.
+pub const CLUSTER_FINALIZER: &str = "leasehold.dev/reclaim";
+/// Finalizer of a Topic with `reclaimPolicy: Delete`.
+pub const TOPIC_FINALIZER: &str = "leasehold.dev/topic";

@@ -1,0 +1,266 @@
+//! `Cluster`: a set of brokers that share metadata and hold topics.
+
+use crate::condition::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a cluster of brokers should be.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "leasehold.dev",
+    version = "v1alpha1",
+    kind = "Cluster",
+    plural = "clusters",
+    shortname = "lc",
+    category = "leasehold",
+    namespaced,
+    status = "ClusterStatus",
+    derive = "PartialEq",
+    doc = "A cluster of Leasehold brokers, which Kafka clients use as they would use Kafka.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Brokers", type_ = "string", json_path = ".status.brokers", description = "Brokers that serve / brokers wanted"),
+    printcolumn(name = "Controller", type_ = "string", json_path = ".status.controller"),
+    printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.controllerEpoch", description = "Controller epoch"),
+    printcolumn(name = "Topics", type_ = "integer", json_path = ".status.topics"),
+    printcolumn(name = "Partitions", type_ = "integer", json_path = ".status.partitions"),
+    printcolumn(name = "Under-Replicated", type_ = "integer", json_path = ".status.underReplicatedPartitions"),
+    printcolumn(name = "Offline", type_ = "integer", json_path = ".status.offlinePartitions", priority = 1),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 40").message("a Cluster's name is part of its pods' and Services' names: at most 40 lower-case letters, digits and '-', beginning with a letter and without dots"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterSpec {
+    /// How many brokers. 0 stops them all and keeps disks and metadata.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 0, max = 500))]
+    pub replicas: i32,
+
+    /// Image of the brokers. Default: the operator's own image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+
+    /// When the kubelet pulls the image. Default: Kubernetes' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<PullPolicy>,
+
+    /// Secrets with which the image is pulled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub image_pull_secrets: Vec<LocalReference>,
+
+    /// Broker configuration by Kafka's names, such as `min.insync.replicas: 2`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::kafka_config")]
+    pub config: BTreeMap<String, serde_json::Value>,
+
+    /// Where the brokers keep their logs.
+    pub storage: StorageSpec,
+
+    /// What happens to metadata and volumes when the Cluster is deleted. With `Retain`, applying
+    /// the same Cluster again brings the data back.
+    #[serde(default)]
+    pub reclaim_policy: ReclaimPolicy,
+
+    /// CPU and memory of a broker's container, as in a pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::preserved_object")]
+    pub resources: Option<serde_json::Value>,
+
+    /// How replicas are spread over racks.
+    #[serde(default)]
+    pub rack: RackSpec,
+
+    /// How long a broker has to hand over its leaders before it is killed.
+    #[serde(default = "default_grace")]
+    #[x_kube(validation = Rule::new("self >= 60").message("a broker needs at least 60 seconds to hand over its leaders: set terminationGracePeriodSeconds to 60 or more"))]
+    #[schemars(range(max = 86_400))]
+    pub termination_grace_period_seconds: i64,
+
+    /// DNS domain of the Kubernetes cluster; part of the addresses that clients are told.
+    #[serde(default = "default_domain")]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("clusterDomain must be a DNS name such as cluster.local"))]
+    #[schemars(length(min = 1, max = 253))]
+    pub cluster_domain: String,
+
+    /// Overrides for the brokers' pods: `metadata` (labels, annotations) and `spec` as in a pod
+    /// template. Containers are merged by name; the broker's is called `broker`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::preserved_object")]
+    pub pod_template: Option<serde_json::Value>,
+}
+
+fn default_replicas() -> i32 {
+    3
+}
+
+fn default_grace() -> i64 {
+    60
+}
+
+fn default_domain() -> String {
+    "cluster.local".to_owned()
+}
+
+/// Names another object in the same namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+pub struct LocalReference {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// When the kubelet pulls an image.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullPolicy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+impl PullPolicy {
+    /// As Kubernetes spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// Where a broker keeps its log.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.type == oldSelf.type").message("storage.type cannot be changed: the brokers' data would be left behind; make a new Cluster"))]
+#[x_kube(validation = Rule::new("self.type == 'Ephemeral' || has(self.size)").message("storage.size is needed, such as 100Gi; or set storage.type to Ephemeral for data that may be lost"))]
+#[x_kube(validation = Rule::new("has(self.size) == has(oldSelf.size) && (!has(self.size) || self.size == oldSelf.size)").message("storage.size cannot be changed: the volume claims of a StatefulSet are fixed"))]
+#[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storage.storageClassName cannot be changed: the volume claims of a StatefulSet are fixed"))]
+pub struct StorageSpec {
+    /// `Persistent`: a volume per broker. `Ephemeral`: lost with the pod; for trying things out.
+    #[serde(rename = "type", default)]
+    pub kind: StorageKind,
+
+    /// Size of each broker's volume, such as `100Gi`; with `Ephemeral`, the limit of the directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))").message("storage.size must be a quantity above zero, such as 100Gi"))]
+    #[schemars(length(min = 1, max = 32))]
+    pub size: Option<String>,
+
+    /// StorageClass of the volumes. Default: the Kubernetes cluster's default class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub storage_class_name: Option<String>,
+
+    /// What happens to the volume of a broker that was drained and removed.
+    #[serde(default)]
+    pub when_scaled: ScalePolicy,
+}
+
+/// The kind of a broker's storage.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StorageKind {
+    #[default]
+    Persistent,
+    Ephemeral,
+}
+
+/// What happens to the volume of a broker that was scaled away.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ScalePolicy {
+    #[default]
+    Retain,
+    Delete,
+}
+
+/// What happens to data when a Cluster is deleted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReclaimPolicy {
+    #[default]
+    Retain,
+    Delete,
+}
+
+/// How replicas are spread over racks.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RackSpec {
+    /// Label of the nodes whose value is a broker's rack.
+    #[serde(default = "default_topology_key")]
+    #[schemars(length(min = 1, max = 317))]
+    pub topology_key: String,
+}
+
+fn default_topology_key() -> String {
+    "topology.kubernetes.io/zone".to_owned()
+}
+
+impl Default for RackSpec {
+    fn default() -> Self {
+        Self {
+            topology_key: default_topology_key(),
+        }
+    }
+}
+
+/// What the cluster is. Derived from its metadata; losing it loses nothing.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// Generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The cluster's id, fixed at its genesis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub cluster_id: Option<String>,
+    /// Pods of brokers.
+    #[serde(default)]
+    pub replicas: i32,
+    /// Selects the brokers' pods; for autoscalers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub selector: Option<String>,
+    /// Brokers that are registered and unfenced.
+    #[serde(default)]
+    pub ready_replicas: i32,
+    /// Brokers that serve / brokers wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub brokers: Option<String>,
+    /// The pod that is controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub controller: Option<String>,
+    /// Rises at every claim of the controller role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller_epoch: Option<i64>,
+    /// Topics, internal ones included.
+    #[serde(default)]
+    pub topics: i32,
+    /// Partitions of all topics.
+    #[serde(default)]
+    pub partitions: i32,
+    /// Partitions that lack a replica in sync.
+    #[serde(default)]
+    pub under_replicated_partitions: i32,
+    /// Partitions without a leader.
+    #[serde(default)]
+    pub offline_partitions: i32,
+    /// Where clients connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub bootstrap: Option<String>,
+    /// `Ready`, `RestartRequired`, `Draining`, `Held`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::conditions")]
+    pub conditions: Vec<Condition>,
+}

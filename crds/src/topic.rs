@@ -1,0 +1,160 @@
+//! `Topic`: a topic that should exist in a cluster.
+
+use crate::condition::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a topic should be. The cluster's metadata says what it is; this is the wish.
+///
+/// Wishes that the cluster cannot fulfil are accepted here and refused in `status`, where they
+/// recover as soon as they are mended; only what could never be mended is refused by a rule.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "leasehold.dev",
+    version = "v1alpha1",
+    kind = "Topic",
+    plural = "topics",
+    shortname = "lt",
+    category = "leasehold",
+    namespaced,
+    status = "TopicStatus",
+    derive = "PartialEq",
+    doc = "A topic of a Leasehold cluster.",
+    printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.cluster"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Partitions", type_ = "integer", json_path = ".status.partitions"),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicationFactor"),
+    printcolumn(name = "Leaders", type_ = "string", json_path = ".status.leaders", description = "Brokers that lead the first partitions, in order"),
+    printcolumn(name = "Under-Replicated", type_ = "integer", json_path = ".status.underReplicatedPartitions"),
+    printcolumn(name = "Offline", type_ = "integer", json_path = ".status.offlinePartitions", priority = 1),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("has(self.spec.topicName) == has(oldSelf.spec.topicName) && (!has(self.spec.topicName) || self.spec.topicName == oldSelf.spec.topicName) || !has(self.status) || !has(self.status.topicId)").message("spec.topicName cannot be changed once the topic exists: Kafka cannot rename a topic; make a new Topic"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicSpec {
+    /// The Cluster, in the same namespace, that holds the topic.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.cluster cannot be changed: a topic does not move between clusters; make a new Topic"))]
+    #[schemars(length(min = 1, max = 63))]
+    pub cluster: String,
+
+    /// The topic's name in Kafka, where it differs from the object's: `metadata.name` cannot hold
+    /// upper-case letters or `_`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub topic_name: Option<String>,
+
+    /// Partitions; may grow, never shrink. Default: the cluster's `num.partitions`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub partitions: Option<i32>,
+
+    /// Replicas of each partition. Default: the cluster's `default.replication.factor`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 32_767))]
+    pub replication_factor: Option<i32>,
+
+    /// Topic configuration by Kafka's names, such as `retention.ms: 3600000`. A key that is taken
+    /// out again goes back to the cluster's default; keys set by other tools are left alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::kafka_config")]
+    pub config: BTreeMap<String, serde_json::Value>,
+
+    /// Whether deleting this object deletes the topic and its records.
+    #[serde(default)]
+    pub reclaim_policy: TopicReclaimPolicy,
+}
+
+/// What happens to the topic when its object is deleted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TopicReclaimPolicy {
+    #[default]
+    Delete,
+    Retain,
+}
+
+/// What the topic is. Derived from the cluster's metadata.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TopicStatus {
+    /// Generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The topic's name in Kafka.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub topic_name: Option<String>,
+    /// The topic's id; another topic of the same name has another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub topic_id: Option<String>,
+    /// Partitions.
+    #[serde(default)]
+    pub partitions: i32,
+    /// Replicas of a partition; the smallest number while it is being changed.
+    #[serde(default)]
+    pub replication_factor: i32,
+    /// Brokers that lead the first partitions, in order; `-` where there is no leader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub leaders: Option<String>,
+    /// Partitions that have a leader.
+    #[serde(default)]
+    pub led_partitions: i32,
+    /// Partitions that lack a replica in sync.
+    #[serde(default)]
+    pub under_replicated_partitions: i32,
+    /// Partitions without a leader.
+    #[serde(default)]
+    pub offline_partitions: i32,
+    /// Configuration keys that this object set, so that it can take them back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 256)))]
+    pub config_keys: Vec<String>,
+    /// The first 64 partitions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub partition_states: Vec<PartitionState>,
+    /// `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// One partition as the metadata has it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PartitionState {
+    /// Its number.
+    pub partition: i32,
+    /// The broker that leads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<i32>,
+    /// Rises by one at every change of the leader.
+    pub leader_epoch: i32,
+    /// Rises by one at every change of this partition's state.
+    pub partition_epoch: i32,
+    /// Brokers that hold it; the first is the preferred leader.
+    #[schemars(length(max = 64))]
+    pub replicas: Vec<i32>,
+    /// Replicas in sync.
+    #[schemars(length(max = 64))]
+    pub isr: Vec<i32>,
+    /// Replicas that were in sync when too few were left, and may be elected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub elr: Vec<i32>,
+    /// Replicas that a reassignment adds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub adding: Vec<i32>,
+    /// Replicas that a reassignment takes away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub removing: Vec<i32>,
+    /// Elected from replicas that may have lost records, and not yet back to normal.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recovering: bool,
+}
