@@ -74,6 +74,9 @@ pub struct RunArgs {
     /// File that holds this broker's rack (a downward-API file on Kubernetes).
     #[arg(long)]
     pub rack_file: Option<PathBuf>,
+    /// End when the process of this id, which started this one, has ended.
+    #[arg(long, hide = true)]
+    pub end_with_parent: Option<u32>,
 }
 
 /// Arguments of `dev`.

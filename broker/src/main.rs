@@ -1,1 +1,26 @@
-fn main() {}
+//! `leasehold-broker`: parses the command line, sets up logs, and runs what was asked for.
+
+use clap::Parser as _;
+use leasehold_broker::cli::{Cli, Command};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("LEASEHOLD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match std::env::var("LEASEHOLD_LOG_FORMAT").as_deref() {
+        Ok("json") => logs.json().init(),
+        _ => logs.with_ansi(false).init(),
+    }
+    match cli.command {
+        Command::Run(args) => tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?
+            .block_on(leasehold_broker::run::run(*args)),
+        // One thread: the children's parent-death signal is tied to the thread that started them.
+        Command::Dev(args) => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(leasehold_broker::dev::dev(args)),
+    }
+}

@@ -1,1 +1,17 @@
-//! (being written)
+//! What the end-to-end scenes share: clusters to break, clients that others wrote to load them
+//! with, and the check of what those clients saw.
+//!
+//! - [`dev`] starts `leasehold-broker dev` on free ports and kills its brokers;
+//! - [`load`] runs a librdkafka producer and keeps the history of its acknowledgements;
+//! - [`readback`] reads everything back and holds it against that history;
+//! - [`http`] asks a broker's HTTP port; [`wait`] waits for a condition and says what it saw last;
+//! - [`topics`] creates topics and watches their leaders and ISR;
+//! - [`tools`] runs Kafka's own command line tools, kcat and Python clients.
+
+pub mod dev;
+pub mod http;
+pub mod load;
+pub mod readback;
+pub mod tools;
+pub mod topics;
+pub mod wait;

@@ -1,0 +1,357 @@
+//! Kafka's broker configuration keys that Leasehold honours: typed values, defaults, documentation.
+//!
+//! One table serves everyone who must agree about a key: the broker that reads its file, the
+//! operator that validates `spec.config`, `DescribeConfigs`, and the configuration reference in
+//! `docs/`. A key that is not in the table is refused by name, never ignored. Names, meanings and
+//! defaults are Apache Kafka's (<https://kafka.apache.org/documentation/#brokerconfigs>) unless the
+//! documentation of the key says otherwise.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+/// A broker key as it is documented and described to clients.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokerKey {
+    /// Kafka's name, such as `num.partitions`.
+    pub name: &'static str,
+    /// The type of its value.
+    pub kind: Kind,
+    /// Default, in the form in which a user writes it.
+    pub default: &'static str,
+    /// The smallest value allowed, for a number.
+    pub min: Option<i64>,
+    /// What it does, with its unit.
+    pub doc: &'static str,
+}
+
+/// The type of a value, as Kafka's documentation names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Boolean,
+    Int,
+    Long,
+    String,
+}
+
+/// Why a configuration was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{0:?} is not a broker configuration key that Leasehold knows; docs/configuration.md lists them")]
+    Unknown(String),
+    #[error("{key}={value:?} is not a valid {kind:?}{}", min.map(|m| format!(" of at least {m}")).unwrap_or_default())]
+    Invalid {
+        key: &'static str,
+        value: String,
+        kind: Kind,
+        min: Option<i64>,
+    },
+    #[error("{key}={value:?} is not one of {allowed}")]
+    NotAllowed {
+        key: &'static str,
+        value: String,
+        allowed: &'static str,
+    },
+}
+
+trait Value: FromStr + ToString {
+    const KIND: Kind;
+    fn number(&self) -> Option<i64> {
+        None
+    }
+}
+
+impl Value for bool {
+    const KIND: Kind = Kind::Boolean;
+}
+impl Value for i32 {
+    const KIND: Kind = Kind::Int;
+    fn number(&self) -> Option<i64> {
+        Some(i64::from(*self))
+    }
+}
+impl Value for i64 {
+    const KIND: Kind = Kind::Long;
+    fn number(&self) -> Option<i64> {
+        Some(*self)
+    }
+}
+impl Value for String {
+    const KIND: Kind = Kind::String;
+}
+
+fn parse<T: Value>(key: &BrokerKey, text: &str) -> Result<T, ConfigError> {
+    let invalid = || ConfigError::Invalid {
+        key: key.name,
+        value: text.to_owned(),
+        kind: T::KIND,
+        min: key.min,
+    };
+    let value: T = text.trim().parse().map_err(|_| invalid())?;
+    match (value.number(), key.min) {
+        (Some(number), Some(min)) if number < min => Err(invalid()),
+        _ => Ok(value),
+    }
+}
+
+fn default_of<T: Value>(literal: &str) -> T {
+    match literal.trim_matches('"').parse() {
+        Ok(value) => value,
+        // The table is a constant of this file, and a test parses all of it.
+        Err(_) => unreachable!("the default {literal} does not parse"),
+    }
+}
+
+macro_rules! broker_config {
+    ($( $(#[doc = $doc:literal])+ $field:ident: $ty:ty = $default:literal, $name:literal $(, min $min:literal)?; )+) => {
+        /// The values of every broker key. `Default` gives Kafka's defaults.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct BrokerConfig {
+            $( $(#[doc = $doc])+ pub $field: $ty, )+
+        }
+
+        /// Every key that is honoured, in the order of the documentation.
+        pub const BROKER_KEYS: &[BrokerKey] = &[
+            $( BrokerKey {
+                name: $name,
+                kind: <$ty as Value>::KIND,
+                // A string literal keeps its quotes here; `default_text` takes them off.
+                default: stringify!($default),
+                min: broker_config!(@min $($min)?),
+                doc: concat!($($doc),+),
+            }, )+
+        ];
+
+        impl Default for BrokerConfig {
+            fn default() -> Self {
+                Self { $( $field: default_of(stringify!($default)), )+ }
+            }
+        }
+
+        impl BrokerConfig {
+            fn assign(&mut self, key: &BrokerKey, value: &str) -> Result<(), ConfigError> {
+                match key.name {
+                    $( $name => self.$field = parse::<$ty>(key, value)?, )+
+                    other => return Err(ConfigError::Unknown(other.to_owned())),
+                }
+                Ok(())
+            }
+
+            /// The value of `name` as text, `None` if the key is unknown.
+            pub fn get(&self, name: &str) -> Option<String> {
+                match name {
+                    $( $name => Some(self.$field.to_string()), )+
+                    _ => None,
+                }
+            }
+        }
+    };
+    (@min $min:literal) => { Some($min) };
+    (@min) => { None };
+}
+
+broker_config! {
+    /// Create a topic when a client produces to it or asks for its metadata.
+    auto_create_topics_enable: bool = true, "auto.create.topics.enable";
+    /// Partitions of a topic that is created without a number.
+    num_partitions: i32 = 1, "num.partitions", min 1;
+    /// Replicas of a topic that is created without a number.
+    default_replication_factor: i32 = 1, "default.replication.factor", min 1;
+    /// Replicas that must be in sync before acks=all is granted; at most the replication factor counts. Default of the topic's `min.insync.replicas`.
+    min_insync_replicas: i32 = 1, "min.insync.replicas", min 1;
+    /// Elect a replica that is not in sync when no other is left, losing data. Default of the topic's key of the same name.
+    unclean_leader_election_enable: bool = false, "unclean.leader.election.enable";
+    /// Whether topics can be deleted at all.
+    delete_topic_enable: bool = true, "delete.topic.enable";
+    /// Give leadership back to the first replica of the assignment by itself.
+    auto_leader_rebalance_enable: bool = true, "auto.leader.rebalance.enable";
+    /// How long a broker must have been back before it gets its preferred leaderships, in milliseconds. Leasehold's own: covers stale DNS answers after a pod's address changed.
+    leader_restore_delay_ms: i64 = 60000, "leader.restore.delay.ms", min 0;
+    /// Largest record batch, in bytes. Default of the topic's `max.message.bytes`.
+    message_max_bytes: i32 = 1048588, "message.max.bytes", min 0;
+    /// A segment is rolled when it reaches this size, in bytes. Default of `segment.bytes`.
+    log_segment_bytes: i32 = 1073741824, "log.segment.bytes", min 1048576;
+    /// A segment is rolled at this age, in milliseconds. Default of `segment.ms`.
+    log_roll_ms: i64 = 604800000, "log.roll.ms", min 1;
+    /// How long records are kept, in milliseconds; -1 for ever. Default of `retention.ms`.
+    log_retention_ms: i64 = 604800000, "log.retention.ms", min -1;
+    /// How many bytes of a partition are kept; -1 without limit. Default of `retention.bytes`.
+    log_retention_bytes: i64 = -1, "log.retention.bytes", min -1;
+    /// How often retention is applied, in milliseconds.
+    log_retention_check_interval_ms: i64 = 300000, "log.retention.check.interval.ms", min 1;
+    /// An index entry is written each time this many bytes were appended. Default of `index.interval.bytes`.
+    log_index_interval_bytes: i32 = 4096, "log.index.interval.bytes", min 0;
+    /// Largest size of an index file, in bytes. Default of `segment.index.bytes`.
+    log_index_size_max_bytes: i32 = 10485760, "log.index.size.max.bytes", min 4;
+    /// Flush a partition to the disk after this many messages. Default of `flush.messages`.
+    log_flush_interval_messages: i64 = 9223372036854775807, "log.flush.interval.messages", min 1;
+    /// `CreateTime` or `LogAppendTime`. Default of `message.timestamp.type`.
+    log_message_timestamp_type: String = "CreateTime", "log.message.timestamp.type";
+    /// How far a record's timestamp may lie in the past, in milliseconds. Default of `message.timestamp.before.max.ms`.
+    log_message_timestamp_before_max_ms: i64 = 9223372036854775807, "log.message.timestamp.before.max.ms", min 0;
+    /// How far a record's timestamp may lie in the future, in milliseconds. Default of `message.timestamp.after.max.ms`.
+    log_message_timestamp_after_max_ms: i64 = 3600000, "log.message.timestamp.after.max.ms", min 0;
+    /// A follower that has not caught up for this long leaves the ISR, in milliseconds.
+    replica_lag_time_max_ms: i64 = 30000, "replica.lag.time.max.ms", min 1;
+    /// How long a follower's fetch waits for data, in milliseconds.
+    replica_fetch_wait_max_ms: i32 = 500, "replica.fetch.wait.max.ms", min 1;
+    /// Bytes that a follower asks for per partition.
+    replica_fetch_max_bytes: i32 = 1048576, "replica.fetch.max.bytes", min 0;
+    /// Bytes that a follower asks for in one answer.
+    replica_fetch_response_max_bytes: i32 = 10485760, "replica.fetch.response.max.bytes", min 0;
+    /// How often high watermarks are written to the disk, in milliseconds.
+    replica_high_watermark_checkpoint_interval_ms: i64 = 5000, "replica.high.watermark.checkpoint.interval.ms", min 1;
+    /// Bytes of a fetch answer at most, whatever a client asks for.
+    fetch_max_bytes: i32 = 57671680, "fetch.max.bytes", min 1024;
+    /// Client connections at most; one more is closed at once.
+    max_connections: i32 = 2147483647, "max.connections", min 0;
+    /// A client connection without a request for this long is closed, in milliseconds.
+    connections_max_idle_ms: i64 = 600000, "connections.max.idle.ms", min 1;
+    /// Largest request, in bytes; a larger one closes the connection.
+    socket_request_max_bytes: i32 = 104857600, "socket.request.max.bytes", min 1;
+    /// Without a sign of life for this long a broker is fenced, in milliseconds.
+    broker_session_timeout_ms: i64 = 3000, "broker.session.timeout.ms", min 500;
+    /// How long a clean stop waits for leaders to move away, in milliseconds. Leasehold's own.
+    controlled_shutdown_timeout_ms: i64 = 30000, "controlled.shutdown.timeout.ms", min 0;
+    /// Partitions of `__consumer_offsets`; fixed once it was created.
+    offsets_topic_num_partitions: i32 = 50, "offsets.topic.num.partitions", min 1;
+    /// Replicas of `__consumer_offsets`; it is not created before so many brokers are there.
+    offsets_topic_replication_factor: i32 = 3, "offsets.topic.replication.factor", min 1;
+    /// Segment size of `__consumer_offsets`, in bytes.
+    offsets_topic_segment_bytes: i32 = 104857600, "offsets.topic.segment.bytes", min 1048576;
+    /// How long the offsets of an empty group are kept, in minutes.
+    offsets_retention_minutes: i32 = 10080, "offsets.retention.minutes", min 1;
+    /// How often expired offsets are looked for, in milliseconds.
+    offsets_retention_check_interval_ms: i64 = 600000, "offsets.retention.check.interval.ms", min 1;
+    /// Largest metadata string of an offset commit, in bytes.
+    offset_metadata_max_bytes: i32 = 4096, "offset.metadata.max.bytes", min 0;
+    /// How long an offset commit waits for its replicas, in milliseconds.
+    offsets_commit_timeout_ms: i32 = 5000, "offsets.commit.timeout.ms", min 1;
+    /// Shortest session timeout that a group member may ask for, in milliseconds.
+    group_min_session_timeout_ms: i32 = 6000, "group.min.session.timeout.ms", min 0;
+    /// Longest session timeout that a group member may ask for, in milliseconds.
+    group_max_session_timeout_ms: i32 = 1800000, "group.max.session.timeout.ms", min 0;
+    /// Members of one group at most.
+    group_max_size: i32 = 2147483647, "group.max.size", min 1;
+    /// How long the first rebalance of an empty group waits for more members, in milliseconds.
+    group_initial_rebalance_delay_ms: i32 = 3000, "group.initial.rebalance.delay.ms", min 0;
+}
+
+impl BrokerKey {
+    /// The default as a user would write it.
+    pub fn default_text(&self) -> &'static str {
+        self.default.trim_matches('"')
+    }
+}
+
+/// Kafka's other spellings of a key: name, key of the table, milliseconds per unit.
+const UNITS: &[(&str, &str, i64)] = &[
+    ("log.retention.hours", "log.retention.ms", 3_600_000),
+    ("log.retention.minutes", "log.retention.ms", 60_000),
+    ("log.roll.hours", "log.roll.ms", 3_600_000),
+];
+
+impl BrokerConfig {
+    /// The defaults, overridden by `overrides` (Kafka's names and values as text). Reports every
+    /// key that is wrong, so that a user mends them in one go.
+    pub fn from_map(overrides: &BTreeMap<String, String>) -> Result<Self, Vec<ConfigError>> {
+        let mut config = Self::default();
+        let mut errors = Vec::new();
+        // Finer units win over coarser ones, as in Kafka; so those come last.
+        for (alias, name, unit) in UNITS {
+            if let Some(value) = overrides.get(*alias)
+                && let Err(error) = config.set_in_units(alias, name, *unit, value)
+            {
+                errors.push(error);
+            }
+        }
+        for (name, value) in overrides {
+            if UNITS.iter().any(|(alias, ..)| alias == name) {
+                continue;
+            }
+            if let Err(error) = config.set(name, value) {
+                errors.push(error);
+            }
+        }
+        if errors.is_empty() { Ok(config) } else { Err(errors) }
+    }
+
+    /// Sets one key from text.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        let Some(key) = BROKER_KEYS.iter().find(|key| key.name == name) else {
+            return Err(ConfigError::Unknown(name.to_owned()));
+        };
+        if key.name == "log.message.timestamp.type"
+            && !["CreateTime", "LogAppendTime"].contains(&value.trim())
+        {
+            return Err(ConfigError::NotAllowed {
+                key: key.name,
+                value: value.to_owned(),
+                allowed: "CreateTime, LogAppendTime",
+            });
+        }
+        self.assign(key, value)
+    }
+
+    fn set_in_units(
+        &mut self,
+        alias: &'static str,
+        name: &str,
+        unit: i64,
+        value: &str,
+    ) -> Result<(), ConfigError> {
+        let invalid = || ConfigError::Invalid {
+            key: alias,
+            value: value.to_owned(),
+            kind: Kind::Int,
+            min: Some(-1),
+        };
+        let number: i64 = value.trim().parse().map_err(|_| invalid())?;
+        let millis = if number == -1 { Some(-1) } else { number.checked_mul(unit) };
+        let millis = millis.filter(|m| *m >= -1).ok_or_else(invalid)?;
+        self.set(name, &millis.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn every_default_is_the_value_that_its_text_parses_to() {
+        let mut config = BrokerConfig::default();
+        for key in BROKER_KEYS {
+            config.set(key.name, key.default_text()).unwrap();
+            assert_eq!(config.get(key.name).unwrap(), key.default_text(), "{}", key.name);
+        }
+        assert_eq!(config, BrokerConfig::default());
+    }
+
+    #[test]
+    fn all_wrong_keys_are_named_at_once() {
+        let errors =
+            BrokerConfig::from_map(&map(&[("no.such", "1"), ("num.partitions", "0")])).unwrap_err();
+        assert_eq!(errors.len(), 2);
+        let text = format!("{} {}", errors[0], errors[1]);
+        assert!(text.contains("no.such") && text.contains("num.partitions"), "{text}");
+        assert!(text.contains("at least 1"), "{text}");
+    }
+
+    #[test]
+    fn the_finest_unit_of_retention_wins() {
+        let config = BrokerConfig::from_map(&map(&[
+            ("log.retention.hours", "2"),
+            ("log.retention.minutes", "5"),
+        ]));
+        assert_eq!(config.unwrap().log_retention_ms, 300_000);
+        let config =
+            BrokerConfig::from_map(&map(&[("log.retention.ms", "7"), ("log.retention.hours", "2")]));
+        assert_eq!(config.unwrap().log_retention_ms, 7);
+        let forever = BrokerConfig::from_map(&map(&[("log.retention.hours", "-1")]));
+        assert_eq!(forever.unwrap().log_retention_ms, -1);
+        assert!(BrokerConfig::from_map(&map(&[("log.retention.hours", "9223372036854775807")])).is_err());
+    }
+}

@@ -1,0 +1,140 @@
+//! A laptop cluster loses brokers, twenty times each way: how long a librdkafka producer waits
+//! between two acknowledgements, and whether everything acknowledged is still there afterwards.
+
+use leasehold_tests::dev::{Dev, PATIENCE};
+use leasehold_tests::load::Load;
+use leasehold_tests::topics::{self, Viewer};
+use leasehold_tests::{readback, wait};
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
+
+const TOPIC: &str = "failover";
+const PARTITIONS: i32 = 3;
+const ROUNDS: usize = 20;
+/// A gap is looked for this long after the blow; it must have closed well within.
+const WINDOW: Duration = Duration::from_secs(4);
+
+/// Whom to hit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Victim {
+    /// A leader that is not the controller.
+    Leader,
+    /// The leader that is the controller too.
+    Controller,
+}
+
+struct Scene {
+    dev: Dev,
+    viewer: Viewer,
+    load: Load,
+}
+
+impl Scene {
+    fn start() -> Self {
+        let dev = Dev::start(3, &["--no-restart"]);
+        let runtime = tokio::runtime::Runtime::new().expect("runtime");
+        runtime
+            .block_on(topics::create(
+                &dev.bootstrap(),
+                TOPIC,
+                PARTITIONS,
+                3,
+                &[("min.insync.replicas", "2")],
+            ))
+            .expect("the topic is created");
+        let viewer = Viewer::new(&dev.bootstrap());
+        viewer.wait_in_sync(TOPIC, PATIENCE);
+        let load = Load::start(&dev.bootstrap(), TOPIC, PARTITIONS, 600, &[]);
+        load.wait_flowing(PATIENCE);
+        Self { dev, viewer, load }
+    }
+
+    /// A broker that leads at least one partition, and is or is not the controller. A broker that
+    /// has just come back leads nothing yet, so leaderships gather; whoever fits is taken.
+    fn choose(&self, victim: Victim) -> u16 {
+        wait::until(&format!("a broker to hit as {victim:?}"), Duration::from_secs(90), || {
+            let partitions = self.viewer.partitions(TOPIC)?;
+            let leads = |id: u16| partitions.iter().any(|p| p.leader == i32::from(id));
+            let controller = self.dev.controller_seen_by(0)?;
+            let mut fitting =
+                (0..3).filter(|id| leads(*id) && (*id == controller) == (victim == Victim::Controller));
+            fitting.next().ok_or_else(|| {
+                anyhow::anyhow!("the controller is {controller}, the partitions {partitions:?}")
+            })
+        })
+    }
+
+    /// Strikes once and gives the longest gap of any partition.
+    fn strike(&mut self, victim: Victim, signal: Signal) -> Duration {
+        self.viewer.wait_in_sync(TOPIC, PATIENCE);
+        self.load.wait_flowing(PATIENCE);
+        let id = self.choose(victim);
+        let struck = Instant::now();
+        self.dev.signal(id, signal);
+        let closed = self.load.wait_flowing(PATIENCE).max(struck + WINDOW);
+        let gap = wait::until("the window to pass", PATIENCE, || {
+            if Instant::now() < closed { Err("not yet") } else { Ok(self.gap(struck, closed)) }
+        });
+        if signal == Signal::STOP {
+            self.dev.signal(id, Signal::CONT);
+            // It was replaced by its own successor if it found its registration gone.
+        }
+        self.dev.restart_killed();
+        self.dev.wait_ready();
+        gap
+    }
+
+    fn gap(&self, from: Instant, to: Instant) -> Duration {
+        self.load.peek(|history| history.longest_gap(from, to)).0
+    }
+
+    fn finish(self) {
+        let bootstrap = self.dev.bootstrap();
+        let history = self.load.stop();
+        assert!(history.failed.is_empty(), "failed deliveries: {:?}", history.failed);
+        readback::check(&bootstrap, TOPIC, &history);
+        println!("  {} acknowledged records read back, in order, once each", history.acked_total());
+    }
+}
+
+fn report(what: &str, mut gaps: Vec<Duration>, median: Duration, worst: Duration) {
+    gaps.sort();
+    let millis: Vec<u128> = gaps.iter().map(Duration::as_millis).collect();
+    let (middle, last) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+    println!("{what}: median {middle:.0?}, worst {last:.0?} of {} (ms: {millis:?})", gaps.len());
+    assert!(middle <= median, "{what}: median {middle:?} is above {median:?}");
+    assert!(last <= worst, "{what}: worst {last:?} is above {worst:?}");
+}
+
+fn rounds(victim: Victim, signal: Signal, rounds: usize) -> Vec<Duration> {
+    let mut scene = Scene::start();
+    let gaps = (0..rounds).map(|_| scene.strike(victim, signal)).collect();
+    scene.finish();
+    gaps
+}
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+#[test]
+fn a_killed_leader_is_replaced_within_400_ms() {
+    let gaps = rounds(Victim::Leader, Signal::KILL, ROUNDS);
+    report("kill -9 of a leader", gaps, MS(400), MS(1000));
+}
+
+#[test]
+fn a_killed_leader_and_controller_is_replaced_within_400_ms() {
+    let gaps = rounds(Victim::Controller, Signal::KILL, ROUNDS);
+    report("kill -9 of a leader that is controller", gaps, MS(400), MS(1000));
+}
+
+#[test]
+fn a_stopping_leader_hands_over_within_150_ms() {
+    let gaps = rounds(Victim::Leader, Signal::TERM, ROUNDS);
+    report("SIGTERM of a leader", gaps, MS(150), MS(300));
+}
+
+#[test]
+fn a_frozen_leader_is_replaced_within_the_session_timeout_and_a_second() {
+    let gaps = rounds(Victim::Leader, Signal::STOP, 3);
+    report("SIGSTOP of a leader", gaps, MS(4000), MS(4000));
+}
