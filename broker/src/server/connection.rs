@@ -1,0 +1,350 @@
+//! One connection: a loop that takes requests in order and one that sends replies in the same order.
+//!
+//! Both run in one task, joined by a channel of replies-to-be. What is still unfinished in it is
+//! polled together, so that acks that arrive out of order cost nothing, and sent in order.
+
+use super::handler::{Handler, Refusal, Reply, ReplyFuture};
+use super::limits::Limits;
+use super::memory::Memory;
+use super::reader::{FrameReader, ReadEnd};
+use bytes::Buf;
+use futures::stream::{FuturesOrdered, StreamExt};
+use futures::{FutureExt, future};
+use leasehold_wire::OutFrame;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// How much is gathered into one writev.
+const COALESCE_BYTES: usize = 1 << 20;
+const COALESCE_REPLIES: usize = 64;
+/// How long replies that are already owed may still take when the connection ends for a fault.
+const LAST_REPLIES: Duration = Duration::from_secs(5);
+
+/// What a handler may know of a connection.
+#[derive(Debug)]
+pub struct ConnectionContext {
+    /// Number of the connection within its process.
+    pub id: u64,
+    pub peer: SocketAddr,
+    /// The address that the peer connected to.
+    pub local: SocketAddr,
+    /// Name of the listener.
+    pub listener: &'static str,
+    /// Name and version of the client's software, if it said so.
+    pub software: OnceLock<(String, String)>,
+    pub(super) memory: Arc<Memory>,
+}
+
+impl ConnectionContext {
+    /// How many bytes of reply are wise to build now, given what all connections have not yet read.
+    pub fn reply_room(&self) -> usize {
+        self.memory.reply_room()
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    #[error(transparent)]
+    Read(#[from] ReadEnd),
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    #[error("the peer did not take its replies for {0:?}")]
+    ReplyStalled(Duration),
+    #[error("cannot send replies: {0}")]
+    Write(io::Error),
+}
+
+impl End {
+    /// Whether it is worth a line in the log: not for what every client does.
+    pub(super) fn is_fault(&self) -> bool {
+        !matches!(
+            self,
+            Self::Read(ReadEnd::Closed | ReadEnd::Shutdown | ReadEnd::Idle(_) | ReadEnd::Io(_))
+                | Self::Write(_)
+        )
+    }
+}
+
+/// Serves `stream` to its end.
+pub(super) async fn serve(
+    stream: TcpStream,
+    context: Arc<ConnectionContext>,
+    handler: Arc<dyn Handler>,
+    limits: Arc<Limits>,
+    shutdown: CancellationToken,
+) -> End {
+    let (read_half, write_half) = stream.into_split();
+    let in_flight = Arc::new(AtomicUsize::new(0));
+    let reader = FrameReader::new(
+        read_half,
+        context.id,
+        &limits,
+        context.memory.clone(),
+        shutdown,
+        in_flight.clone(),
+    );
+    // Capacity 1: what is in flight is bounded by the sender of replies.
+    let (queue, replies) = mpsc::channel(1);
+    let taking = take_requests(reader, &context, &*handler, &limits, &in_flight, queue);
+    let sending = send_replies(write_half, &context.memory, &limits, &in_flight, replies);
+    tokio::pin!(taking, sending);
+    tokio::select! {
+        // Taking ends first: send what is owed, then close.
+        end = &mut taking => {
+            let patience = if end.is_fault() { LAST_REPLIES } else { limits.reply_grace };
+            match tokio::time::timeout(patience, sending).await {
+                Ok(Err(failed)) if !end.is_fault() => failed,
+                _ => end,
+            }
+        }
+        // Sending ends first only by failing; the requests in progress have no one to answer.
+        sent = &mut sending => match sent {
+            Err(end) => end,
+            Ok(()) => taking.await,
+        },
+    }
+}
+
+/// Counts a request that is owed a reply.
+struct Owed {
+    counter: Arc<AtomicUsize>,
+}
+
+impl Owed {
+    fn new(counter: &Arc<AtomicUsize>) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self {
+            counter: counter.clone(),
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+type Queued = (ReplyFuture, Owed);
+
+async fn take_requests(
+    mut reader: FrameReader,
+    context: &Arc<ConnectionContext>,
+    handler: &dyn Handler,
+    limits: &Limits,
+    in_flight: &Arc<AtomicUsize>,
+    queue: mpsc::Sender<Queued>,
+) -> End {
+    loop {
+        let (frame, claim) = match reader.next(limits).await {
+            Ok(next) => next,
+            Err(end) => return end.into(),
+        };
+        // A place in the queue first: no request is begun whose reply could not be kept.
+        let Ok(place) = queue.reserve().await else {
+            return End::Write(io::ErrorKind::BrokenPipe.into());
+        };
+        let owed = Owed::new(in_flight);
+        let key = frame
+            .first_chunk::<2>()
+            .map_or(-1, |bytes| i16::from_be_bytes(*bytes));
+        let decoding = match context.memory.claim_decoding(key, frame.len()).await {
+            Ok(decoding) => decoding,
+            Err(no_room) => return ReadEnd::from(no_room).into(),
+        };
+        let handled = AssertUnwindSafe(handler.handle(context, frame))
+            .catch_unwind()
+            .await;
+        drop(decoding);
+        match handled.unwrap_or_else(|_| Err(panicked())) {
+            Ok(Reply::Nothing) => {}
+            Ok(Reply::Ready(frame)) => place.send((future::ready(Ok(Some(frame))).boxed(), owed)),
+            Ok(Reply::Pipelined(reply)) => place.send((guarded(reply), owed)),
+            Ok(Reply::Exclusive(reply)) => {
+                let (done, ended) = oneshot::channel::<()>();
+                let claim = claim.is_large().then_some(claim);
+                let reply = guarded(reply);
+                place.send((
+                    async move {
+                        let answer = reply.await;
+                        drop((claim, done));
+                        answer
+                    }
+                    .boxed(),
+                    owed,
+                ));
+                // Resolves when `done` is dropped, whether the reply came or the sender gave up.
+                let _dropped = ended.await;
+            }
+            Err(refusal) => return refusal.into(),
+        }
+    }
+}
+
+fn panicked() -> Refusal {
+    Refusal::new("a request made its handler panic; this is a defect of the broker")
+}
+
+fn guarded(reply: ReplyFuture) -> ReplyFuture {
+    AssertUnwindSafe(reply)
+        .catch_unwind()
+        .map(|caught| caught.unwrap_or_else(|_| Err(panicked())))
+        .boxed()
+}
+
+async fn answered(reply: ReplyFuture, owed: Owed) -> (Result<Option<OutFrame>, Refusal>, Owed) {
+    (reply.await, owed)
+}
+
+async fn send_replies(
+    mut half: OwnedWriteHalf,
+    memory: &Memory,
+    limits: &Limits,
+    in_flight: &AtomicUsize,
+    mut replies: mpsc::Receiver<Queued>,
+) -> Result<(), End> {
+    let mut pending = FuturesOrdered::new();
+    let mut outbox = Outbox::new(memory);
+    let mut open = true;
+    while open || !pending.is_empty() {
+        let room = in_flight.load(Ordering::Relaxed) <= limits.max_in_flight;
+        let first = tokio::select! {
+            queued = replies.recv(), if open && room => {
+                match queued {
+                    Some((reply, owed)) => pending.push_back(answered(reply, owed)),
+                    None => open = false,
+                }
+                continue;
+            }
+            Some(answer) = pending.next(), if !pending.is_empty() => answer,
+        };
+        let mut next = Some(first);
+        let mut refused = None;
+        while let Some((answer, owed)) = next {
+            match answer {
+                Ok(Some(frame)) => outbox.push(frame, owed),
+                Ok(None) => {}
+                Err(refusal) => {
+                    refused = Some(refusal);
+                    break;
+                }
+            }
+            if outbox.is_full() {
+                break;
+            }
+            // What is queued and done by now goes into the same write.
+            while open && let Ok((reply, owed)) = replies.try_recv() {
+                pending.push_back(answered(reply, owed));
+            }
+            next = pending.next().now_or_never().flatten();
+        }
+        outbox.send(&mut half, limits).await?;
+        if let Some(refusal) = refused {
+            return Err(refusal.into());
+        }
+    }
+    // Say goodbye properly, so that the last replies are not lost to a reset.
+    let _closed = half.shutdown().await;
+    Ok(())
+}
+
+/// Replies on their way into the socket, written with as few calls as possible.
+struct Outbox<'a> {
+    frames: VecDeque<OutFrame>,
+    owed: Vec<Owed>,
+    bytes: usize,
+    memory: &'a Memory,
+}
+
+impl<'a> Outbox<'a> {
+    fn new(memory: &'a Memory) -> Self {
+        Self {
+            frames: VecDeque::new(),
+            owed: Vec::new(),
+            bytes: 0,
+            memory,
+        }
+    }
+
+    fn push(&mut self, frame: OutFrame, owed: Owed) {
+        self.bytes += frame.remaining();
+        self.memory.reply_queued(frame.remaining());
+        self.frames.push_back(frame);
+        self.owed.push(owed);
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= COALESCE_BYTES || self.frames.len() >= COALESCE_REPLIES
+    }
+
+    async fn send(&mut self, half: &mut OwnedWriteHalf, limits: &Limits) -> Result<(), End> {
+        let allowed = limits.allowance(limits.reply_grace, self.bytes);
+        let writing = async {
+            while self.has_remaining() {
+                half.write_buf(self).await.map_err(End::Write)?;
+            }
+            Ok::<(), End>(())
+        };
+        match tokio::time::timeout(allowed, writing).await {
+            Ok(written) => written?,
+            Err(_) => return Err(End::ReplyStalled(allowed)),
+        }
+        self.owed.clear();
+        if self.frames.capacity() > COALESCE_REPLIES {
+            self.frames = VecDeque::new();
+        }
+        Ok(())
+    }
+}
+
+impl Buf for Outbox<'_> {
+    fn remaining(&self) -> usize {
+        self.bytes
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.frames.front().map_or(&[], Buf::chunk)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        for frame in &self.frames {
+            filled += frame.chunks_vectored(&mut slices[filled..]);
+            if filled == slices.len() {
+                break;
+            }
+        }
+        filled
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        self.bytes -= count;
+        self.memory.reply_sent(count);
+        while let Some(front) = self.frames.front_mut() {
+            let here = front.remaining().min(count);
+            front.advance(here);
+            count -= here;
+            if front.has_remaining() {
+                break;
+            }
+            self.frames.pop_front();
+        }
+    }
+}
+
+impl Drop for Outbox<'_> {
+    fn drop(&mut self) {
+        self.memory.reply_sent(self.bytes);
+    }
+}

@@ -1,0 +1,224 @@
+//! Accepts connections, counts them, and ends them in order.
+
+use super::connection::{ConnectionContext, End, serve};
+use super::handler::Handler;
+use super::limits::Limits;
+use super::memory::Memory;
+use super::quiet::Quiet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+/// Numbers connections across all listeners of the process.
+static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
+
+/// A listener that is accepting. Dropping it closes everything at once.
+pub struct Server {
+    local: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    limits: Arc<Limits>,
+    handler: Arc<dyn Handler>,
+    memory: Arc<Memory>,
+    quiet: Quiet,
+    tasks: TaskTracker,
+    /// Stop accepting and reading; finish what is in flight.
+    shutdown: CancellationToken,
+    /// End every connection now.
+    kill: CancellationToken,
+    connections: AtomicUsize,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    faults: AtomicU64,
+}
+
+/// Figures of a listener, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Connections open now.
+    pub connections: usize,
+    /// Connections accepted since the start.
+    pub accepted: u64,
+    /// Connections closed at once because there were too many.
+    pub refused: u64,
+    /// Connections closed for what the peer did: malformed, too large, too slow.
+    pub faults: u64,
+    /// Bytes taken by requests now.
+    pub request_memory: usize,
+}
+
+impl Server {
+    /// Binds `address` (`host:port`, port 0 for any) and begins to accept at once.
+    pub async fn bind(
+        address: &str,
+        handler: Arc<dyn Handler>,
+        limits: Limits,
+    ) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+        })?;
+        let local = listener.local_addr()?;
+        let memory = Memory::new(limits.request_memory.max(limits.max_frame + 4));
+        let shared = Arc::new(Shared {
+            limits: Arc::new(limits),
+            handler,
+            memory,
+            quiet: Quiet::default(),
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+            kill: CancellationToken::new(),
+            connections: AtomicUsize::new(0),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+        });
+        shared.tasks.spawn(accept(listener, shared.clone()));
+        Ok(Self { local, shared })
+    }
+
+    /// The address that was bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Figures for metrics.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            connections: self.shared.connections.load(Ordering::Relaxed),
+            accepted: self.shared.accepted.load(Ordering::Relaxed),
+            refused: self.shared.refused.load(Ordering::Relaxed),
+            faults: self.shared.faults.load(Ordering::Relaxed),
+            request_memory: self.shared.memory.used(),
+        }
+    }
+
+    /// Stops accepting and reading, waits up to `grace` for requests in flight, then closes all.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.shared.shutdown.cancel();
+        self.shared.tasks.close();
+        if tokio::time::timeout(grace, self.shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            info!(
+                listener = self.shared.limits.name,
+                connections = self.shared.connections.load(Ordering::Relaxed),
+                "closing connections whose requests did not finish in time"
+            );
+        }
+        self.shared.kill.cancel();
+        self.shared.tasks.wait().await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.shutdown.cancel();
+        self.shared.kill.cancel();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        let accepted = tokio::select! {
+            () = shared.shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => admit(stream, peer, &shared),
+            Err(error) => {
+                if let Some(suppressed) = shared.quiet.allow(Instant::now()) {
+                    warn!(listener = shared.limits.name, %error, suppressed, "cannot accept a connection");
+                }
+                // Out of descriptors: accepting again at once would spin until some are closed.
+                tokio::select! {
+                    () = shared.shutdown.cancelled() => return,
+                    () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                }
+            }
+        }
+    }
+}
+
+fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
+    let limits = &shared.limits;
+    if shared.connections.load(Ordering::Relaxed) >= limits.max_connections {
+        shared.refused.fetch_add(1, Ordering::Relaxed);
+        if let Some(suppressed) = shared.quiet.allow(Instant::now()) {
+            warn!(
+                listener = limits.name, %peer, limit = limits.max_connections, suppressed,
+                "connection refused: max.connections is reached"
+            );
+        }
+        return;
+    }
+    let local = match (stream.set_nodelay(true), stream.local_addr()) {
+        (Ok(()), Ok(local)) => local,
+        // The peer is gone already.
+        _ => return,
+    };
+    shared.connections.fetch_add(1, Ordering::Relaxed);
+    shared.accepted.fetch_add(1, Ordering::Relaxed);
+    let context = Arc::new(ConnectionContext {
+        id: NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed),
+        peer,
+        local,
+        listener: limits.name,
+        software: OnceLock::new(),
+        memory: shared.memory.clone(),
+    });
+    let shared = shared.clone();
+    let tasks = shared.tasks.clone();
+    tasks.spawn(async move {
+        let _counted = Counted(&shared.connections);
+        let serving = serve(
+            stream,
+            context.clone(),
+            shared.handler.clone(),
+            shared.limits.clone(),
+            shared.shutdown.clone(),
+        );
+        tokio::select! {
+            end = serving => shared.note_end(&context, &end),
+            () = shared.kill.cancelled() => {}
+        }
+    });
+}
+
+/// Counts a connection for as long as its task lives, however that ends.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn note_end(&self, context: &ConnectionContext, end: &End) {
+        let (listener, peer) = (self.limits.name, context.peer);
+        if !end.is_fault() {
+            debug!(listener, %peer, connection = context.id, reason = %end, "connection ended");
+            return;
+        }
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        if let Some(suppressed) = self.quiet.allow(Instant::now()) {
+            let software = context
+                .software
+                .get()
+                .map(|(name, version)| format!("{name} {version}"));
+            warn!(
+                listener, %peer, connection = context.id, reason = %end, software, suppressed,
+                "connection closed"
+            );
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! One bound on the memory that requests take, for all connections of a listener together.
+//!
+//! Three lanes, so that one kind of load cannot starve another:
+//! - *small*: frames of up to 16 KiB, so that ordinary requests go on while large ones wait;
+//! - *large*: longer frames, charged step by step as their bytes arrive;
+//! - *decoded*: what a frame's fields take once decoded, charged while a request is being decoded.
+//!
+//! When a lane is full, the connection that asks waits; whoever holds the most bytes of an unfinished
+//! frame without having sent anything for [`STALLED`] is disconnected to make room. So a crowd of
+//! slow senders cannot hold the memory, and waiting connections cannot hold each other up for ever.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Frames up to this size travel in the small lane.
+pub const SMALL_FRAME: usize = 16 * 1024;
+const SMALL_LANE: usize = 8 << 20;
+const DECODED_LANE: usize = 32 << 20;
+/// Silence after which an unfinished frame may be dropped to make room.
+const STALLED: Duration = Duration::from_secs(1);
+/// How long a connection waits for room before it gives up.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Memory for replies that are read but not sent, beyond which fetches are cut small.
+const REPLY_MEMORY: usize = 64 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    Small,
+    Large,
+    Decoded,
+}
+
+/// The listener's memory for requests.
+#[derive(Debug)]
+pub struct Memory {
+    small: LaneState,
+    large: LaneState,
+    decoded: LaneState,
+    /// Bytes of replies between their handler and the socket.
+    replies: AtomicUsize,
+    unfinished: Mutex<HashMap<u64, Arc<Unfinished>>>,
+    start: Instant,
+}
+
+#[derive(Debug)]
+struct LaneState {
+    size: usize,
+    used: AtomicUsize,
+    freed: Notify,
+}
+
+impl LaneState {
+    fn new(size: usize) -> Self {
+        Self {
+            size,
+            used: AtomicUsize::new(0),
+            freed: Notify::new(),
+        }
+    }
+
+    fn try_take(&self, bytes: usize) -> bool {
+        self.used
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+                used.checked_add(bytes).filter(|sum| *sum <= self.size)
+            })
+            .is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        if bytes > 0 {
+            self.used.fetch_sub(bytes, Ordering::AcqRel);
+            self.freed.notify_waiters();
+        }
+    }
+}
+
+/// A frame that has begun and not ended, as seen by those who look for room.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    held: AtomicUsize,
+    /// Milliseconds since the memory's start at which bytes last arrived.
+    progress: AtomicU64,
+    /// Told to its connection when it must go.
+    pub(super) evicted: Notify,
+}
+
+/// No room, in spite of waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no memory for this request within {PATIENCE:?}: too much is in flight")]
+pub struct NoRoom;
+
+impl Memory {
+    /// Memory of which `large` bytes are for long frames.
+    pub fn new(large: usize) -> Arc<Self> {
+        Arc::new(Self {
+            small: LaneState::new(SMALL_LANE),
+            large: LaneState::new(large),
+            decoded: LaneState::new(DECODED_LANE),
+            replies: AtomicUsize::new(0),
+            unfinished: Mutex::default(),
+            start: Instant::now(),
+        })
+    }
+
+    /// Bytes now taken by requests.
+    pub fn used(&self) -> usize {
+        [&self.small, &self.large, &self.decoded]
+            .iter()
+            .map(|lane| lane.used.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// How many bytes one more reply may reasonably hold.
+    pub fn reply_room(&self) -> usize {
+        REPLY_MEMORY.saturating_sub(self.replies.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn reply_queued(&self, bytes: usize) {
+        self.replies.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn reply_sent(&self, bytes: usize) {
+        self.replies.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// An empty claim, to grow with a frame's bytes.
+    pub(super) fn claim(self: &Arc<Self>) -> Claim {
+        Claim {
+            memory: self.clone(),
+            lane: Lane::Small,
+            held: 0,
+        }
+    }
+
+    /// Room for decoding a frame of `frame` bytes of API `key`; none is needed for a small one.
+    pub(super) async fn claim_decoding(
+        self: &Arc<Self>,
+        key: i16,
+        frame: usize,
+    ) -> Result<Claim, NoRoom> {
+        let mut claim = Claim {
+            memory: self.clone(),
+            lane: Lane::Decoded,
+            held: 0,
+        };
+        claim.take(decoded_estimate(key, frame)).await?;
+        Ok(claim)
+    }
+
+    fn lane(&self, lane: Lane) -> &LaneState {
+        match lane {
+            Lane::Small => &self.small,
+            Lane::Large => &self.large,
+            Lane::Decoded => &self.decoded,
+        }
+    }
+
+    fn table(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Unfinished>>> {
+        self.unfinished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// Notes that connection `id` has begun a frame.
+    pub(super) fn begin_unfinished(&self, id: u64) -> Arc<Unfinished> {
+        let entry = Arc::new(Unfinished {
+            held: AtomicUsize::new(0),
+            progress: AtomicU64::new(self.now()),
+            evicted: Notify::new(),
+        });
+        self.table().insert(id, entry.clone());
+        entry
+    }
+
+    pub(super) fn progress(&self, entry: &Unfinished, held: usize) {
+        entry.held.store(held, Ordering::Relaxed);
+        entry.progress.store(self.now(), Ordering::Relaxed);
+    }
+
+    pub(super) fn end_unfinished(&self, id: u64) {
+        self.table().remove(&id);
+    }
+
+    /// Tells the largest stalled sender to go. In the small lane only small frames free room.
+    fn evict_for(&self, lane: Lane) {
+        let now = self.now();
+        let table = self.table();
+        let victim = table
+            .values()
+            .filter(|entry| {
+                let held = entry.held.load(Ordering::Relaxed);
+                let stalled = now.saturating_sub(entry.progress.load(Ordering::Relaxed));
+                (held > SMALL_FRAME) == (lane == Lane::Large)
+                    && u128::from(stalled) >= STALLED.as_millis()
+            })
+            .max_by_key(|entry| entry.held.load(Ordering::Relaxed));
+        if let Some(victim) = victim {
+            victim.evicted.notify_one();
+        }
+    }
+}
+
+/// What the fields of a frame may take in memory, by experience with the worst of them.
+fn decoded_estimate(key: i16, frame: usize) -> usize {
+    const PRODUCE: i16 = 0;
+    match frame {
+        0..=4096 => 0,
+        // Nearly all of a Produce is records, which stay where they are.
+        _ if key == PRODUCE => frame.saturating_mul(16).min(2 << 20),
+        _ => frame.saturating_mul(16).min(DECODED_LANE),
+    }
+}
+
+/// Bytes of one lane, given back when dropped.
+#[derive(Debug)]
+pub struct Claim {
+    memory: Arc<Memory>,
+    lane: Lane,
+    held: usize,
+}
+
+impl Claim {
+    /// Grows to `target` bytes, waiting for room if need be. Moves to the large lane when it outgrows the small one.
+    pub(super) async fn grow_to(&mut self, target: usize) -> Result<(), NoRoom> {
+        if target <= self.held {
+            return Ok(());
+        }
+        if self.lane == Lane::Small && target > SMALL_FRAME {
+            let mut large = Claim {
+                memory: self.memory.clone(),
+                lane: Lane::Large,
+                held: 0,
+            };
+            large.take(target).await?;
+            *self = large;
+            return Ok(());
+        }
+        self.take(target - self.held).await
+    }
+
+    /// Gives back what is held beyond `target`.
+    pub(super) fn shrink_to(&mut self, target: usize) {
+        if self.held > target {
+            self.memory.lane(self.lane).give_back(self.held - target);
+            self.held = target;
+        }
+    }
+
+    /// Splits off the share of a finished frame.
+    pub(super) fn split(&mut self, bytes: usize) -> Claim {
+        let held = bytes.min(self.held);
+        self.held -= held;
+        Claim {
+            memory: self.memory.clone(),
+            lane: self.lane,
+            held,
+        }
+    }
+
+    /// Whether it weighs enough to be kept while a request waits for something else.
+    pub(super) fn is_large(&self) -> bool {
+        self.lane == Lane::Large
+    }
+
+    async fn take(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        let lane = self.memory.lane(self.lane);
+        if lane.try_take(bytes) {
+            self.held += bytes;
+            return Ok(());
+        }
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let freed = lane.freed.notified();
+            tokio::pin!(freed);
+            // Registered before the check, so that room freed in between is not missed.
+            freed.as_mut().enable();
+            if lane.try_take(bytes) {
+                self.held += bytes;
+                return Ok(());
+            }
+            self.memory.evict_for(self.lane);
+            let next_look = tokio::time::Instant::now() + STALLED / 4;
+            if tokio::time::Instant::now() >= deadline {
+                return Err(NoRoom);
+            }
+            // A sender may become stalled without any event, hence the second look.
+            let _either = tokio::time::timeout_at(next_look.min(deadline), freed).await;
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.memory.lane(self.lane).give_back(self.held);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_lane_makes_wait_until_room_is_given_back() {
+        let memory = Memory::new(100_000);
+        let mut first = memory.claim();
+        first.grow_to(90_000).await.unwrap();
+        let mut second = memory.claim();
+        {
+            let waiting = second.grow_to(50_000);
+            tokio::pin!(waiting);
+            assert!(futures::poll!(&mut waiting).is_pending());
+            drop(first);
+            waiting.await.unwrap();
+        }
+        assert_eq!(memory.used(), 50_000);
+        drop(second);
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_frames_go_on_while_the_large_lane_is_full() {
+        let memory = Memory::new(20_000);
+        let mut large = memory.claim();
+        large.grow_to(20_000).await.unwrap();
+        let mut small = memory.claim();
+        small.grow_to(4_096).await.unwrap();
+        let mut refused = memory.claim();
+        assert_eq!(refused.grow_to(17_000).await, Err(NoRoom));
+    }
+
+    #[tokio::test]
+    async fn the_largest_stalled_sender_is_told_to_go() {
+        let memory = Memory::new(60_000);
+        let (mut a, mut b) = (memory.claim(), memory.claim());
+        a.grow_to(20_000).await.unwrap();
+        b.grow_to(40_000).await.unwrap();
+        let (small, big) = (memory.begin_unfinished(1), memory.begin_unfinished(2));
+        memory.progress(&small, 20_000);
+        memory.progress(&big, 40_000);
+        tokio::time::sleep(STALLED + Duration::from_millis(50)).await;
+        let mut c = memory.claim();
+        tokio::select! {
+            grown = c.grow_to(30_000) => panic!("there is no room yet: {grown:?}"),
+            () = small.evicted.notified() => panic!("the smaller one was chosen"),
+            () = big.evicted.notified() => {}
+        }
+        drop(b);
+        c.grow_to(30_000).await.unwrap();
+    }
+}
