@@ -1,0 +1,84 @@
+# Images made from what is on this machine, since no registry is in reach. Sourced.
+# Each is kept as an archive in the cache and loaded into every node's containerd.
+# shellcheck shell=bash
+
+archives=$cache/images
+
+# Loads an archive into every node that does not have it yet.
+load_image() { # archive, name
+  local i
+  for i in "${nodes[@]}"; do
+    local ctr=(ctr --address "$(node_socket "$i")" --namespace k8s.io) mark
+    mark=$state/node$i/loaded-$(basename "$1")
+    if [ "$mark" -nt "$1" ] && "${ctr[@]}" images ls -q | grep -qxF "$2"; then continue; fi
+    "${ctr[@]}" images import --no-unpack=false "$1" >/dev/null
+    touch "$mark"
+  done
+}
+
+# Makes an image of files: from_files NAME ENTRYPOINT FILE:PATH...
+from_files() {
+  local name=$1 entrypoint=$2 archive container pair
+  archive=$archives/$(tr '/:' '--' <<<"$name").tar
+  shift 2
+  local newer=no
+  for pair in "$@"; do [ "$archive" -nt "${pair%%:*}" ] || newer=yes; done
+  if [ $newer = yes ]; then
+    mkdir -p "$archives"
+    container=$(buildah from scratch)
+    for pair in "$@"; do buildah copy -q "$container" "${pair%%:*}" "${pair#*:}" >/dev/null; done
+    [ -z "$entrypoint" ] || buildah config --entrypoint "$entrypoint" "$container"
+    rm -f "$archive"
+    buildah commit -q "$container" "docker-archive:$archive:$name" >/dev/null
+    buildah rm "$container" >/dev/null
+  fi
+  printf '%s\n' "$archive"
+}
+
+pause_image() {
+  mkdir -p "$cache/pause"
+  local program=$cache/pause/pause
+  [ "$program" -nt "$kube_dir/images/pause.c" ] || gcc -static -O2 -o "$program" "$kube_dir/images/pause.c"
+  from_files localhost/pause:1 '["/pause"]' "$program:/pause"
+}
+
+busybox_image() {
+  local links=$cache/busybox/bin applet
+  if [ ! -x "$links/busybox" ]; then
+    mkdir -p "$links"
+    cp "$(command -v busybox)" "$links/busybox"
+    for applet in $("$links/busybox" --list); do
+      [ "$applet" = busybox ] || ln -sf busybox "$links/$applet"
+    done
+  fi
+  from_files localhost/busybox:1 '' "$links:/bin"
+}
+
+# A program of the host with every library that it loads.
+program_files() {
+  local program library
+  program=$(command -v "$1")
+  printf '%s:%s\n' "$program" "/usr/bin/$1"
+  ldd "$program" | grep -o '/[^ ]*' | while read -r library; do
+    printf '%s:%s\n' "$(realpath "$library")" "$library"
+  done
+}
+
+# kcat with a shell, for producing and consuming from inside a pod.
+kcat_image() {
+  local files
+  mapfile -t files < <({
+    program_files kcat
+    echo "$cache/busybox/bin:/bin"
+  } | sort -u)
+  from_files localhost/kcat:1 '' "${files[@]}"
+}
+
+load_base_images() {
+  load_image "$(pause_image)" localhost/pause:1
+  load_image "$(busybox_image)" localhost/busybox:1
+  load_image "$(kcat_image)" localhost/kcat:1
+  load_image "$(from_files localhost/coredns:1 '["/coredns"]' "$bin/coredns:/coredns")" localhost/coredns:1
+  load_image "$(from_files localhost/local-path-provisioner:1 '["/local-path-provisioner"]' \
+    "$bin/local-path-provisioner:/local-path-provisioner")" localhost/local-path-provisioner:1
+}
