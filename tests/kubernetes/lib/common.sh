@@ -29,8 +29,9 @@ start_time() { cut -d' ' -f22 "/proc/$1/stat" 2>/dev/null; }
 
 # alive NAME: whether the process recorded under NAME still runs.
 alive() {
+  [ -f "$state/run/$1" ] || return 1
   local pid started
-  read -r pid started <"$state/run/$1" 2>/dev/null || return 1
+  read -r pid started <"$state/run/$1"
   [ "$(start_time "$pid")" = "$started" ]
 }
 

@@ -11,7 +11,8 @@ build_tool() { # folder, packages...
   say "building $name (once)"
   if [ "$name" = kubernetes ]; then
     local version
-    version=$(sed -n 's:^\(require\)\?\s*k8s.io/kubernetes \(v[0-9.]*\).*:\2:p' "$from/go.mod")
+    version=$(sed -nE 's:^(require)?[[:space:]]*k8s.io/kubernetes (v[0-9.]+).*:\2:p' "$from/go.mod")
+    [ -n "$version" ] || die "no version of k8s.io/kubernetes in $from/go.mod"
     [ -n "$version" ] || die "no version of k8s.io/kubernetes in $from/go.mod"
     local info="-X k8s.io/component-base/version" minor=${version#*.}
     flags+=" $info.gitVersion=$version $info.gitMajor=1 $info.gitMinor=${minor%%.*}"
