@@ -1,1 +1,25 @@
-//! (being written)
+//! Leasehold's metadata: what the cluster is, and who decides about it.
+//!
+//! - [`records`] are the facts, one per line of the metadata log; [`image`] is what they add up to.
+//! - [`controller`] decides, purely: inputs and time go in, records and effects come out. [`assign`]
+//!   places replicas, [`configs`] knows the keys of topics, [`broker_config`] those of brokers.
+//! - [`rpc`] is what brokers and the controller say to each other.
+//! - [`store`], [`head`] and [`lease`] keep the log on Kubernetes objects (or files), fence split
+//!   brain and elect the controller.
+//!
+//! Nothing here opens a socket to a client or a partition's log.
+
+pub mod assign;
+pub mod broker_config;
+pub mod configs;
+pub mod controller;
+pub mod head;
+pub mod image;
+pub mod lease;
+pub mod records;
+pub mod rpc;
+pub mod store;
+
+pub use controller::{Controller, Effect, Event, Input, Millis, Output, ReplyTo, Settings};
+pub use image::{Broker, Claim, ClaimId, Image, Partition, Position, Topic};
+pub use records::{Entry, Record};

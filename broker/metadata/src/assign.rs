@@ -1,0 +1,1 @@
+//! Where replicas go: evenly over brokers and racks, counting what exists.

@@ -1,0 +1,201 @@
+//! What goes into the controller and what comes out.
+
+use crate::broker_config::BrokerConfig;
+use crate::records::Record;
+use crate::rpc::{AdminRequest, AlterPartition, Poll, Registration, Response};
+use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, PartitionEpoch, TopicId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// A point on the driver's monotonic clock, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    pub fn plus(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// How long `self` is after `earlier`; 0 if it is not.
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// The driver's token for one question that waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplyTo(pub u64);
+
+/// What happens to a controller.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// Time passed.
+    Tick,
+    /// A process asks to be admitted.
+    Register { to: ReplyTo, registration: Registration },
+    /// A heartbeat. A reply is returned only if it is refused; otherwise the driver answers it when
+    /// there is news, or after a while without, with what is *committed*.
+    Poll { to: ReplyTo, poll: Poll },
+    /// This broker's connection ended, and a reconnect was refused, unreachable or unanswered.
+    SessionEvidence {
+        broker: BrokerId,
+        incarnation: Incarnation,
+        /// What was seen, for the log.
+        evidence: String,
+    },
+    /// A broker says that it ends now.
+    Goodbye {
+        to: ReplyTo,
+        broker: BrokerId,
+        incarnation: Incarnation,
+    },
+    /// A leader proposes ISRs.
+    AlterPartition { to: ReplyTo, request: AlterPartition },
+    AllocateProducerIds {
+        to: ReplyTo,
+        broker: BrokerId,
+        incarnation: Incarnation,
+    },
+    /// An administrator's wish; not applied at or after `deadline`.
+    Admin {
+        to: ReplyTo,
+        request: AdminRequest,
+        deadline: Millis,
+    },
+    /// A broker's position lies on no line that leads here, confirmed: decide nothing any more.
+    Freeze { reason: String },
+}
+
+/// What a step decided.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Output {
+    /// To be committed, in this order.
+    pub records: Vec<Record>,
+    /// To be released once everything returned so far is known to be committed.
+    pub effects: Vec<Effect>,
+    /// The records are nothing but expansions of ISRs: they may wait up to half a second for company.
+    pub can_wait: bool,
+}
+
+/// What a decision does besides its records.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    Reply { to: ReplyTo, response: Response },
+    /// For the log (and Kubernetes Events): one line each.
+    Event(Event),
+    /// Give the role up, wait one Lease duration, and claim only if nobody did; then pass `lost` to
+    /// [`super::Controller::after_standing_back`].
+    Resign {
+        reason: String,
+        lost: BTreeSet<BrokerId>,
+    },
+}
+
+/// Something worth a line in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Registered {
+        broker: BrokerId,
+        incarnation: Incarnation,
+        /// Whether it kept everything it ever confirmed.
+        intact: bool,
+    },
+    Fenced {
+        broker: BrokerId,
+        incarnation: Incarnation,
+        reason: String,
+    },
+    Unfenced {
+        broker: BrokerId,
+        incarnation: Incarnation,
+    },
+    ShuttingDown {
+        broker: BrokerId,
+        incarnation: Incarnation,
+    },
+    /// A partition has another leader, or none.
+    Leader {
+        partition: PartitionName,
+        leader: Option<BrokerId>,
+        leader_epoch: LeaderEpoch,
+        partition_epoch: PartitionEpoch,
+        isr: Vec<BrokerId>,
+        /// Committed records may be missing.
+        unclean: bool,
+        reason: String,
+    },
+    /// A partition's ISR changed under the same leader.
+    Isr {
+        partition: PartitionName,
+        isr: Vec<BrokerId>,
+        elr: Vec<BrokerId>,
+        leader_epoch: LeaderEpoch,
+        partition_epoch: PartitionEpoch,
+    },
+    /// A reassignment began, ended or was called off.
+    Reassignment {
+        partition: PartitionName,
+        replicas: Vec<BrokerId>,
+        what: String,
+    },
+    TopicCreated { name: String, id: TopicId },
+    TopicDeleted { name: String, id: TopicId },
+    Cordoned { broker: BrokerId, cordoned: bool },
+    Unregistered { broker: BrokerId },
+    Frozen { reason: String },
+    /// Something an operator should look at.
+    Warning { message: String },
+}
+
+/// A partition as people know it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionName {
+    pub topic: String,
+    pub id: TopicId,
+    pub partition: i32,
+}
+
+impl fmt::Display for PartitionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic, self.partition)
+    }
+}
+
+/// How the controller behaves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Without a poll, or with a position that does not move, for this long a broker is fenced.
+    pub session_timeout_ms: u64,
+    /// A broker gets its preferred leaderships back only after it was unfenced for this long.
+    pub preferred_leader_delay_ms: u64,
+    /// How often it is checked whether preferred leaders can be restored.
+    pub preferred_leader_check_ms: u64,
+    /// Whether preferred leaders are restored at all.
+    pub auto_leader_rebalance: bool,
+    /// Leaderships restored in one step at most.
+    pub max_restored_per_check: usize,
+    pub default_partitions: i32,
+    pub default_replication_factor: i16,
+    pub offsets_topic_partitions: i32,
+    pub offsets_topic_replication_factor: i16,
+    pub offsets_topic_segment_bytes: i32,
+    pub delete_topics: bool,
+    /// Partitions that one request may create.
+    pub max_partitions_per_request: usize,
+    /// Partitions that are being moved off cordoned brokers at the same time.
+    pub max_draining: usize,
+    /// How long to wait for the last of those who may have lost data before the longest log leads.
+    pub unclean_recovery_timeout_ms: u64,
+    /// Producer ids given to a broker at a time.
+    pub producer_id_block: i64,
+    /// Topic keys from this broker's file: the defaults of all topics (`ConfigResource::Static`).
+    pub topic_defaults: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// The settings that follow from a broker's configuration.
+    pub fn from_config(config: &BrokerConfig) -> Self {
+        let _ = config;
+        todo!()
+    }
+}

@@ -1,0 +1,82 @@
+//! An image as a list of records, and back: what a snapshot chunk and a late joiner's first poll hold.
+
+use super::{ApplyError, Image, Position};
+use crate::records::{ConfigResource, Record, RegisterBroker};
+use leasehold_types::ClusterId;
+
+impl Image {
+    /// Records that rebuild this image, in an order in which they can be applied.
+    pub fn to_records(&self) -> Vec<Record> {
+        let mut records: Vec<Record> = self.claims.iter().cloned().map(Record::Claim).collect();
+        for broker in self.brokers.values() {
+            records.push(Record::RegisterBroker(RegisterBroker {
+                broker: broker.id,
+                incarnation: broker.incarnation,
+                client: broker.client.clone(),
+                internal: broker.internal.clone(),
+                http: broker.http.clone(),
+                rack: broker.rack.clone(),
+                version: broker.version.clone(),
+                fenced: broker.fenced,
+                shutting_down: broker.shutting_down,
+                cordoned: broker.cordoned,
+                registered_at: Some(broker.registered_at),
+                changed_at: Some(broker.changed_at),
+            }));
+        }
+        let defaults = [
+            (ConfigResource::Static, &self.static_configs),
+            (ConfigResource::Cluster, &self.cluster_configs),
+        ];
+        for (resource, values) in defaults {
+            for (key, value) in values.iter() {
+                records.push(Record::Config {
+                    resource: resource.clone(),
+                    key: key.clone(),
+                    value: Some(value.clone()),
+                });
+            }
+        }
+        for topic in self.topics.values() {
+            records.push(Record::Topic {
+                id: topic.id,
+                name: topic.name.clone(),
+                internal: topic.internal,
+                configs: topic.configs.clone(),
+            });
+            for (index, partition) in (0..).zip(&topic.partitions) {
+                records.push(Record::Partition {
+                    topic: topic.id,
+                    partition: index,
+                    state: (**partition).clone(),
+                });
+            }
+        }
+        records.push(Record::ProducerIds {
+            next: self.next_producer_id,
+        });
+        records
+    }
+
+    /// Rebuilds the image at `position` from a snapshot's records.
+    pub fn from_snapshot<'a>(
+        cluster_id: ClusterId,
+        position: Position,
+        records: impl IntoIterator<Item = &'a Record>,
+    ) -> Result<Self, ApplyError> {
+        let mut image = Self::genesis(cluster_id);
+        image.claims.clear();
+        image.position = position;
+        for record in records {
+            match record {
+                Record::Claim(claim) => image.claims.push_back(claim.clone()),
+                other => image.apply_record(other, position.seq)?,
+            }
+        }
+        let line = image.claims.back().map(|c| (c.epoch, c.claim_id));
+        if line != Some((position.epoch, position.claim_id)) {
+            return Err(ApplyError::SnapshotOffLine { position });
+        }
+        Ok(image)
+    }
+}
