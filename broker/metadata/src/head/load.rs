@@ -1,0 +1,152 @@
+//! Reads a cluster's whole metadata: the head, the chunks it names, and the image they add up to.
+//!
+//! Promises: a chunk that does not have the hash that the head names is refused (I16); a chunk that is
+//! missing means that the head has moved on, so the head is read again; if it has not, that is an error.
+
+use super::chunks::{ChunkError, ChunkRef, unpack};
+use super::format::{FormatError, Head, json, lines, parse_entries};
+use crate::image::{Image, Position};
+use crate::records::Record;
+use crate::store::{Store, StoreError};
+use leasehold_types::ClusterId;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Everything, as of one head.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The head object's uid.
+    pub uid: String,
+    pub head: Head,
+    pub image: Arc<Image>,
+}
+
+/// Why the metadata could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("there is no head in {0}: the operator (or `leasehold-broker dev`) creates it, a broker never does")]
+    NoHead(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+    #[error("chunk {name}, which the head at seq {seq} names, does not exist")]
+    Missing { name: String, seq: u64 },
+    #[error("{what} does not continue the metadata before it: {why}")]
+    Broken { what: String, why: String },
+}
+
+/// The first line of a snapshot's text.
+#[derive(Serialize, Deserialize)]
+struct SnapshotHeader {
+    position: Position,
+    records: usize,
+}
+
+/// The text of a snapshot of `image`.
+pub fn snapshot_text(image: &Image) -> String {
+    let records = image.to_records();
+    let header = SnapshotHeader {
+        position: image.position,
+        records: records.len(),
+    };
+    let mut text = json(&header);
+    text.push('\n');
+    text.push_str(&lines(&records));
+    text
+}
+
+/// Reads a snapshot's text back.
+pub fn parse_snapshot(cluster_id: &ClusterId, text: &str) -> Result<Image, String> {
+    let mut all = text.lines();
+    let first = all.next().unwrap_or_default();
+    let header: SnapshotHeader = serde_json::from_str(first).map_err(|e| format!("line 1: {e}"))?;
+    let records = all
+        .zip(2..)
+        .map(|(line, number)| {
+            serde_json::from_str(line).map_err(|e| format!("line {number}: {e}"))
+        })
+        .collect::<Result<Vec<Record>, String>>()?;
+    if records.len() != header.records {
+        return Err(format!(
+            "it says {} records and has {}",
+            header.records,
+            records.len()
+        ));
+    }
+    Image::from_snapshot(cluster_id.clone(), header.position, &records).map_err(|e| e.to_string())
+}
+
+/// Loads head and image.
+pub async fn load(store: &dyn Store) -> Result<Loaded, LoadError> {
+    let mut missing: Option<(String, String)> = None;
+    loop {
+        let object = store.read_head().await?;
+        let object = object.ok_or_else(|| LoadError::NoHead(store.describe()))?;
+        let head = Head::parse(&object)?;
+        if let Some((name, nonce)) = missing.take()
+            && nonce == head.nonce
+        {
+            let seq = head.seq.0;
+            return Err(LoadError::Missing { name, seq });
+        }
+        match image_of(store, &head).await? {
+            Ok(image) => {
+                return Ok(Loaded {
+                    uid: object.uid,
+                    head,
+                    image: Arc::new(image),
+                });
+            }
+            Err(name) => missing = Some((name, head.nonce)),
+        }
+    }
+}
+
+/// The inner error is the name of a missing chunk.
+async fn image_of(store: &dyn Store, head: &Head) -> Result<Result<Image, String>, LoadError> {
+    let chunks: Vec<&ChunkRef> = head.snapshot.iter().chain(&head.segments).collect();
+    let read = futures::future::join_all(chunks.iter().map(|chunk| read_text(store, chunk))).await;
+    let mut texts = Vec::with_capacity(read.len());
+    for text in read {
+        match text? {
+            Ok(text) => texts.push(text),
+            Err(name) => return Ok(Err(name)),
+        }
+    }
+    let mut texts = texts.into_iter();
+    let broken = |what: &str, why: String| LoadError::Broken {
+        what: what.to_owned(),
+        why,
+    };
+    let mut image = Image::genesis(head.cluster_id.clone());
+    if head.snapshot.is_some() {
+        let text = texts.next().unwrap_or_default();
+        image = parse_snapshot(&head.cluster_id, &text).map_err(|why| broken("the snapshot", why))?;
+    }
+    for text in texts.chain(std::iter::once(head.tail_text())) {
+        for entry in parse_entries(&text).map_err(|why| broken("a segment or the tail", why))? {
+            image
+                .apply(&entry)
+                .map_err(|why| broken(&format!("entry {}", entry.seq), why.to_string()))?;
+        }
+    }
+    if image.position.seq != head.seq || image.position.epoch != head.epoch {
+        let why = format!("it ends at {:?}, the head at {}/{}", image.position, head.epoch, head.seq);
+        return Err(broken("the metadata", why));
+    }
+    Ok(Ok(image))
+}
+
+async fn read_text(store: &dyn Store, chunk: &ChunkRef) -> Result<Result<String, String>, LoadError> {
+    let mut bodies = Vec::with_capacity(chunk.parts.len());
+    for part in &chunk.parts {
+        match store.read_chunk(&part.name).await? {
+            Some(body) => bodies.push(body),
+            None => return Ok(Err(part.name.clone())),
+        }
+    }
+    Ok(Ok(unpack(&chunk.parts, bodies)?))
+}
