@@ -42,5 +42,7 @@ start_control_plane() {
 
 stop_control_plane() {
   local name
-  for name in kube-proxy kube-scheduler kube-controller-manager kube-apiserver etcd; do stop "$name"; done
+  for name in kube-proxy kube-scheduler kube-controller-manager; do stop "$name"; done
+  # A clean stop of these two waits for watchers that are gone already.
+  for name in kube-apiserver etcd; do stop "$name" KILL; done
 }

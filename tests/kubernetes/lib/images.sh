@@ -4,16 +4,22 @@
 
 archives=$cache/images
 
-# Loads an archive into every node that does not have it yet.
-load_image() { # archive, name
-  local i
+# load_image ARCHIVE NAME [ALIAS]: into every node that does not have it yet.
+load_image() {
+  local i loads=()
   for i in "${nodes[@]}"; do
-    local ctr=(ctr --address "$(node_socket "$i")" --namespace k8s.io) mark
-    mark=$state/node$i/loaded-$(basename "$1")
-    if [ "$mark" -nt "$1" ] && "${ctr[@]}" images ls -q | grep -qxF "$2"; then continue; fi
-    "${ctr[@]}" images import --no-unpack=false "$1" >/dev/null
-    touch "$mark"
+    load_into "$i" "$@" &
+    loads+=($!)
   done
+  for i in "${loads[@]}"; do wait "$i"; done
+}
+
+load_into() { # node, archive, name, [alias]
+  local ctr=(ctr --address "$(node_socket "$1")" --namespace k8s.io)
+  local mark=$state/node$1/loaded-${3//[\/:]/-}
+  [ "$mark" -nt "$2" ] || "${ctr[@]}" images import "$2" >/dev/null
+  [ -z "${4:-}" ] || "${ctr[@]}" images tag --force "$3" "$4" >/dev/null
+  touch "$mark"
 }
 
 # Makes an image of files: from_files NAME ENTRYPOINT FILE:PATH...
@@ -25,12 +31,11 @@ from_files() {
   for pair in "$@"; do [ "$archive" -nt "${pair%%:*}" ] || newer=yes; done
   if [ $newer = yes ]; then
     mkdir -p "$archives"
-    container=$(buildah from scratch)
-    for pair in "$@"; do buildah copy -q "$container" "${pair%%:*}" "${pair#*:}" >/dev/null; done
-    [ -z "$entrypoint" ] || buildah config --entrypoint "$entrypoint" "$container"
+    container=$(builder from scratch)
+    for pair in "$@"; do builder copy -q "$container" "${pair%%:*}" "${pair#*:}" >/dev/null; done
+    [ -z "$entrypoint" ] || builder config --entrypoint "$entrypoint" "$container"
     rm -f "$archive"
-    buildah commit -q "$container" "docker-archive:$archive:$name" >/dev/null
-    buildah rm "$container" >/dev/null
+    builder commit -q --rm "$container" "docker-archive:$archive:$name" >/dev/null
   fi
   printf '%s\n' "$archive"
 }

@@ -103,12 +103,11 @@ stop_node() { # node
   start_containerd "$1" "198.18.$((($1 - 1) * 8)).0/21" || say "containerd of node$1 does not start"
   local task ctr=(ctr --address "$(node_socket "$1")" --namespace k8s.io)
   for task in $("${ctr[@]}" task ls -q 2>/dev/null); do
-    "${ctr[@]}" task kill --signal SIGKILL "$task" >/dev/null 2>&1 || true
+    "${ctr[@]}" task kill --all --signal SIGKILL "$task" >/dev/null 2>&1 || true
   done
-  for task in $("${ctr[@]}" task ls -q 2>/dev/null); do
-    wait_for "the end of container $task" 10 "${ctr[@]}" task rm --force "$task" || true
-  done
+  wait_for "the end of all containers of node$1" 10 no_task_runs "${ctr[@]}" || true
   for task in $("${ctr[@]}" container ls -q 2>/dev/null); do
+    "${ctr[@]}" task rm --force "$task" >/dev/null 2>&1 || true
     "${ctr[@]}" container rm "$task" >/dev/null 2>&1 || true
   done
   stop "containerd$1"
@@ -123,6 +122,8 @@ stop_node() { # node
   find /sys/fs/cgroup -type d -path "*/leasehold-node$1*" -depth 2>/dev/null |
     while read -r cgroup; do rmdir "$cgroup" 2>/dev/null || true; done
 }
+
+no_task_runs() { ! "$@" task ls | grep -q RUNNING; }
 
 # Network namespaces of pods that no one tears down any more.
 remove_pod_networks() {
