@@ -18,9 +18,12 @@ fn main() -> anyhow::Result<()> {
             .build()?
             .block_on(leasehold_broker::run::run(*args)),
         // One thread: the children's parent-death signal is tied to the thread that started them.
-        Command::Dev(args) => tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?
-            .block_on(leasehold_broker::dev::dev(args)),
+        Command::Dev(args) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let result = runtime.block_on(leasehold_broker::dev::dev(args));
+            // A read of the terminal cannot be called off; do not wait for the user's next Enter.
+            runtime.shutdown_background();
+            result
+        }
     }
 }

@@ -55,6 +55,15 @@ impl Dev {
     /// As [`Dev::start`], with a configuration file of this text.
     pub fn start_with_config(brokers: u16, args: &[&str], config: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("leasehold-dev-").tempdir().expect("temp dir");
+        Self::start_with(dir, brokers, args, config)
+    }
+
+    /// Starts a cluster over the directory that another left.
+    pub fn start_in(dir: tempfile::TempDir, brokers: u16, args: &[&str]) -> Self {
+        Self::start_with(dir, brokers, args, "")
+    }
+
+    fn start_with(dir: tempfile::TempDir, brokers: u16, args: &[&str], config: &str) -> Self {
         let port = free_ports(brokers * 2);
         let mut dev = Self {
             child: Self::spawn(dir.path(), brokers, port, args, config),
