@@ -56,11 +56,11 @@ pub struct Leader {
 const REST_AFTER_WITHDRAWAL: Duration = Duration::from_secs(1);
 
 impl Leader {
-    /// Begins to lead at `view.leader_epoch`, whose first offset will be `start`, the log's end.
+    /// Begins to lead at `view.leader_epoch`, whose first offset is `start`; the log ends at `log_end`.
     pub fn new(
         me: BrokerId,
         view: Arc<View>,
-        start: Offset,
+        (start, log_end): (Offset, Offset),
         high_watermark: Offset,
         now: Instant,
     ) -> Self {
@@ -69,8 +69,8 @@ impl Leader {
             view,
             since: now,
             start,
-            log_end: start,
-            high_watermark: high_watermark.min(start),
+            log_end,
+            high_watermark: high_watermark.min(log_end),
             followers: BTreeMap::new(),
             proposal: None,
             no_join_before: None,

@@ -1,21 +1,50 @@
 //! Leading and following partitions.
 //!
-//! Promises (architecture, "Replication"): a record is acknowledged with acks=all only once every
-//! member of the maximal ISR holds it; a log is appended to by one (broker, incarnation) per leader
-//! epoch; consumers read to the high watermark only.
+//! Promises (docs, "Replication"): a record is acknowledged with acks=all only once every member of
+//! the maximal ISR holds it; a log is appended to by one (broker, incarnation) per leader epoch;
+//! consumers read to the high watermark only.
 //!
-//! Inwards from the rest of the broker: [`manager`] follows the metadata image and gives each
-//! partition its role; [`produce`], [`fetch`] and [`offsets`] serve requests; [`fetcher`] copies
-//! from other leaders; [`isr`] carries ISR changes to the controller; [`upkeep`] does what time asks
-//! for. The decisions are pure: [`state`], [`leader`], [`proposal`], [`acks`] over a [`view`].
+//! From the outside in: [`manager`] follows the metadata image and gives each partition its role;
+//! [`produce`], [`fetch`] and [`offsets`] serve requests; [`fetcher`] and [`follow`] copy from other
+//! leaders; [`isr`] carries ISR changes to the controller; [`upkeep`] does what time asks for;
+//! [`status`] reports. The decisions are pure: [`state`], [`leader`], [`proposal`] and [`acks`], over a
+//! [`view`] of the image.
 
 pub mod acks;
+pub mod counters;
+pub mod endpoint;
+pub mod fetch;
+pub mod fetcher;
+pub mod follow;
+pub mod image_view;
+pub mod io;
+pub mod isr;
 pub mod leader;
 pub mod manager;
+pub mod offsets;
+pub mod partition;
+pub mod produce;
+pub mod proof;
 pub mod proposal;
 pub mod state;
+pub mod status;
 pub mod types;
+pub mod upkeep;
 pub mod view;
+pub mod wait;
+pub mod wire_fetch;
 
-pub use manager::{PendingProduce, ReplicaManager};
+#[cfg(test)]
+mod leader_tests;
+#[cfg(test)]
+mod state_tests;
+#[cfg(test)]
+mod walk_tests;
+
+pub use counters::Counters;
+pub use endpoint::{EndpointError, LeaderEndpoint, LeaderEndpoints, TcpEndpoints};
+pub use isr::IsrController;
+pub use manager::{ReplicaManager, ReplicaParts, ReplicaSettings};
+pub use produce::PendingProduce;
+pub use status::{PartitionStatus, ReplicaStatus};
 pub use types::*;

@@ -80,6 +80,19 @@ impl<T> Replica<T> {
         }
     }
 
+    /// Its log is open, ends at `log_end` and has seen `last_epoch`. Below that epoch it neither
+    /// leads nor follows: metadata that names an older one was put back to an earlier state.
+    pub fn opened(&mut self, high_watermark: Offset, log_end: Offset, last_epoch: LeaderEpoch) {
+        self.high_watermark = high_watermark.min(log_end);
+        self.log_end = log_end;
+        self.heard = self.heard.max(last_epoch);
+        if let Role::Following { leader, epoch } = &mut self.role
+            && *epoch < self.heard
+        {
+            *leader = None;
+        }
+    }
+
     /// What it is now.
     pub fn role(&self) -> &Role<T> {
         &self.role
@@ -162,16 +175,22 @@ impl<T> Replica<T> {
         change
     }
 
-    /// The log has the epoch's start on disk: leads from `start` on, unless the image moved on.
-    pub fn begun(&mut self, epoch: LeaderEpoch, start: Offset, now: Instant) -> bool {
+    /// The log has the epoch's start on disk, and ends at `log_end`: leads, unless the image moved on.
+    pub fn begun(
+        &mut self,
+        epoch: LeaderEpoch,
+        (start, log_end): (Offset, Offset),
+        now: Instant,
+    ) -> bool {
         let Some(view) = self.view.clone() else {
             return false;
         };
         if !matches!(self.role, Role::Preparing(preparing) if preparing == epoch) {
             return false;
         }
-        self.log_end = start;
-        let leader = Leader::new(self.me, view, start, self.high_watermark, now);
+        self.log_end = log_end;
+        let bounds = (start, log_end);
+        let leader = Leader::new(self.me, view, bounds, self.high_watermark, now);
         self.role = Role::Leading {
             leader: Box::new(leader),
             acks: AckQueue::default(),
@@ -243,6 +262,13 @@ impl<T> Replica<T> {
     pub fn truncated(&mut self, log_end: Offset) {
         self.log_end = log_end;
         self.high_watermark = self.high_watermark.min(log_end);
+    }
+
+    /// The log was emptied and begins anew at `start`, below which the leader has nothing either:
+    /// all of that is committed or gone.
+    pub fn reset(&mut self, start: Offset) {
+        self.log_end = start;
+        self.high_watermark = start;
     }
 
     /// Storage failed, or the log refuses the image's epoch.

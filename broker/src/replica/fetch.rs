@@ -1,0 +1,388 @@
+//! Fetch, for clients and for followers.
+//!
+//! Promises: a client reads to the high watermark, a follower to the log's end; a follower's position
+//! counts only in the incarnation and leader epoch of the image, and only where its log agrees with
+//! ours; bytes leave only if the leadership under which they were read still stands afterwards (a
+//! truncation in between would splice two histories); nothing polls.
+
+use super::leader::Refusal;
+use super::manager::ReplicaManager;
+use super::offsets::end_of_epoch;
+use super::partition::{Partition, is_offline};
+use super::state::{Change, Replica};
+use super::types::*;
+use bytes::{Bytes, BytesMut};
+use leasehold_log::{PartitionLog, ReadError};
+use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, Offset};
+use leasehold_wire::ErrorCode;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// One entry on its way to a result.
+struct Part {
+    entry: FetchEntry,
+    partition: Option<Arc<Partition>>,
+    /// What can be said without reading records.
+    result: FetchResult,
+    settled: bool,
+    /// The leader epoch under which `chunks` were read.
+    epoch: LeaderEpoch,
+    limit: Offset,
+    chunks: Vec<Bytes>,
+    next: Offset,
+    bytes: usize,
+}
+
+impl Part {
+    fn new(entry: FetchEntry) -> Self {
+        let result = FetchResult::failed(entry.topic, entry.partition, ErrorCode::None);
+        Self {
+            partition: None,
+            result,
+            settled: false,
+            epoch: LeaderEpoch::NONE,
+            limit: Offset(-1),
+            chunks: Vec::new(),
+            next: entry.fetch_offset,
+            bytes: 0,
+            entry,
+        }
+    }
+
+    fn fail(&mut self, error: ErrorCode, current_leader: Option<LeaderHint>) {
+        self.result = FetchResult {
+            current_leader,
+            ..FetchResult::failed(self.entry.topic, self.entry.partition, error)
+        };
+        self.chunks.clear();
+        self.settled = true;
+    }
+
+    fn readable(&self) -> bool {
+        !self.settled && self.limit > self.next && self.bytes < self.entry.max_bytes.max(1)
+    }
+
+    fn finish(mut self) -> FetchResult {
+        if !self.settled {
+            self.result.records = match self.chunks.len() {
+                0 => Bytes::new(),
+                1 => self.chunks.swap_remove(0),
+                _ => {
+                    let mut whole = BytesMut::with_capacity(self.bytes);
+                    for chunk in &self.chunks {
+                        whole.extend_from_slice(chunk);
+                    }
+                    whole.freeze()
+                }
+            };
+        }
+        self.result
+    }
+}
+
+impl ReplicaManager {
+    /// Answers when `min_bytes` can be returned, when any entry has an error, or after `max_wait`.
+    /// Results in the order of `entries`.
+    pub async fn fetch(&self, params: FetchParams, entries: Vec<FetchEntry>) -> Vec<FetchResult> {
+        let deadline = tokio::time::Instant::now() + params.max_wait;
+        let mut parts: Vec<Part> = entries.into_iter().map(Part::new).collect();
+        for part in &mut parts {
+            match self.find((part.entry.topic, part.entry.partition)) {
+                Ok(partition) => {
+                    if params.replica.is_some() {
+                        self.count_follower(&params, part, &partition);
+                    }
+                    part.partition = Some(partition);
+                }
+                Err(refused) => part.fail(refused.error, refused.current_leader),
+            }
+        }
+        let wake = Arc::new(Notify::new());
+        loop {
+            // Register first, look second: a change in between leaves a permit in `wake`.
+            for part in &parts {
+                if let Some(partition) = &part.partition {
+                    if params.replica.is_some() {
+                        partition.grown.register(&wake);
+                    } else {
+                        partition.committed.register(&wake);
+                    }
+                }
+            }
+            for part in &mut parts {
+                self.look(&params, part);
+            }
+            read(&params, &mut parts).await;
+            let bytes: usize = parts.iter().map(|part| part.bytes).sum();
+            let enough = bytes >= params.min_bytes.max(1) || bytes >= params.max_bytes;
+            if parts.is_empty() || enough || parts.iter().any(|part| part.settled) {
+                break;
+            }
+            // A wait of no bytes at all (min_bytes 0) ends with the first look.
+            if params.min_bytes == 0
+                || tokio::time::timeout_at(deadline, wake.notified()).await.is_err()
+            {
+                break;
+            }
+        }
+        let results: Vec<_> = parts.into_iter().map(Part::finish).collect();
+        let bytes: usize = results.iter().map(|result| result.records.len()).sum();
+        if params.replica.is_some() {
+            self.counters().replication_bytes_out.add(bytes as u64);
+        } else {
+            self.counters().bytes_out.add(bytes as u64);
+        }
+        results
+    }
+
+    /// Takes note of how far a follower has come; once per fetch, at its arrival.
+    fn count_follower(&self, params: &FetchParams, part: &mut Part, partition: &Arc<Partition>) {
+        let Some((id, incarnation)) = params.replica else {
+            return;
+        };
+        let epoch = part.entry.current_leader_epoch.unwrap_or(LeaderEpoch::NONE);
+        let Some(log) = partition.log() else {
+            part.fail(ErrorCode::NotLeaderOrFollower, partition.hint());
+            return;
+        };
+        let mut outcome = Ok(());
+        let mut wants_in = false;
+        partition.change(|state| {
+            outcome = admit(state, id, incarnation, epoch);
+            if outcome.is_err() {
+                // Someone knows of a newer leader: do not serve on, whatever our image still says.
+                let newer = state.view().is_some_and(|view| epoch > view.leader_epoch);
+                return if newer { state.heard(epoch) } else { Change::default() };
+            }
+            if let Err(stop) = agrees(log, &part.entry) {
+                stop.settle(part, log, state.high_watermark());
+                return Change::default();
+            }
+            let change = state.with_leader(epoch, |leader| {
+                leader.fetched(id, incarnation, part.entry.fetch_offset, Instant::now())
+            });
+            wants_in = state
+                .leader()
+                .is_some_and(|leader| leader.proposal().is_none() && !leader.view().in_sync(id));
+            change
+        });
+        if let Err(error) = outcome {
+            part.fail(error, partition.hint());
+        }
+        if wants_in {
+            self.consider_isr(partition);
+        }
+    }
+
+    /// What can be read now, or why not.
+    fn look(&self, params: &FetchParams, part: &mut Part) {
+        let Some(partition) = part.partition.clone().filter(|_| !part.settled) else {
+            return;
+        };
+        let Some(log) = partition.log() else {
+            part.fail(ErrorCode::NotLeaderOrFollower, partition.hint());
+            return;
+        };
+        if params.replica.is_none() && !self.proof().holds(&partition) {
+            part.fail(ErrorCode::NotLeaderOrFollower, partition.hint());
+            return;
+        }
+        let wanted = part.entry.current_leader_epoch;
+        let leader = partition.look(|state| match (state.leader(), params.replica) {
+            (_, Some((id, incarnation))) => {
+                let epoch = wanted.unwrap_or(LeaderEpoch::NONE);
+                admit(state, id, incarnation, epoch)?;
+                Ok((epoch, state.high_watermark(), state.log_end()))
+            }
+            (None, None) if is_offline(state) => Err(ErrorCode::KafkaStorageError),
+            (None, None) => Err(ErrorCode::NotLeaderOrFollower),
+            (Some(leader), None) => match wanted {
+                Some(wanted) if wanted < leader.epoch() => Err(ErrorCode::FencedLeaderEpoch),
+                Some(wanted) if wanted > leader.epoch() => Err(ErrorCode::UnknownLeaderEpoch),
+                _ => Ok((leader.epoch(), leader.high_watermark(), leader.log_end())),
+            },
+        });
+        let (epoch, high_watermark, log_end) = match leader {
+            Ok(state) => state,
+            Err(error) => return part.fail(error, partition.hint()),
+        };
+        if !part.chunks.is_empty() && part.epoch != epoch {
+            return part.fail(ErrorCode::NotLeaderOrFollower, partition.hint());
+        }
+        part.epoch = epoch;
+        if params.replica.is_none()
+            && let Err(stop) = agrees(log, &part.entry)
+        {
+            return stop.settle(part, log, high_watermark);
+        }
+        part.limit = match params.replica {
+            Some(_) => log_end,
+            None => high_watermark,
+        };
+        part.result.high_watermark = high_watermark;
+        part.result.last_stable_offset = high_watermark;
+        part.result.log_start_offset = log.log_start_offset();
+    }
+}
+
+/// Whether a follower's fetch counts, in Kafka's words.
+fn admit<T>(
+    state: &Replica<T>,
+    id: BrokerId,
+    incarnation: Incarnation,
+    epoch: LeaderEpoch,
+) -> Result<(), ErrorCode> {
+    match state.leader() {
+        Some(leader) => Ok(leader.admit(id, incarnation, epoch)?),
+        None if is_offline(state) => Err(ErrorCode::KafkaStorageError),
+        None => Err(ErrorCode::NotLeaderOrFollower),
+    }
+}
+
+impl From<Refusal> for ErrorCode {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Fenced => Self::FencedLeaderEpoch,
+            Refusal::Deposed => Self::UnknownLeaderEpoch,
+            Refusal::WrongIncarnation => Self::StaleBrokerEpoch,
+        }
+    }
+}
+
+/// Why a position is not one of this log.
+enum Stop {
+    OutOfRange,
+    Diverges(LeaderEpoch, Offset),
+}
+
+impl Stop {
+    fn settle(self, part: &mut Part, log: &PartitionLog, high_watermark: Offset) {
+        match self {
+            Self::OutOfRange => part.fail(ErrorCode::OffsetOutOfRange, None),
+            Self::Diverges(epoch, end) => {
+                part.result.diverging_epoch = Some((epoch, end));
+                part.settled = true;
+            }
+        }
+        part.result.high_watermark = high_watermark;
+        part.result.last_stable_offset = high_watermark;
+        part.result.log_start_offset = log.log_start_offset();
+    }
+}
+
+/// Whether the fetcher's log, as far as it told, is a prefix of ours.
+fn agrees(log: &PartitionLog, entry: &FetchEntry) -> Result<(), Stop> {
+    if entry.fetch_offset < log.log_start_offset() {
+        return Err(Stop::OutOfRange);
+    }
+    if let Some(last) = entry.last_fetched_epoch {
+        let Some((epoch, end)) = end_of_epoch(log, last) else {
+            return Err(Stop::OutOfRange);
+        };
+        if epoch < last || end < entry.fetch_offset {
+            return Err(Stop::Diverges(epoch, end));
+        }
+    }
+    if entry.fetch_offset > log.log_end_offset() {
+        return Err(Stop::OutOfRange);
+    }
+    Ok(())
+}
+
+struct Read {
+    index: usize,
+    log: Arc<PartitionLog>,
+    from: Offset,
+    limit: Offset,
+    max: usize,
+    so_far: usize,
+}
+
+/// Reads what the parts allow, on a blocking thread, within the fetch's budget.
+async fn read(params: &FetchParams, parts: &mut [Part]) {
+    let reads: Vec<Read> = parts
+        .iter()
+        .enumerate()
+        .filter(|(_, part)| part.readable())
+        .filter_map(|(index, part)| {
+            Some(Read {
+                index,
+                log: part.partition.as_ref()?.log()?.clone(),
+                from: part.next,
+                limit: part.limit,
+                max: part.entry.max_bytes.saturating_sub(part.bytes),
+                so_far: part.bytes,
+            })
+        })
+        .collect();
+    if reads.is_empty() {
+        return;
+    }
+    let mut total: usize = parts.iter().map(|part| part.bytes).sum();
+    let max_bytes = params.max_bytes;
+    let work = move || {
+        let mut done = Vec::with_capacity(reads.len());
+        for read in reads {
+            // The first batch of a fetch comes whole, whatever its size: a reader must get on.
+            let first = total == 0;
+            let left = max_bytes.saturating_sub(total);
+            if left == 0 && !first {
+                break;
+            }
+            let max = read.max.min(left);
+            let result = read.log.read(read.from, max, read.limit, first && read.so_far == 0);
+            if let Ok(bytes) = &result {
+                total += bytes.len();
+            }
+            done.push((read.index, result));
+        }
+        done
+    };
+    let Ok(done) = tokio::task::spawn_blocking(work).await else {
+        return;
+    };
+    for (index, result) in done {
+        parts[index].took(result);
+    }
+}
+
+impl Part {
+    fn took(&mut self, result: Result<Bytes, ReadError>) {
+        let Some(partition) = self.partition.clone() else {
+            return;
+        };
+        // Roles change before logs do: the same leadership now means that nothing was cut meanwhile.
+        if partition.look_leader(|leader| leader.epoch()) != Some(self.epoch) {
+            self.fail(ErrorCode::NotLeaderOrFollower, partition.hint());
+            return;
+        }
+        match result {
+            Ok(bytes) if bytes.is_empty() => {}
+            Ok(bytes) => {
+                self.bytes += bytes.len();
+                self.next = end_of_batches(&bytes).unwrap_or(self.limit);
+                self.chunks.push(bytes);
+            }
+            Err(ReadError::OutOfRange { .. }) => self.fail(ErrorCode::OffsetOutOfRange, None),
+            Err(error) => {
+                tracing::error!(topic = %partition.topic(), partition = partition.key().1, %error, "cannot read the log");
+                self.fail(ErrorCode::from_code(error.kafka_code()), None);
+            }
+        }
+    }
+}
+
+/// The offset after the last of these whole batches.
+pub fn end_of_batches(mut bytes: &[u8]) -> Option<Offset> {
+    const HEADER: usize = 61;
+    let mut end = None;
+    while bytes.len() >= HEADER {
+        let base = i64::from_be_bytes(bytes[0..8].try_into().ok()?);
+        let length = i32::from_be_bytes(bytes[8..12].try_into().ok()?);
+        let delta = i32::from_be_bytes(bytes[23..27].try_into().ok()?);
+        end = Some(Offset(base + i64::from(delta) + 1));
+        bytes = bytes.get(12 + usize::try_from(length).ok()?..)?;
+    }
+    end
+}

@@ -1,0 +1,300 @@
+//! Copying from leaders: one task per leader that this broker follows.
+//!
+//! Promises: a follower appends only what continues its log, under the leader and epoch of its role;
+//! it cuts its log where the leader's parts from it, once per epoch that it missed; its high
+//! watermark is min(leader's, own log end). A changed assignment interrupts the fetch in flight, so
+//! that a new leader's followers come at once.
+
+use super::counters::Counters;
+use super::endpoint::{LeaderEndpoint, LeaderEndpoints};
+use super::follow::{Followed, follow};
+use super::image_view::LeaderAddress;
+use super::manager::ReplicaSettings;
+use super::partition::Partition;
+use super::types::*;
+use leasehold_types::{BrokerId, Incarnation, LeaderEpoch};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+const FIRST_RETRY: Duration = Duration::from_millis(2);
+const LAST_RETRY: Duration = Duration::from_millis(100);
+
+/// What to copy from one leader.
+type Assignment = (LeaderAddress, Vec<(Arc<Partition>, LeaderEpoch)>);
+
+/// All fetchers.
+pub struct Fetchers {
+    me: (BrokerId, Incarnation),
+    endpoints: Arc<dyn LeaderEndpoints>,
+    counters: Arc<Counters>,
+    params: FetchParams,
+    partition_max_bytes: usize,
+    running: Mutex<HashMap<BrokerId, Running>>,
+}
+
+struct Running {
+    assignment: watch::Sender<Arc<Assignment>>,
+    task: JoinHandle<()>,
+}
+
+fn same(one: &Assignment, other: &Assignment) -> bool {
+    one.0 == other.0
+        && one.1.len() == other.1.len()
+        && one.1.iter().zip(&other.1).all(|(one, other)| {
+            Arc::ptr_eq(&one.0, &other.0) && one.1 == other.1
+        })
+}
+
+impl Fetchers {
+    /// No fetcher runs before the first assignment.
+    pub fn new(
+        me: (BrokerId, Incarnation),
+        endpoints: Arc<dyn LeaderEndpoints>,
+        counters: Arc<Counters>,
+        settings: &ReplicaSettings,
+    ) -> Self {
+        Self {
+            me,
+            endpoints,
+            counters,
+            params: FetchParams {
+                replica: Some(me),
+                max_wait: settings.fetch_wait_max,
+                min_bytes: 1,
+                max_bytes: settings.fetch_response_max_bytes,
+                read_committed: false,
+            },
+            partition_max_bytes: settings.fetch_max_bytes,
+            running: Mutex::default(),
+        }
+    }
+
+    /// Copies exactly this from now on. Leaders whose part did not change are not disturbed.
+    pub fn assign(&self, mut assignments: HashMap<BrokerId, Assignment>) {
+        let mut running = self.running.lock();
+        running.retain(|leader, fetcher| match assignments.remove(leader) {
+            Some(next) => {
+                fetcher.assignment.send_if_modified(|present| {
+                    let differs = !same(present, &next);
+                    if differs {
+                        *present = Arc::new(next);
+                    }
+                    differs
+                });
+                true
+            }
+            None => {
+                fetcher.task.abort();
+                false
+            }
+        });
+        for (leader, assignment) in assignments {
+            let (sender, receiver) = watch::channel(Arc::new(assignment));
+            let fetcher = Fetcher {
+                me: self.me,
+                endpoints: self.endpoints.clone(),
+                counters: self.counters.clone(),
+                params: self.params.clone(),
+                partition_max_bytes: self.partition_max_bytes,
+                resting: HashMap::new(),
+                turn: 0,
+            };
+            let task = tokio::spawn(fetcher.run(receiver));
+            let assignment = sender;
+            running.insert(leader, Running { assignment, task });
+        }
+    }
+
+    /// Ends all fetchers.
+    pub fn stop(&self) {
+        for (_, fetcher) in self.running.lock().drain() {
+            fetcher.task.abort();
+        }
+    }
+}
+
+/// Growing pauses after errors.
+#[derive(Clone, Copy)]
+struct Rest {
+    until: Instant,
+    next: Duration,
+}
+
+impl Rest {
+    fn after(previous: Option<Self>) -> Self {
+        let pause = previous.map_or(FIRST_RETRY, |rest| rest.next);
+        Self {
+            until: Instant::now() + pause,
+            next: (pause * 2).min(LAST_RETRY),
+        }
+    }
+}
+
+struct Fetcher {
+    me: (BrokerId, Incarnation),
+    endpoints: Arc<dyn LeaderEndpoints>,
+    counters: Arc<Counters>,
+    params: FetchParams,
+    partition_max_bytes: usize,
+    /// Partitions that the leader refused, or that could not be appended to.
+    resting: HashMap<PartitionKey, Rest>,
+    /// Rotates the partitions, so that none starves behind the answer's size.
+    turn: usize,
+}
+
+impl Fetcher {
+    async fn run(mut self, mut assignments: watch::Receiver<Arc<Assignment>>) {
+        loop {
+            let assignment = assignments.borrow_and_update().clone();
+            self.resting.clear();
+            let mut endpoint = self.endpoints.to(&assignment.0);
+            tokio::select! {
+                changed = assignments.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = self.copy(&assignment, &mut *endpoint) => {}
+            }
+        }
+    }
+
+    /// Copies until it is dropped.
+    async fn copy(&mut self, assignment: &Assignment, endpoint: &mut dyn LeaderEndpoint) {
+        let leader = assignment.0.id;
+        let mut connection_rest = None;
+        loop {
+            let due = self.due(&assignment.1);
+            if due.is_empty() {
+                let wake = self.resting.values().map(|rest| rest.until).min();
+                match wake {
+                    Some(wake) => tokio::time::sleep_until(wake).await,
+                    // Nothing to copy, until the assignment changes.
+                    None => std::future::pending().await,
+                }
+                continue;
+            }
+            let mut params = self.params.clone();
+            if let Some(wake) = self.resting.values().map(|rest| rest.until).min() {
+                // Do not keep those who rest waiting behind a fetch of the others.
+                let pause = wake.saturating_duration_since(Instant::now());
+                params.max_wait = params.max_wait.min(pause.max(FIRST_RETRY));
+            }
+            let entries = due.iter().map(|(_, entry)| entry.clone()).collect();
+            match endpoint.fetch(params, entries).await {
+                Ok(results) => {
+                    if connection_rest.take().is_some() {
+                        tracing::info!(broker = self.me.0.0, leader = leader.0, "fetching again");
+                    }
+                    self.take(leader, due, results).await;
+                }
+                Err(error) => {
+                    self.counters.fetch_errors.add(1);
+                    if connection_rest.is_none() {
+                        tracing::warn!(broker = self.me.0.0, leader = leader.0, %error, "cannot fetch; trying again");
+                    }
+                    let rest = Rest::after(connection_rest);
+                    connection_rest = Some(rest);
+                    tokio::time::sleep_until(rest.until).await;
+                }
+            }
+        }
+    }
+
+    /// What to ask for now, beginning with another partition each time.
+    fn due(
+        &mut self,
+        partitions: &[(Arc<Partition>, LeaderEpoch)],
+    ) -> Vec<(Arc<Partition>, FetchEntry)> {
+        let now = Instant::now();
+        let count = partitions.len().max(1);
+        self.turn = (self.turn + 1) % count;
+        let (last, first) = partitions.split_at(self.turn.min(partitions.len()));
+        first
+            .iter()
+            .chain(last)
+            .filter(|(partition, _)| {
+                !self
+                    .resting
+                    .get(&partition.key())
+                    .is_some_and(|rest| rest.until > now)
+            })
+            .filter_map(|(partition, epoch)| {
+                let entry = position(partition, *epoch, self.partition_max_bytes)?;
+                Some((partition.clone(), entry))
+            })
+            .collect()
+    }
+
+    /// Brings the answers to the logs, and waits for all of them.
+    async fn take(
+        &mut self,
+        leader: BrokerId,
+        due: Vec<(Arc<Partition>, FetchEntry)>,
+        results: Vec<FetchResult>,
+    ) {
+        let mut results: HashMap<PartitionKey, FetchResult> = results
+            .into_iter()
+            .map(|result| ((result.topic, result.partition), result))
+            .collect();
+        let mut outcomes = Vec::new();
+        for (partition, entry) in due {
+            let key = partition.key();
+            let Some(result) = results.remove(&key) else {
+                self.rest(key);
+                continue;
+            };
+            let (done, outcome) = oneshot::channel();
+            let counters = self.counters.clone();
+            partition.submit(move |partition| {
+                let _ = done.send(follow(partition, leader, &entry, result, &counters));
+            });
+            outcomes.push((key, outcome));
+        }
+        for (key, outcome) in outcomes {
+            match outcome.await {
+                Ok(Followed::Well) => {
+                    self.resting.remove(&key);
+                }
+                Ok(Followed::Badly) | Err(_) => self.rest(key),
+            }
+        }
+    }
+
+    fn rest(&mut self, key: PartitionKey) {
+        let rest = Rest::after(self.resting.get(&key).copied());
+        self.resting.insert(key, rest);
+    }
+}
+
+/// Where this replica's log ends, for its leader to compare; `None` if it is out of service.
+fn position(partition: &Partition, epoch: LeaderEpoch, max_bytes: usize) -> Option<FetchEntry> {
+    let log = partition.log()?;
+    if partition.look(super::partition::is_offline) {
+        return None;
+    }
+    // A job of the former leader's fetcher may still be appending: take end and epoch together.
+    let mut end = log.log_end_offset();
+    let last = loop {
+        let last = log.last_epoch();
+        let again = log.log_end_offset();
+        if again == end {
+            break last;
+        }
+        end = again;
+    };
+    let (topic, index) = partition.key();
+    Some(FetchEntry {
+        topic,
+        partition: index,
+        current_leader_epoch: Some(epoch),
+        fetch_offset: end,
+        last_fetched_epoch: last,
+        max_bytes,
+    })
+}

@@ -1,0 +1,237 @@
+//! One partition of this broker: the pure replica, its log, and those who wait for either.
+//!
+//! The state's lock is held for decisions only, never across I/O. Everything that changes the log
+//! runs on the partition's lane (`io.rs`); since a role changes under the lock before any job of the
+//! new role is queued, a job that finds its own role and epoch still in force works on the log as
+//! that role left it.
+
+use super::io::IoPool;
+use super::leader::Leader;
+use super::state::{Change, Replica, Role};
+use super::types::{LeaderHint, LeaderState, LeadershipChange, PartitionKey, ProduceResult};
+use super::wait::Waiters;
+use leasehold_log::PartitionLog;
+use leasehold_types::{BrokerId, LeaderEpoch, Offset};
+use leasehold_wire::ErrorCode;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::{mpsc, oneshot};
+
+/// A producer that waits for its record to be committed, and what it will hear.
+#[derive(Debug)]
+pub struct AckWaiter {
+    pub reply: oneshot::Sender<ProduceResult>,
+    pub done: ProduceResult,
+}
+
+/// Those who follow changes of leadership.
+#[derive(Default)]
+pub struct Leaderships {
+    subscribers: parking_lot::Mutex<Vec<mpsc::UnboundedSender<LeadershipChange>>>,
+}
+
+impl Leaderships {
+    /// A new subscriber.
+    pub fn subscribe(
+        &self,
+    ) -> (
+        mpsc::UnboundedSender<LeadershipChange>,
+        mpsc::UnboundedReceiver<LeadershipChange>,
+    ) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.subscribers.lock().push(sender.clone());
+        (sender, receiver)
+    }
+
+    fn tell(&self, change: LeadershipChange) {
+        self.subscribers
+            .lock()
+            .retain(|subscriber| subscriber.send(change).is_ok());
+    }
+}
+
+/// One partition that this broker hosts.
+pub struct Partition {
+    key: PartitionKey,
+    topic: Arc<str>,
+    lane: u64,
+    io: Arc<IoPool>,
+    log: OnceLock<Arc<PartitionLog>>,
+    state: parking_lot::Mutex<Replica<AckWaiter>>,
+    leaderships: Arc<Leaderships>,
+    /// Woken when the log grows: for followers.
+    pub grown: Waiters,
+    /// Woken when the high watermark moves: for clients.
+    pub committed: Waiters,
+}
+
+impl Partition {
+    /// A partition whose log is not open yet.
+    pub fn new(
+        me: BrokerId,
+        key: PartitionKey,
+        topic: Arc<str>,
+        io: Arc<IoPool>,
+        leaderships: Arc<Leaderships>,
+    ) -> Self {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        Self {
+            key,
+            topic,
+            lane: hasher.finish(),
+            io,
+            log: OnceLock::new(),
+            state: parking_lot::Mutex::new(Replica::new(me, Offset(0), Offset(0))),
+            leaderships,
+            grown: Waiters::default(),
+            committed: Waiters::default(),
+        }
+    }
+
+    /// Its topic's id and its number.
+    pub fn key(&self) -> PartitionKey {
+        self.key
+    }
+
+    /// Its topic's name.
+    pub fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// Its log, once it is open.
+    pub fn log(&self) -> Option<&Arc<PartitionLog>> {
+        self.log.get()
+    }
+
+    /// The log was opened. Its checkpointed high watermark is believed as far as the log reaches.
+    pub fn opened(&self, log: Arc<PartitionLog>, high_watermark: Offset) {
+        let high_watermark = high_watermark.max(log.log_start_offset());
+        let last_epoch = log.last_epoch().unwrap_or(LeaderEpoch::NONE);
+        let mut state = self.state.lock();
+        state.opened(high_watermark, log.log_end_offset(), last_epoch);
+        if let Some(view) = state.view()
+            && view.leader_epoch < last_epoch
+        {
+            tracing::error!(topic = %self.topic, partition = self.key.1, image = view.leader_epoch.0,
+                log = last_epoch.0, "this replica's log has seen a newer leader epoch than the metadata; refusing to take part until the metadata has recovered");
+        }
+        drop(state);
+        // Opened once per partition, by its lane.
+        let _ = self.log.set(log);
+    }
+
+    /// Queues a job on this partition's lane.
+    pub fn submit(self: &Arc<Self>, job: impl FnOnce(&Arc<Self>) + Send + 'static) {
+        let this = self.clone();
+        self.io.submit(self.lane, move || job(&this));
+    }
+
+    /// Looks at the state.
+    pub fn look<R>(&self, look: impl FnOnce(&Replica<AckWaiter>) -> R) -> R {
+        look(&self.state.lock())
+    }
+
+    /// Looks at the leadership, if this broker has it.
+    pub fn look_leader<R>(&self, look: impl FnOnce(&Leader) -> R) -> Option<R> {
+        self.state.lock().leader().map(look)
+    }
+
+    /// Changes the state without effect on those who wait.
+    pub fn adjust<R>(&self, change: impl FnOnce(&mut Replica<AckWaiter>) -> R) -> R {
+        change(&mut self.state.lock())
+    }
+
+    /// Changes the state, answers the acknowledgements that this settles and wakes who must look
+    /// again. Returns the epoch that is to be prepared, if any.
+    pub fn change(
+        &self,
+        change: impl FnOnce(&mut Replica<AckWaiter>) -> Change<AckWaiter>,
+    ) -> Option<LeaderEpoch> {
+        let (change, hint) = {
+            let mut state = self.state.lock();
+            let before = state.leader().map(Leader::epoch);
+            let change = change(&mut state);
+            let after = state.leader().map(Leader::epoch);
+            if before != after {
+                // Under the lock, so that subscribers hear changes in their order.
+                self.leaderships.tell(self.leadership(after));
+            }
+            (change, hint(&state))
+        };
+        for waiter in change.committed {
+            let _ = waiter.reply.send(waiter.done);
+        }
+        for waiter in change.failed {
+            let _ = waiter.reply.send(not_leader(hint));
+        }
+        if change.role_changed {
+            self.grown.wake();
+        }
+        if change.role_changed || change.moved {
+            self.committed.wake();
+        }
+        change.prepare
+    }
+
+    fn leadership(&self, leads: Option<LeaderEpoch>) -> LeadershipChange {
+        LeadershipChange {
+            topic: self.key.0,
+            partition: self.key.1,
+            leads,
+        }
+    }
+
+    /// Tells one new subscriber what is led now, in order with the changes that follow.
+    pub fn tell_present(&self, subscriber: &mpsc::UnboundedSender<LeadershipChange>) {
+        let state = self.state.lock();
+        if let Some(leader) = state.leader() {
+            let _ = subscriber.send(self.leadership(Some(leader.epoch())));
+        }
+    }
+
+    /// What the leader knows, if this broker leads.
+    pub fn leader_state(&self) -> Option<LeaderState> {
+        let log_start = self.log()?.log_start_offset();
+        self.look_leader(|leader| LeaderState {
+            epoch: leader.epoch(),
+            epoch_start: leader.start(),
+            log_start,
+            high_watermark: leader.high_watermark(),
+            log_end: leader.log_end(),
+        })
+    }
+
+    /// Whom to ask instead.
+    pub fn hint(&self) -> Option<LeaderHint> {
+        hint(&self.state.lock())
+    }
+
+    /// Takes the partition out of service: its storage failed.
+    pub fn fail(&self, reason: String) {
+        tracing::error!(topic = %self.topic, topic_id = %self.key.0, partition = self.key.1, %reason,
+            "partition is offline on this broker until it is restarted");
+        self.change(|state| state.fail(reason));
+    }
+}
+
+/// Whom the image names. A leader that has yet to begin is named too: clients come back to it.
+pub fn hint<T>(state: &Replica<T>) -> Option<LeaderHint> {
+    state.view().map(|view| LeaderHint {
+        leader: view.leader,
+        epoch: view.leader_epoch,
+    })
+}
+
+/// Whether the replica is out of service because of its storage.
+pub fn is_offline<T>(state: &Replica<T>) -> bool {
+    matches!(state.role(), Role::Offline(_))
+}
+
+/// The refusal of a produce by someone who does not lead.
+pub fn not_leader(hint: Option<LeaderHint>) -> ProduceResult {
+    ProduceResult {
+        current_leader: hint,
+        ..ProduceResult::failed(ErrorCode::NotLeaderOrFollower, None)
+    }
+}
