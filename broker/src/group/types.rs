@@ -309,3 +309,51 @@ pub struct FoundCoordinator {
     pub host: String,
     pub port: i32,
 }
+
+impl CommitRequest {
+    /// The same answer for every partition.
+    pub fn all_partitions(&self, error: ErrorCode) -> Vec<(String, Vec<(i32, ErrorCode)>)> {
+        let each = |topic: &CommitTopic| {
+            let partitions = topic.partitions.iter();
+            (topic.name.clone(), partitions.map(|p| (p.partition, error)).collect())
+        };
+        self.topics.iter().map(each).collect()
+    }
+}
+
+impl DescribedGroup {
+    /// A group that could not be described.
+    pub fn refused(group_id: &str, error: ErrorCode) -> Self {
+        Self {
+            error,
+            error_message: None,
+            group_id: group_id.to_owned(),
+            state: "",
+            protocol_type: String::new(),
+            protocol_data: String::new(),
+            members: Vec::new(),
+        }
+    }
+
+    /// A group that does not exist: an error since v6, a dead group before.
+    pub fn missing(group_id: &str, api_version: i16) -> Self {
+        let mut described = Self::refused(group_id, ErrorCode::None);
+        described.state = "Dead";
+        if api_version >= 6 {
+            described.error = ErrorCode::GroupIdNotFound;
+            described.error_message = Some(format!("Group {group_id} not found."));
+        }
+        described
+    }
+}
+
+impl FetchResponse {
+    /// A refusal.
+    pub fn refused(group_id: &str, error: ErrorCode) -> Self {
+        Self {
+            group_id: group_id.to_owned(),
+            error,
+            topics: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Folds the records of one `__consumer_offsets` partition into the groups that they describe.
+//!
+//! Holds only what is live: the last value of each key. A record that cannot be understood is
+//! counted and passed over; it never keeps the others from being served.
+
+use super::records::{GroupValue, Key, OffsetValue};
+use std::collections::{BTreeMap, HashMap};
+
+/// One group as its records tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadedGroup {
+    /// `None` where only offsets were committed.
+    pub metadata: Option<GroupValue>,
+    /// By topic and partition.
+    pub offsets: HashMap<String, BTreeMap<i32, OffsetValue>>,
+}
+
+/// The state so far.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    groups: HashMap<String, LoadedGroup>,
+    records: u64,
+    skipped: u64,
+}
+
+impl Loaded {
+    /// The next record of the log.
+    pub fn apply(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) {
+        self.records += 1;
+        if self.try_apply(key, value).is_none() {
+            self.skipped += 1;
+        }
+    }
+
+    /// A batch that could not be read.
+    pub fn skip(&mut self) {
+        self.skipped += 1;
+    }
+
+    /// How many records were seen, and how many of them (and of unreadable batches) passed over.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.records, self.skipped)
+    }
+
+    /// The groups.
+    pub fn into_groups(self) -> HashMap<String, LoadedGroup> {
+        self.groups
+    }
+
+    fn try_apply(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> Option<()> {
+        match (Key::decode(key?).ok()??, value) {
+            (Key::Group { group }, Some(value)) => {
+                let value = GroupValue::decode(value).ok()??;
+                self.groups.entry(group).or_default().metadata = Some(value);
+            }
+            (Key::Group { group }, None) => self.forget(&group, |loaded| loaded.metadata = None),
+            (Key::Offset { group, topic, partition }, Some(value)) => {
+                let value = OffsetValue::decode(value).ok()??;
+                let loaded = self.groups.entry(group).or_default();
+                loaded.offsets.entry(topic).or_default().insert(partition, value);
+            }
+            (Key::Offset { group, topic, partition }, None) => self.forget(&group, |loaded| {
+                if let Some(partitions) = loaded.offsets.get_mut(&topic) {
+                    partitions.remove(&partition);
+                    if partitions.is_empty() {
+                        loaded.offsets.remove(&topic);
+                    }
+                }
+            }),
+        }
+        Some(())
+    }
+
+    fn forget(&mut self, group: &str, change: impl FnOnce(&mut LoadedGroup)) {
+        if let Some(loaded) = self.groups.get_mut(group) {
+            change(loaded);
+            if loaded.metadata.is_none() && loaded.offsets.is_empty() {
+                self.groups.remove(group);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offset_key(topic: &str, partition: i32) -> Vec<u8> {
+        let key = Key::Offset {
+            group: "g".to_owned(),
+            topic: topic.to_owned(),
+            partition,
+        };
+        key.encode().unwrap()
+    }
+
+    fn offset(offset: i64) -> Vec<u8> {
+        let value = OffsetValue {
+            offset,
+            leader_epoch: -1,
+            metadata: String::new(),
+            commit_timestamp: 1,
+            expire_timestamp: None,
+        };
+        value.encode().unwrap()
+    }
+
+    #[test]
+    fn the_last_value_of_a_key_counts_and_a_tombstone_removes_it() {
+        let mut loaded = Loaded::default();
+        loaded.apply(Some(&offset_key("t", 0)), Some(&offset(1)));
+        loaded.apply(Some(&offset_key("t", 0)), Some(&offset(2)));
+        loaded.apply(Some(&offset_key("t", 1)), Some(&offset(3)));
+        loaded.apply(Some(&offset_key("t", 1)), None);
+        let groups = loaded.into_groups();
+        assert_eq!(groups["g"].offsets["t"].len(), 1);
+        assert_eq!(groups["g"].offsets["t"][&0].offset, 2);
+    }
+
+    #[test]
+    fn a_group_whose_last_record_is_removed_is_gone() {
+        let mut loaded = Loaded::default();
+        loaded.apply(Some(&offset_key("t", 0)), Some(&offset(1)));
+        loaded.apply(Some(&offset_key("t", 0)), None);
+        assert!(loaded.into_groups().is_empty());
+    }
+
+    #[test]
+    fn records_of_unknown_kinds_and_versions_and_broken_ones_are_passed_over() {
+        let mut loaded = Loaded::default();
+        loaded.apply(Some(&[0, 11, 0, 1, b'g']), Some(&[0, 0]));
+        loaded.apply(Some(&offset_key("t", 0)), Some(&[0, 9, 1, 2, 3]));
+        loaded.apply(Some(&offset_key("t", 0)), Some(&[0, 3, 1]));
+        loaded.apply(Some(&[0]), None);
+        loaded.apply(None, Some(&offset(1)));
+        loaded.apply(Some(&offset_key("t", 7)), Some(&offset(1)));
+        assert_eq!(loaded.counts(), (6, 5));
+        assert_eq!(loaded.into_groups()["g"].offsets["t"][&7].offset, 1);
+    }
+}
