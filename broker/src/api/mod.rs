@@ -1,1 +1,138 @@
-//! (being written)
+//! The Kafka APIs: one file each, from the decoded request to the reply.
+//!
+//! A file decides what a request means in each of its versions, asks the rest of the broker (the
+//! image, the controller, the replicas, the groups), and fills the reply. It holds no state of its
+//! own. [`KafkaHandler`] picks the file by the request's key.
+//!
+//! Promises: what is not in the table of versions closes the connection; what is malformed too, with
+//! one log line; every broker takes every administrator's call and passes it to the controller; a
+//! client that changed something finds it in this broker's next answer (as long as the controller's
+//! news arrives within two seconds).
+
+mod api_versions;
+mod call;
+mod context;
+mod convert;
+mod create_partitions;
+mod create_topics;
+mod delete_groups;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_groups;
+mod describe_topic_partitions;
+mod elect_leaders;
+mod fetch;
+mod find_coordinator;
+mod heartbeat;
+mod hints;
+mod incremental_alter_configs;
+mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
+mod list_offsets;
+mod metadata;
+mod offset_commit;
+mod offset_fetch;
+mod offset_for_leader_epoch;
+mod produce;
+mod producer_ids;
+mod reassignments;
+mod sync_group;
+
+#[cfg(test)]
+mod tests;
+
+pub use context::{Context, ControllerCalls};
+
+use crate::server::{ConnectionContext, Handler, Refusal, Reply};
+use async_trait::async_trait;
+use bytes::Bytes;
+use call::Call;
+use context::Shared;
+use leasehold_wire::versions::{Lookup, lookup};
+use leasehold_wire::{ApiKey, RequestHead};
+use std::sync::Arc;
+
+/// Answers the requests of Kafka clients.
+pub struct KafkaHandler {
+    shared: Arc<Shared>,
+}
+
+impl KafkaHandler {
+    /// A handler over the parts of a running broker.
+    pub fn new(context: Context) -> Self {
+        Self {
+            shared: Arc::new(Shared::new(context)),
+        }
+    }
+}
+
+#[async_trait]
+impl Handler for KafkaHandler {
+    async fn handle(
+        &self,
+        connection: &Arc<ConnectionContext>,
+        mut frame: Bytes,
+    ) -> Result<Reply, Refusal> {
+        let head = RequestHead::take(&mut frame)
+            .map_err(|error| Refusal::new(format!("malformed request: {error}")))?;
+        match lookup(head.key, head.version) {
+            Lookup::Serve(key) => self.serve(key, Call::new(head, connection), frame),
+            Lookup::AnswerApiVersionsV0 => api_versions::unknown_version(&head),
+            Lookup::Close => Err(Refusal::new(format!(
+                "API key {} version {} is not served",
+                head.key, head.version
+            ))),
+        }
+    }
+}
+
+impl KafkaHandler {
+    fn serve(&self, key: ApiKey, call: Call, body: Bytes) -> Result<Reply, Refusal> {
+        let shared = &self.shared;
+        match key {
+            ApiKey::Produce => produce::serve(shared, call, body),
+            ApiKey::Fetch => call.waiting(shared, body, fetch::answer),
+            ApiKey::ListOffsets => call.waiting(shared, body, list_offsets::answer),
+            ApiKey::OffsetForLeaderEpoch => {
+                call.waiting(shared, body, offset_for_leader_epoch::answer)
+            }
+            ApiKey::InitProducerId => call.waiting(shared, body, init_producer_id::answer),
+
+            ApiKey::ApiVersions => api_versions::serve(shared, call, body),
+            ApiKey::Metadata => metadata::serve(shared, call, body),
+            ApiKey::DescribeCluster => call.ready(shared, body, describe_cluster::answer),
+            ApiKey::DescribeTopicPartitions => {
+                call.ready(shared, body, describe_topic_partitions::answer)
+            }
+            ApiKey::DescribeConfigs => call.ready(shared, body, describe_configs::answer),
+            ApiKey::ListPartitionReassignments => call.ready(shared, body, reassignments::list),
+
+            ApiKey::CreateTopics => call.waiting(shared, body, create_topics::answer),
+            ApiKey::DeleteTopics => call.waiting(shared, body, delete_topics::answer),
+            ApiKey::CreatePartitions => call.waiting(shared, body, create_partitions::answer),
+            ApiKey::IncrementalAlterConfigs => {
+                call.waiting(shared, body, incremental_alter_configs::answer)
+            }
+            ApiKey::AlterPartitionReassignments => call.waiting(shared, body, reassignments::alter),
+            ApiKey::ElectLeaders => call.waiting(shared, body, elect_leaders::answer),
+
+            ApiKey::FindCoordinator => call.waiting(shared, body, find_coordinator::answer),
+            ApiKey::JoinGroup => call.waiting(shared, body, join_group::answer),
+            ApiKey::SyncGroup => call.waiting(shared, body, sync_group::answer),
+            ApiKey::Heartbeat => call.waiting(shared, body, heartbeat::answer),
+            ApiKey::LeaveGroup => call.waiting(shared, body, leave_group::answer),
+            ApiKey::OffsetCommit => call.waiting(shared, body, offset_commit::answer),
+            ApiKey::OffsetFetch => call.waiting(shared, body, offset_fetch::answer),
+            ApiKey::ListGroups => call.waiting(shared, body, list_groups::answer),
+            ApiKey::DescribeGroups => call.waiting(shared, body, describe_groups::answer),
+            ApiKey::DeleteGroups => call.waiting(shared, body, delete_groups::answer),
+
+            other => Err(Refusal::new(format!(
+                "{other:?} is listed but not served: a defect"
+            ))),
+        }
+    }
+}

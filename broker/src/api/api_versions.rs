@@ -1,0 +1,83 @@
+//! ApiVersions: what this broker serves.
+//!
+//! An unknown version is answered, not refused: a body of version 0 with error 35 and the range of
+//! this very API, from which the client picks another. The reply's header is version 0 always.
+
+use super::call::Call;
+use super::context::Shared;
+use crate::server::{Refusal, Reply};
+use bytes::Bytes;
+use leasehold_wire::kafka::messages::{
+    ApiVersionsRequest, ApiVersionsResponse, api_versions_response,
+};
+use leasehold_wire::versions::{SERVED, Served};
+use leasehold_wire::{ApiKey, ErrorCode, RequestHead, encode_reply};
+
+pub(super) fn serve(_: &Shared, call: Call, body: Bytes) -> Result<Reply, Refusal> {
+    let request: ApiVersionsRequest = call.decode(body)?;
+    let mut reply = ApiVersionsResponse::default();
+    let (name, version) = (
+        &request.client_software_name,
+        &request.client_software_version,
+    );
+    if call.version >= 3 && !(is_software_word(name) && is_software_word(version)) {
+        reply.error_code = ErrorCode::InvalidRequest.code();
+        return Ok(Reply::Ready(call.encode::<ApiVersionsRequest>(&reply)?));
+    }
+    if call.version >= 3 {
+        // Said once per connection; a repeat changes nothing.
+        let _first = call
+            .connection
+            .software
+            .set((name.to_string(), version.to_string()));
+    }
+    reply.api_keys = SERVED.iter().map(row).collect();
+    Ok(Reply::Ready(call.encode::<ApiVersionsRequest>(&reply)?))
+}
+
+/// The answer to a version of ApiVersions that is not served.
+pub(super) fn unknown_version(head: &RequestHead) -> Result<Reply, Refusal> {
+    let mut reply = ApiVersionsResponse::default();
+    reply.error_code = ErrorCode::UnsupportedVersion.code();
+    reply.api_keys = SERVED
+        .iter()
+        .filter(|served| served.key == ApiKey::ApiVersions)
+        .map(row)
+        .collect();
+    encode_reply(head.correlation_id, &reply, 0)
+        .map(Reply::Ready)
+        .map_err(|error| Refusal::new(error.to_string()))
+}
+
+fn row(served: &Served) -> api_versions_response::ApiVersion {
+    api_versions_response::ApiVersion::default()
+        .with_api_key(served.key as i16)
+        .with_min_version(served.advertised_min)
+        .with_max_version(served.max)
+}
+
+/// Kafka's rule for software names and versions: letters, digits, `-` and `.`, beginning and ending
+/// with a letter or digit.
+fn is_software_word(word: &str) -> bool {
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    edge(word.chars().next())
+        && edge(word.chars().next_back())
+        && word
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_software_word;
+
+    #[test]
+    fn software_names_follow_kafkas_rule() {
+        for good in ["librdkafka", "apache-kafka-java", "2.11.1", "a"] {
+            assert!(is_software_word(good), "{good}");
+        }
+        for bad in ["", "-a", "a.", "a b", "ä", "a\nb"] {
+            assert!(!is_software_word(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! One request on its way through an API: how it was asked, and how its reply is encoded.
+
+use super::context::Shared;
+use crate::server::{ConnectionContext, Refusal, Reply};
+use bytes::Bytes;
+use leasehold_wire::kafka::protocol::Request;
+use leasehold_wire::{OutFrame, RequestHead, StrBytes, decode, encode_reply};
+use std::future::Future;
+use std::sync::Arc;
+
+/// Who asks, and in which version.
+#[derive(Clone)]
+pub(super) struct Call {
+    pub(super) version: i16,
+    pub(super) correlation_id: i32,
+    pub(super) client_id: Option<StrBytes>,
+    pub(super) connection: Arc<ConnectionContext>,
+}
+
+impl Call {
+    pub(super) fn new(head: RequestHead, connection: &Arc<ConnectionContext>) -> Self {
+        Self {
+            version: head.version,
+            correlation_id: head.correlation_id,
+            client_id: head.client_id,
+            connection: connection.clone(),
+        }
+    }
+
+    pub(super) fn decode<R: Request>(&self, body: Bytes) -> Result<R, Refusal> {
+        decode(body, self.version).map_err(|error| {
+            Refusal::new(format!(
+                "{} version {}: {error}",
+                short_name::<R>(),
+                self.version
+            ))
+        })
+    }
+
+    pub(super) fn encode<R: Request>(&self, reply: &R::Response) -> Result<OutFrame, Refusal> {
+        encode_reply(self.correlation_id, reply, self.version)
+            .map_err(|error| Refusal::new(format!("this is a defect of the broker: {error}")))
+    }
+
+    /// Answers at once, out of what is in memory.
+    pub(super) fn ready<R: Request>(
+        self,
+        shared: &Shared,
+        body: Bytes,
+        answer: impl FnOnce(&Shared, &Self, R) -> R::Response,
+    ) -> Result<Reply, Refusal> {
+        let request = self.decode::<R>(body)?;
+        let reply = answer(shared, &self, request);
+        Ok(Reply::Ready(self.encode::<R>(&reply)?))
+    }
+
+    /// Answers when `answer` is done; the connection's next request waits for that.
+    pub(super) fn waiting<R, F>(
+        self,
+        shared: &Arc<Shared>,
+        body: Bytes,
+        answer: impl FnOnce(Arc<Shared>, Self, R) -> F,
+    ) -> Result<Reply, Refusal>
+    where
+        R: Request,
+        F: Future<Output = R::Response> + Send + 'static,
+    {
+        let request = self.decode::<R>(body)?;
+        let reply = answer(shared.clone(), self.clone(), request);
+        Ok(Reply::Exclusive(Box::pin(async move {
+            let reply = reply.await;
+            self.encode::<R>(&reply).map(Some)
+        })))
+    }
+}
+
+fn short_name<R>() -> &'static str {
+    std::any::type_name::<R>()
+        .rsplit("::")
+        .next()
+        .unwrap_or("request")
+}

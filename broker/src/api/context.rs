@@ -1,0 +1,113 @@
+//! What the APIs work with: the image, the controller, the replicas, the groups.
+
+use super::producer_ids::ProducerIds;
+use crate::config::BrokerConfig;
+use crate::group::GroupCoordinator;
+use crate::replica::ReplicaManager;
+use async_trait::async_trait;
+use leasehold_metadata::Image;
+use leasehold_metadata::rpc::{AdminRequest, AdminResponse, Outcome, Request, Response};
+use leasehold_types::{BrokerId, Incarnation};
+use leasehold_wire::ErrorCode;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// The longest that an administrator's request may take, whatever it asks for.
+const LONGEST_ADMIN: Duration = Duration::from_secs(30);
+/// The shortest: below this nothing could ever be committed.
+const SHORTEST_ADMIN: Duration = Duration::from_millis(100);
+/// How long an admin reply waits for this broker's own image to show what was done.
+pub(super) const READ_YOUR_WRITES: Duration = Duration::from_secs(2);
+
+/// Calls to whoever is controller.
+#[async_trait]
+pub trait ControllerCalls: Send + Sync + 'static {
+    /// Finds the controller, follows hints and retries until `deadline`. What could not be done comes
+    /// back as [`Response::Error`] or [`Response::NotController`].
+    async fn call(&self, request: Request, deadline: Instant) -> Response;
+}
+
+/// Everything that the APIs need of the rest of the broker.
+pub struct Context {
+    pub broker: BrokerId,
+    pub incarnation: Incarnation,
+    pub config: Arc<BrokerConfig>,
+    pub image: watch::Receiver<Arc<Image>>,
+    pub controller: Arc<dyn ControllerCalls>,
+    pub replicas: Arc<ReplicaManager>,
+    pub groups: Arc<GroupCoordinator>,
+}
+
+/// The context, with what the APIs keep for themselves.
+pub(super) struct Shared {
+    context: Context,
+    pub(super) producer_ids: ProducerIds,
+}
+
+impl Deref for Shared {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.context
+    }
+}
+
+impl Shared {
+    pub(super) fn new(context: Context) -> Self {
+        Self {
+            context,
+            producer_ids: ProducerIds::default(),
+        }
+    }
+
+    /// The image as of now.
+    pub(super) fn image(&self) -> Arc<Image> {
+        self.image.borrow().clone()
+    }
+
+    /// Sends `request` to the controller. What failed as a whole comes back as one outcome, to be
+    /// repeated for every item.
+    pub(super) async fn admin(
+        &self,
+        request: AdminRequest,
+        timeout_ms: i32,
+    ) -> Result<AdminResponse, Outcome> {
+        let limit = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0))
+            .clamp(SHORTEST_ADMIN, LONGEST_ADMIN);
+        let request = Request::Admin {
+            request,
+            timeout_ms: limit.as_millis() as u64,
+        };
+        match self.controller.call(request, Instant::now() + limit).await {
+            Response::Admin(response) => Ok(response),
+            Response::Error(outcome) => Err(outcome),
+            Response::NotController { .. } => Err(Outcome::refused(
+                ErrorCode::NotController.code(),
+                "no controller could be reached; nothing was changed, try again",
+            )),
+            _ => Err(mismatch()),
+        }
+    }
+
+    /// Waits, but not for long, until the image is as `wanted`. Says whether it is.
+    pub(super) async fn image_shows(
+        &self,
+        limit: Duration,
+        mut wanted: impl FnMut(&Image) -> bool,
+    ) -> bool {
+        let mut image = self.image.clone();
+        let shown = image.wait_for(|image| wanted(image));
+        matches!(tokio::time::timeout(limit, shown).await, Ok(Ok(_)))
+    }
+}
+
+/// The controller answered something else than was asked.
+pub(super) fn mismatch() -> Outcome {
+    Outcome::refused(
+        ErrorCode::UnknownServerError.code(),
+        "the controller's answer does not fit the question; are the brokers of different versions?",
+    )
+}

@@ -1,0 +1,56 @@
+//! Small conversions between the broker's types and the wire's.
+
+use leasehold_metadata::rpc::Outcome;
+use leasehold_types::{BrokerId, LeaderEpoch, TopicId};
+use leasehold_wire::kafka::messages::{BrokerId as WireBroker, GroupId, TopicName};
+use leasehold_wire::{ErrorCode, StrBytes};
+
+pub(super) fn text(value: impl Into<String>) -> StrBytes {
+    StrBytes::from_string(value.into())
+}
+
+pub(super) fn opt_text(value: Option<impl Into<String>>) -> Option<StrBytes> {
+    value.map(text)
+}
+
+pub(super) fn topic_name(value: &str) -> TopicName {
+    TopicName(text(value))
+}
+
+pub(super) fn group_id(value: &str) -> GroupId {
+    GroupId(text(value))
+}
+
+pub(super) fn node(id: BrokerId) -> WireBroker {
+    WireBroker(id.0)
+}
+
+pub(super) fn nodes<'a>(ids: impl IntoIterator<Item = &'a BrokerId>) -> Vec<WireBroker> {
+    ids.into_iter().map(|id| node(*id)).collect()
+}
+
+pub(super) fn no_node() -> WireBroker {
+    WireBroker(-1)
+}
+
+/// A topic id as the wire has it: all zero means none.
+pub(super) fn wire_topic_id(id: uuid::Uuid) -> Option<TopicId> {
+    (!id.is_nil()).then_some(TopicId(id))
+}
+
+/// A leader epoch as the wire has it: negative means unknown.
+pub(super) fn epoch(raw: i32) -> Option<LeaderEpoch> {
+    (raw >= 0).then_some(LeaderEpoch(raw))
+}
+
+/// The message of a refusal, for versions that carry one.
+pub(super) fn message_of(outcome: &Outcome) -> Option<StrBytes> {
+    opt_text(outcome.message.clone())
+}
+
+pub(super) fn refused(error: ErrorCode, message: impl Into<String>) -> Outcome {
+    Outcome::refused(error.code(), message)
+}
+
+/// Kafka's name for "was not asked for": the bits of authorized operations.
+pub(super) const NOT_ASKED: i32 = i32::MIN;

@@ -1,0 +1,53 @@
+//! DescribeCluster: who is here.
+
+use super::call::Call;
+use super::context::Shared;
+use super::convert::{node, opt_text, text};
+use super::metadata::controller_id;
+use leasehold_metadata::Image;
+use leasehold_wire::ErrorCode;
+use leasehold_wire::kafka::messages::describe_cluster_response::DescribeClusterBroker;
+use leasehold_wire::kafka::messages::{DescribeClusterRequest, DescribeClusterResponse};
+
+/// The request's endpoint type for brokers; 2 would be a separate quorum of controllers.
+const BROKERS: i8 = 1;
+
+pub(super) fn answer(
+    shared: &Shared,
+    call: &Call,
+    request: DescribeClusterRequest,
+) -> DescribeClusterResponse {
+    describe(&shared.image(), call.version, &request)
+}
+
+fn describe(
+    image: &Image,
+    version: i16,
+    request: &DescribeClusterRequest,
+) -> DescribeClusterResponse {
+    let mut reply = DescribeClusterResponse::default();
+    reply.endpoint_type = BROKERS;
+    if version >= 1 && request.endpoint_type != BROKERS {
+        reply.error_code = ErrorCode::MismatchedEndpointType.code();
+        reply.error_message = Some(text(
+            "the controller is one of the brokers; ask for endpoint type 1",
+        ));
+        return reply;
+    }
+    reply.cluster_id = text(&image.cluster_id.0);
+    reply.controller_id = controller_id(image);
+    reply.brokers = image
+        .brokers
+        .values()
+        .filter(|broker| !broker.fenced || (version >= 2 && request.include_fenced_brokers))
+        .map(|broker| {
+            DescribeClusterBroker::default()
+                .with_broker_id(node(broker.id))
+                .with_host(text(&broker.client.host))
+                .with_port(i32::from(broker.client.port))
+                .with_rack(opt_text(broker.rack.as_deref()))
+                .with_is_fenced(version >= 2 && broker.fenced)
+        })
+        .collect();
+    reply
+}

@@ -1,0 +1,73 @@
+//! ElectLeaders, by way of the controller.
+
+use super::call::Call;
+use super::context::{Shared, mismatch};
+use super::convert::{message_of, topic_name};
+use leasehold_metadata::rpc::{AdminRequest, AdminResponse, ElectionKind};
+use leasehold_wire::ErrorCode;
+use leasehold_wire::kafka::messages::elect_leaders_response::{
+    PartitionResult, ReplicaElectionResult,
+};
+use leasehold_wire::kafka::messages::{ElectLeadersRequest, ElectLeadersResponse};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    call: Call,
+    request: ElectLeadersRequest,
+) -> ElectLeadersResponse {
+    let mut reply = ElectLeadersResponse::default();
+    let kind = match request.election_type {
+        0 => ElectionKind::Preferred,
+        1 => ElectionKind::Unclean,
+        _ => {
+            reply.error_code = ErrorCode::InvalidRequest.code();
+            return reply;
+        }
+    };
+    let asked: Option<Vec<(String, i32)>> = request.topic_partitions.as_ref().map(|topics| {
+        let pairs = topics.iter().flat_map(|topic| {
+            topic
+                .partitions
+                .iter()
+                .map(|partition| (topic.topic.to_string(), *partition))
+        });
+        pairs.collect()
+    });
+    let wish = AdminRequest::ElectLeaders {
+        kind,
+        partitions: asked.clone(),
+    };
+    let results = match shared.admin(wish, request.timeout_ms).await {
+        Ok(AdminResponse::ElectLeaders(results)) => results,
+        failed => {
+            let outcome = failed.err().unwrap_or_else(mismatch);
+            // Version 0 has no error for the whole reply, so it stands at every partition asked.
+            if call.version >= 1 {
+                reply.error_code = outcome.code;
+            }
+            let asked = asked.unwrap_or_default().into_iter();
+            asked
+                .map(|(topic, partition)| (topic, partition, outcome.clone()))
+                .collect()
+        }
+    };
+    let mut topics = BTreeMap::<String, Vec<PartitionResult>>::new();
+    for (topic, partition, outcome) in results {
+        let result = PartitionResult::default()
+            .with_partition_id(partition)
+            .with_error_code(outcome.code)
+            .with_error_message(message_of(&outcome));
+        topics.entry(topic).or_default().push(result);
+    }
+    reply.replica_election_results = topics
+        .into_iter()
+        .map(|(topic, results)| {
+            ReplicaElectionResult::default()
+                .with_topic(topic_name(&topic))
+                .with_partition_result(results)
+        })
+        .collect();
+    reply
+}

@@ -1,0 +1,248 @@
+//! Fetch: records out of partitions.
+//!
+//! Traps: topics go by name up to version 12 and by id from 13. Fetch sessions are not kept: the
+//! reply's session id is always 0, which tells clients to send whole requests for ever. An answer is
+//! empty before the client's max wait only if something is wrong with a partition. Followers fetch on
+//! the brokers' own listener; here everyone is a consumer and reads to the high watermark.
+
+use super::call::Call;
+use super::context::Shared;
+use super::convert::{epoch, no_node, node, topic_name, wire_topic_id};
+use super::hints::{Named, hint, wants_hint};
+use crate::replica::{FetchEntry, FetchParams, FetchResult};
+use leasehold_metadata::{Image, Topic};
+use leasehold_types::{Offset, TopicId};
+use leasehold_wire::ErrorCode;
+use leasehold_wire::kafka::messages::fetch_request::{FetchPartition, FetchTopic};
+use leasehold_wire::kafka::messages::fetch_response::{
+    EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
+};
+use leasehold_wire::kafka::messages::{FetchRequest, FetchResponse};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What one reply may hold even when many replies are waiting to be read: below this, fetching
+/// would crawl.
+const SMALLEST_REPLY: usize = 64 * 1024;
+
+/// Where a partition of the request ended up.
+enum Place {
+    Refused(ErrorCode),
+    Entry(usize),
+}
+
+struct Plan {
+    /// Per topic of the request: the name or id to repeat, and its partitions.
+    topics: Vec<(FetchableTopicResponse, Option<TopicId>, Vec<(i32, Place)>)>,
+    entries: Vec<FetchEntry>,
+    all_good: bool,
+}
+
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    call: Call,
+    request: FetchRequest,
+) -> FetchResponse {
+    if let Some(error) = session_error(&request) {
+        return FetchResponse::default().with_error_code(error.code());
+    }
+    let plan = plan(&shared.image(), call.version, &request.topics);
+    let nothing_to_wait_for = !plan.all_good || plan.entries.is_empty();
+    let params = FetchParams {
+        replica: None,
+        max_wait: match nothing_to_wait_for {
+            true => Duration::ZERO,
+            false => Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
+        },
+        min_bytes: size(request.min_bytes),
+        max_bytes: size(request.max_bytes)
+            .min(size(shared.config.fetch_max_bytes))
+            .min((call.connection.reply_room() / 4).max(SMALLEST_REPLY)),
+        read_committed: request.isolation_level == 1,
+    };
+    let read_committed = params.read_committed;
+    let results = if plan.entries.is_empty() {
+        Vec::new()
+    } else {
+        shared.replicas.fetch(params, plan.entries).await
+    };
+    reply(
+        &shared.image(),
+        call.version,
+        read_committed,
+        plan.topics,
+        results,
+    )
+}
+
+fn size(raw: i32) -> usize {
+    usize::try_from(raw).unwrap_or(0)
+}
+
+/// A client that believes in a session has one with somebody else.
+fn session_error(request: &FetchRequest) -> Option<ErrorCode> {
+    const FINAL: i32 = -1;
+    match (request.session_id, request.session_epoch) {
+        // No session wanted, a new one wanted, or an old one given up: all are whole requests.
+        (_, 0 | FINAL) => None,
+        (0, _) => Some(ErrorCode::InvalidFetchSessionEpoch),
+        _ => Some(ErrorCode::FetchSessionIdNotFound),
+    }
+}
+
+fn plan(image: &Image, version: i16, topics: &[FetchTopic]) -> Plan {
+    let mut plan = Plan {
+        topics: Vec::new(),
+        entries: Vec::new(),
+        all_good: true,
+    };
+    let mut seen = HashSet::new();
+    for asked in topics {
+        let (topic, unknown) = if version >= 13 {
+            let found = wire_topic_id(asked.topic_id).and_then(|id| image.topic(&id));
+            (found, ErrorCode::UnknownTopicId)
+        } else {
+            (
+                image.topic_by_name(&asked.topic),
+                ErrorCode::UnknownTopicOrPartition,
+            )
+        };
+        let mut partitions = Vec::new();
+        for partition in &asked.partitions {
+            let place = match place(topic.map(AsRef::as_ref), partition, unknown, &mut seen) {
+                Ok(entry) => {
+                    plan.entries.push(entry);
+                    Place::Entry(plan.entries.len() - 1)
+                }
+                Err(error) => {
+                    plan.all_good = false;
+                    Place::Refused(error)
+                }
+            };
+            partitions.push((partition.partition, place));
+        }
+        let mut head = FetchableTopicResponse::default();
+        if version >= 13 {
+            head.topic_id = asked.topic_id;
+        } else {
+            head.topic = topic_name(&asked.topic);
+        }
+        plan.topics
+            .push((head, topic.map(|topic| topic.id), partitions));
+    }
+    plan
+}
+
+fn place(
+    topic: Option<&Topic>,
+    asked: &FetchPartition,
+    unknown: ErrorCode,
+    seen: &mut HashSet<(TopicId, i32)>,
+) -> Result<FetchEntry, ErrorCode> {
+    let topic = topic.ok_or(unknown)?;
+    if topic.partition(asked.partition).is_none() {
+        return Err(ErrorCode::UnknownTopicOrPartition);
+    }
+    // A repeated partition would multiply the work of a parked fetch.
+    if !seen.insert((topic.id, asked.partition)) {
+        return Err(ErrorCode::InvalidRequest);
+    }
+    Ok(FetchEntry {
+        topic: topic.id,
+        partition: asked.partition,
+        current_leader_epoch: epoch(asked.current_leader_epoch),
+        fetch_offset: Offset(asked.fetch_offset),
+        last_fetched_epoch: epoch(asked.last_fetched_epoch),
+        max_bytes: size(asked.partition_max_bytes),
+    })
+}
+
+fn reply(
+    image: &Image,
+    version: i16,
+    read_committed: bool,
+    topics: Vec<(FetchableTopicResponse, Option<TopicId>, Vec<(i32, Place)>)>,
+    results: Vec<FetchResult>,
+) -> FetchResponse {
+    let mut named = Named::default();
+    let mut results: Vec<Option<FetchResult>> = results.into_iter().map(Some).collect();
+    let responses = topics.into_iter().map(|(head, id, partitions)| {
+        let partitions = partitions.into_iter().map(|(index, place)| {
+            let result = match place {
+                Place::Refused(error) => failed(id, index, error),
+                Place::Entry(number) => results
+                    .get_mut(number)
+                    .and_then(Option::take)
+                    .unwrap_or_else(|| failed(id, index, ErrorCode::UnknownServerError)),
+            };
+            let mut reply = partition_reply(version, read_committed, index, &result);
+            if version >= 12
+                && wants_hint(result.error)
+                && let Some(hint) = hint(image, result.topic, index, result.current_leader)
+            {
+                named.add(&hint);
+                reply.current_leader = LeaderIdAndEpoch::default()
+                    .with_leader_id(hint.leader.map_or_else(no_node, node))
+                    .with_leader_epoch(hint.epoch.0);
+            }
+            reply
+        });
+        head.with_partitions(partitions.collect())
+    });
+    let mut reply = FetchResponse::default().with_responses(responses.collect());
+    if version >= 16 {
+        reply.node_endpoints = named.fetch_endpoints(image);
+    }
+    reply
+}
+
+fn failed(topic: Option<TopicId>, index: i32, error: ErrorCode) -> FetchResult {
+    FetchResult::failed(topic.unwrap_or_default(), index, error)
+}
+
+fn partition_reply(
+    version: i16,
+    read_committed: bool,
+    index: i32,
+    result: &FetchResult,
+) -> PartitionData {
+    let mut reply = PartitionData::default()
+        .with_partition_index(index)
+        .with_error_code(result.error.code())
+        .with_high_watermark(result.high_watermark.0)
+        .with_last_stable_offset(result.last_stable_offset.0)
+        .with_log_start_offset(result.log_start_offset.0)
+        .with_aborted_transactions(read_committed.then(Vec::new))
+        .with_records(Some(result.records.clone()));
+    if version >= 12
+        && let Some((epoch, end)) = result.diverging_epoch
+    {
+        reply.diverging_epoch = EpochEndOffset::default()
+            .with_epoch(epoch.0)
+            .with_end_offset(end.0);
+    }
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_request_is_served() {
+        let with = |id, epoch| {
+            session_error(
+                &FetchRequest::default()
+                    .with_session_id(id)
+                    .with_session_epoch(epoch),
+            )
+        };
+        assert_eq!(with(0, -1), None);
+        assert_eq!(with(0, 0), None);
+        assert_eq!(with(77, 0), None);
+        assert_eq!(with(77, -1), None);
+        assert_eq!(with(77, 3), Some(ErrorCode::FetchSessionIdNotFound));
+        assert_eq!(with(0, 3), Some(ErrorCode::InvalidFetchSessionEpoch));
+    }
+}

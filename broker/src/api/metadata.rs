@@ -1,0 +1,252 @@
+//! Metadata: brokers, topics, who leads what; and topics that come into being by being asked for.
+//!
+//! Traps: version 0 asks for all topics with an empty list, later ones with null (an empty list then
+//! means none). Topic ids come with version 10, may be asked by from 12. Version 13 has an error of
+//! its own for the whole reply.
+
+use super::call::Call;
+use super::context::{READ_YOUR_WRITES, Shared};
+use super::convert::{NOT_ASKED, no_node, node, nodes, opt_text, text, topic_name, wire_topic_id};
+use crate::server::{Refusal, Reply};
+use bytes::Bytes;
+use leasehold_metadata::rpc::{AdminRequest, AdminResponse, NewTopic};
+use leasehold_metadata::{Image, Partition, Topic};
+use leasehold_types::TopicId;
+use leasehold_wire::ErrorCode;
+use leasehold_wire::kafka::messages::metadata_request::MetadataRequestTopic;
+use leasehold_wire::kafka::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use leasehold_wire::kafka::messages::{BrokerId, MetadataRequest, MetadataResponse};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a client that asked for a new topic waits before it is told to ask again.
+const CREATE_PATIENCE_MS: i32 = 2_000;
+
+/// What became of the topics that were to be created by asking.
+type Created = BTreeMap<String, ErrorCode>;
+
+pub(super) fn serve(shared: &Arc<Shared>, call: Call, body: Bytes) -> Result<Reply, Refusal> {
+    let request: MetadataRequest = call.decode(body)?;
+    let missing = wanted_new(
+        &shared.image(),
+        shared.config.auto_create_topics_enable,
+        &request,
+    );
+    if missing.is_empty() {
+        let reply = describe(&shared.image(), call.version, &request, &Created::new());
+        return Ok(Reply::Ready(call.encode::<MetadataRequest>(&reply)?));
+    }
+    let shared = shared.clone();
+    Ok(Reply::Exclusive(Box::pin(async move {
+        let created = create(&shared, missing).await;
+        let reply = describe(&shared.image(), call.version, &request, &created);
+        call.encode::<MetadataRequest>(&reply).map(Some)
+    })))
+}
+
+/// The topics that the request creates by asking for them.
+fn wanted_new(image: &Image, enabled: bool, request: &MetadataRequest) -> BTreeSet<String> {
+    if !enabled || !request.allow_auto_topic_creation {
+        return BTreeSet::new();
+    }
+    let asked = request.topics.iter().flatten();
+    asked
+        .filter(|topic| topic.topic_id.is_nil())
+        .filter_map(|topic| topic.name.as_ref())
+        .filter(|name| image.topic_by_name(name).is_none() && is_legal_name(name))
+        // Kafka's own topics are made by whoever needs them, with what they need.
+        .filter(|name| !name.starts_with("__"))
+        .map(|name| name.to_string())
+        .collect()
+}
+
+async fn create(shared: &Shared, missing: BTreeSet<String>) -> Created {
+    let topics = missing.iter().map(NewTopic::with_defaults).collect();
+    let request = AdminRequest::CreateTopics {
+        topics,
+        validate_only: false,
+    };
+    let mut created = Created::new();
+    match shared.admin(request, CREATE_PATIENCE_MS).await {
+        Ok(AdminResponse::CreateTopics(results)) => {
+            for result in results {
+                let error = match ErrorCode::from_code(result.outcome.code) {
+                    // Someone else was quicker.
+                    ErrorCode::None | ErrorCode::TopicAlreadyExists => ErrorCode::None,
+                    error => error,
+                };
+                created.insert(result.name, error);
+            }
+        }
+        // Clients ask again on this one, and only the metadata of this topic waits.
+        _ => created.extend(
+            missing
+                .into_iter()
+                .map(|name| (name, ErrorCode::LeaderNotAvailable)),
+        ),
+    }
+    let made = |image: &Image| {
+        created
+            .iter()
+            .filter(|(_, error)| error.is_ok())
+            .all(|(name, _)| {
+                let topic = image.topic_by_name(name);
+                topic.is_some_and(|topic| topic.partitions.iter().all(|p| p.leader.is_some()))
+            })
+    };
+    shared
+        .image_shows(READ_YOUR_WRITES.min(Duration::from_secs(2)), made)
+        .await;
+    created
+}
+
+fn describe(
+    image: &Image,
+    version: i16,
+    request: &MetadataRequest,
+    created: &Created,
+) -> MetadataResponse {
+    let mut reply = MetadataResponse::default();
+    reply.brokers = image
+        .brokers
+        .values()
+        .filter(|broker| !broker.fenced)
+        .map(|broker| {
+            MetadataResponseBroker::default()
+                .with_node_id(node(broker.id))
+                .with_host(text(&broker.client.host))
+                .with_port(i32::from(broker.client.port))
+                .with_rack(opt_text(broker.rack.as_deref()))
+        })
+        .collect();
+    reply.cluster_id = Some(text(&image.cluster_id.0));
+    reply.controller_id = controller_id(image);
+    reply.topics = match &request.topics {
+        None => all_topics(image),
+        Some(asked) if asked.is_empty() && version == 0 => all_topics(image),
+        Some(asked) => asked
+            .iter()
+            .map(|topic| describe_asked(image, version, topic, created))
+            .collect(),
+    };
+    reply
+}
+
+/// The broker that clients send controller requests to. Any would do: they all pass them on.
+pub(super) fn controller_id(image: &Image) -> BrokerId {
+    let claimed = image.claims.back().map(|claim| claim.broker);
+    claimed
+        .filter(|broker| image.is_live(*broker))
+        .or_else(|| {
+            image
+                .brokers
+                .values()
+                .find(|broker| !broker.fenced)
+                .map(|broker| broker.id)
+        })
+        .map_or_else(no_node, node)
+}
+
+fn all_topics(image: &Image) -> Vec<MetadataResponseTopic> {
+    image
+        .names
+        .values()
+        .filter_map(|id| image.topic(id))
+        .map(|t| describe_topic(image, t))
+        .collect()
+}
+
+fn describe_asked(
+    image: &Image,
+    version: i16,
+    asked: &MetadataRequestTopic,
+    created: &Created,
+) -> MetadataResponseTopic {
+    let by_id = wire_topic_id(asked.topic_id);
+    if version < 12 && (by_id.is_some() || asked.name.is_none()) {
+        return failed(asked, version, ErrorCode::InvalidRequest);
+    }
+    match (by_id, &asked.name) {
+        (Some(id), _) => match image.topic(&id) {
+            Some(topic) => describe_topic(image, topic),
+            None => failed(asked, version, ErrorCode::UnknownTopicId),
+        },
+        (None, None) => failed(asked, version, ErrorCode::UnknownTopicId),
+        (None, Some(name)) => match image.topic_by_name(name) {
+            Some(topic) => describe_topic(image, topic),
+            None if !is_legal_name(name) => {
+                failed(asked, version, ErrorCode::InvalidTopicException)
+            }
+            None => {
+                let error = match created.get(name.as_str()) {
+                    // Created, but the news has not reached this broker: ask again.
+                    Some(ErrorCode::None) => ErrorCode::LeaderNotAvailable,
+                    Some(error) => *error,
+                    None => ErrorCode::UnknownTopicOrPartition,
+                };
+                failed(asked, version, error)
+            }
+        },
+    }
+}
+
+fn failed(asked: &MetadataRequestTopic, version: i16, error: ErrorCode) -> MetadataResponseTopic {
+    let name = match &asked.name {
+        None if version < 12 => Some(topic_name("")),
+        name => name.clone(),
+    };
+    MetadataResponseTopic::default()
+        .with_error_code(error.code())
+        .with_name(name)
+        .with_topic_id(asked.topic_id)
+        .with_topic_authorized_operations(NOT_ASKED)
+}
+
+fn describe_topic(image: &Image, topic: &Topic) -> MetadataResponseTopic {
+    let TopicId(id) = topic.id;
+    MetadataResponseTopic::default()
+        .with_name(Some(topic_name(&topic.name)))
+        .with_topic_id(id)
+        .with_is_internal(topic.internal)
+        .with_partitions(
+            (0..)
+                .zip(&topic.partitions)
+                .map(|(i, p)| describe_partition(image, i, p))
+                .collect(),
+        )
+        .with_topic_authorized_operations(NOT_ASKED)
+}
+
+fn describe_partition(image: &Image, index: i32, p: &Partition) -> MetadataResponsePartition {
+    let error = match p.leader {
+        Some(_) => ErrorCode::None,
+        None => ErrorCode::LeaderNotAvailable,
+    };
+    MetadataResponsePartition::default()
+        .with_error_code(error.code())
+        .with_partition_index(index)
+        .with_leader_id(p.leader.map_or_else(no_node, node))
+        .with_leader_epoch(p.leader_epoch.0)
+        .with_replica_nodes(nodes(&p.replicas))
+        .with_isr_nodes(nodes(&p.isr))
+        .with_offline_replicas(offline(image, p))
+}
+
+/// The replicas that are not there.
+pub(super) fn offline(image: &Image, partition: &Partition) -> Vec<BrokerId> {
+    nodes(
+        partition
+            .replicas
+            .iter()
+            .filter(|broker| !image.is_live(**broker)),
+    )
+}
+
+/// Kafka's rule: 1 to 249 of `[a-zA-Z0-9._-]`, not `.` or `..`.
+pub(super) fn is_legal_name(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=249).contains(&name.len()) && name != "." && name != ".." && name.chars().all(legal)
+}

@@ -1,0 +1,175 @@
+//! Produce: records into partitions.
+//!
+//! The appends of a request are queued before the next request of its connection is looked at, so
+//! they happen in order; the wait for acks is pipelined. Records pass through untouched. With acks=0
+//! there is no reply, so an error closes the connection, which makes the client look for the leader.
+
+use super::call::Call;
+use super::context::Shared;
+use super::convert::{no_node, node, opt_text};
+use super::hints::{Named, hint, wants_hint};
+use crate::replica::{Acks, LeaderHint, ProduceEntry, ProduceResult};
+use crate::server::{Refusal, Reply};
+use bytes::Bytes;
+use leasehold_metadata::Image;
+use leasehold_types::TopicId;
+use leasehold_wire::ErrorCode;
+use leasehold_wire::kafka::messages::produce_request::TopicProduceData;
+use leasehold_wire::kafka::messages::produce_response::{
+    LeaderIdAndEpoch, PartitionProduceResponse, TopicProduceResponse,
+};
+use leasehold_wire::kafka::messages::{ProduceRequest, ProduceResponse, TopicName};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A partition of the request: refused already, or the number of its entry.
+enum Place {
+    Refused(ErrorCode, &'static str),
+    Entry(usize, TopicId),
+}
+
+/// The request without its records: what is needed to answer it.
+type Plan = Vec<(TopicName, Vec<(i32, Place)>)>;
+
+pub(super) fn serve(shared: &Arc<Shared>, call: Call, body: Bytes) -> Result<Reply, Refusal> {
+    let request: ProduceRequest = call.decode(body)?;
+    let acks = Acks::from_kafka(request.acks);
+    let refused = match (acks, &request.transactional_id) {
+        (None, _) => Some((
+            ErrorCode::InvalidRequiredAcks,
+            "acks is none of -1, 0 and 1",
+        )),
+        (_, Some(_)) => Some((ErrorCode::InvalidTxnState, "transactions are not supported")),
+        _ => None,
+    };
+    let image = shared.image();
+    let mut entries = Vec::new();
+    let plan = plan(&image, request.topic_data, refused, &mut entries);
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let acks = acks.unwrap_or(Acks::Leader);
+    // Queued here, before the connection's next request: this is what keeps the order.
+    let pending = shared.replicas.append(acks, timeout, entries);
+    let shared = shared.clone();
+    Ok(Reply::Pipelined(Box::pin(async move {
+        let results = pending.await;
+        if acks == Acks::None {
+            return match first_error(&plan, &results) {
+                None => Ok(None),
+                Some(error) => Err(Refusal::new(format!(
+                    "a produce with acks=0 failed: {error}"
+                ))),
+            };
+        }
+        let reply = reply(&shared.image(), call.version, plan, &results);
+        call.encode::<ProduceRequest>(&reply).map(Some)
+    })))
+}
+
+fn plan(
+    image: &Image,
+    topics: Vec<TopicProduceData>,
+    refused: Option<(ErrorCode, &'static str)>,
+    entries: &mut Vec<ProduceEntry>,
+) -> Plan {
+    let place_of = |name: &TopicName, index: i32, records: Option<Bytes>, entries: &mut Vec<_>| {
+        if let Some((error, message)) = refused {
+            return Place::Refused(error, message);
+        }
+        let Some(topic) = image
+            .topic_by_name(name)
+            .filter(|t| t.partition(index).is_some())
+        else {
+            return Place::Refused(ErrorCode::UnknownTopicOrPartition, "no such partition here");
+        };
+        let Some(records) = records.filter(|records| !records.is_empty()) else {
+            return Place::Refused(ErrorCode::InvalidRecord, "there is no record batch");
+        };
+        entries.push(ProduceEntry {
+            topic: topic.id,
+            partition: index,
+            records,
+            leader_epoch: None,
+        });
+        Place::Entry(entries.len() - 1, topic.id)
+    };
+    topics
+        .into_iter()
+        .map(|topic| {
+            let partitions = topic
+                .partition_data
+                .into_iter()
+                .map(|p| (p.index, place_of(&topic.name, p.index, p.records, entries)))
+                .collect();
+            (topic.name, partitions)
+        })
+        .collect()
+}
+
+fn first_error(plan: &Plan, results: &[ProduceResult]) -> Option<ErrorCode> {
+    plan.iter()
+        .flat_map(|(_, partitions)| partitions)
+        .find_map(|(_, place)| match place {
+            Place::Refused(error, _) => Some(*error),
+            Place::Entry(number, _) => results
+                .get(*number)
+                .map(|result| result.error)
+                .filter(|error| !error.is_ok()),
+        })
+}
+
+fn reply(image: &Image, version: i16, plan: Plan, results: &[ProduceResult]) -> ProduceResponse {
+    let mut named = Named::default();
+    let mut responses = Vec::with_capacity(plan.len());
+    for (name, partitions) in plan {
+        let partitions = partitions.into_iter().map(|(index, place)| match place {
+            Place::Refused(error, message) => {
+                let message = Some(message.to_owned());
+                partition_reply(version, index, &ProduceResult::failed(error, message), None)
+            }
+            Place::Entry(number, topic) => match results.get(number) {
+                None => {
+                    let lost = ProduceResult::failed(ErrorCode::UnknownServerError, None);
+                    partition_reply(version, index, &lost, None)
+                }
+                Some(result) => {
+                    let hint = (version >= 10 && wants_hint(result.error))
+                        .then(|| hint(image, topic, index, result.current_leader))
+                        .flatten();
+                    hint.iter().for_each(|hint| named.add(hint));
+                    partition_reply(version, index, result, hint)
+                }
+            },
+        });
+        responses.push(
+            TopicProduceResponse::default()
+                .with_partition_responses(partitions.collect())
+                .with_name(name),
+        );
+    }
+    ProduceResponse::default()
+        .with_responses(responses)
+        .with_node_endpoints(named.produce_endpoints(image))
+}
+
+fn partition_reply(
+    version: i16,
+    index: i32,
+    result: &ProduceResult,
+    hint: Option<LeaderHint>,
+) -> PartitionProduceResponse {
+    let mut reply = PartitionProduceResponse::default()
+        .with_index(index)
+        .with_error_code(result.error.code())
+        .with_base_offset(result.base_offset.0)
+        .with_log_append_time_ms(result.log_append_time)
+        .with_log_start_offset(result.log_start_offset.0);
+    if version >= 8 && !result.error.is_ok() {
+        reply.error_message = opt_text(result.message.clone());
+    }
+    if let Some(hint) = hint {
+        reply.current_leader = LeaderIdAndEpoch::default()
+            .with_leader_id(hint.leader.map_or_else(no_node, node))
+            .with_leader_epoch(hint.epoch.0);
+    }
+    reply
+}
