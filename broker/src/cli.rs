@@ -18,6 +18,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Start a whole cluster of brokers on this machine, for trying things out.
     Dev(DevArgs),
+    /// Print the configuration reference, in Markdown.
+    Reference,
 }
 
 /// Where the cluster's metadata lives.

@@ -25,5 +25,9 @@ fn main() -> anyhow::Result<()> {
             runtime.shutdown_background();
             result
         }
+        Command::Reference => {
+            print!("{}", leasehold_broker::config::reference());
+            Ok(())
+        }
     }
 }

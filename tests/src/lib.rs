@@ -1,6 +1,7 @@
 //! What the end-to-end scenes share: clusters to break, clients that others wrote to load them
 //! with, and the check of what those clients saw.
 //!
+//! - [`cluster`] talks to a real Kubernetes and hurts the pods in it;
 //! - [`dev`] starts `leasehold-broker dev` on free ports and kills its brokers;
 //! - [`load`] runs a librdkafka producer and keeps the history of its acknowledgements;
 //! - [`readback`] reads everything back and holds it against that history;
@@ -8,6 +9,7 @@
 //! - [`topics`] creates topics and watches their leaders and ISR;
 //! - [`tools`] runs Kafka's own command line tools, kcat and Python clients.
 
+pub mod cluster;
 pub mod dev;
 pub mod http;
 pub mod load;

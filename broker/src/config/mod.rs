@@ -2,6 +2,10 @@
 //!
 //! Promises: every wrong key is reported at once, by name; nothing is silently ignored.
 
+mod reference;
+
+pub use reference::reference;
+
 use anyhow::{Context as _, bail};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,0 +1,246 @@
+//! A real Kubernetes, as `tests/kubernetes/up` made it: its objects, its pods, and ways to hurt them.
+
+use crate::wait;
+use anyhow::{Context as _, bail};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::ApiResource;
+use leasehold_crds::{Cluster, Topic};
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// How long pods, images and volumes may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A namespace of one test with one `Cluster` in it. Everything in it goes when it is dropped.
+pub struct Kube {
+    runtime: tokio::runtime::Runtime,
+    client: kube::Client,
+    /// The namespace.
+    pub namespace: String,
+    /// The cluster's name.
+    pub name: String,
+}
+
+/// `tests/kubernetes/NAME`.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes").join(name)
+}
+
+fn kubeconfig() -> PathBuf {
+    let own = std::env::var_os("KUBECONFIG").map(PathBuf::from);
+    own.unwrap_or_else(|| {
+        let state = std::env::var("LEASEHOLD_STATE");
+        let state = state.unwrap_or_else(|_| "/var/lib/leasehold-kubernetes".to_owned());
+        Path::new(&state).join("admin.kubeconfig")
+    })
+}
+
+/// Runs one of the scripts; panics with its output if it fails.
+pub fn run_script(name: &str, args: &[&str]) -> String {
+    let output = Command::new(script(name)).args(args).output().expect("the script starts");
+    assert!(
+        output.status.success(),
+        "{name} {args:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+impl Kube {
+    /// Connects to namespace `namespace`, creating it, without applying anything.
+    pub fn connect(namespace: &str, name: &str) -> Self {
+        let runtime = tokio::runtime::Runtime::new().expect("runtime");
+        let client = runtime.block_on(async {
+            let file = kube::config::Kubeconfig::read_from(kubeconfig()).expect("kubeconfig");
+            let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await;
+            kube::Client::try_from(config.expect("config")).expect("client")
+        });
+        let kube = Self { runtime, client, namespace: namespace.to_owned(), name: name.to_owned() };
+        kube.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}"));
+        kube
+    }
+
+    /// Applies one YAML document, as `kubectl apply --server-side` does.
+    pub fn apply(&self, yaml: &str) {
+        self.try_apply(yaml).unwrap_or_else(|error| panic!("cannot apply {yaml}: {error:#}"));
+    }
+
+    /// As [`Kube::apply`], with the API server's refusal as the error.
+    pub fn try_apply(&self, yaml: &str) -> anyhow::Result<()> {
+        let object: DynamicObject = serde_yaml::from_str(yaml)?;
+        let types = object.types.clone().context("apiVersion and kind")?;
+        let kind = GroupVersionKind::try_from(&types)?;
+        let resource = ApiResource::from_gvk(&kind);
+        let api: Api<DynamicObject> = if types.kind == "Namespace" {
+            Api::all_with(self.client.clone(), &resource)
+        } else {
+            Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+        };
+        let name = object.metadata.name.clone().context("a name")?;
+        let how = PatchParams::apply("tests").force();
+        self.runtime.block_on(api.patch(&name, &how, &Patch::Apply(&object)))?;
+        Ok(())
+    }
+
+    /// Runs a future on this connection's runtime.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// A typed view of one kind in the namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The cluster object.
+    pub fn cluster(&self) -> anyhow::Result<Cluster> {
+        Ok(self.block_on(self.api::<Cluster>().get(&self.name))?)
+    }
+
+    /// A topic object.
+    pub fn topic(&self, name: &str) -> anyhow::Result<Topic> {
+        Ok(self.block_on(self.api::<Topic>().get(name))?)
+    }
+
+    /// Waits until an object's condition has this status; gives the object as JSON.
+    pub fn wait_condition(&self, kind: &str, name: &str, condition: &str, status: &str) -> serde_json::Value {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("leasehold.dev", "v1alpha1", kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        wait::until(&format!("{kind} {name} to be {condition}={status}"), PATIENCE, || {
+            let object = self.block_on(api.get(name))?;
+            let conditions = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let generation = object.metadata.generation;
+            let found = conditions.iter().find(|c| c["type"] == condition);
+            match found {
+                Some(c) if c["status"] == status && c["observedGeneration"].as_i64() == generation => {
+                    Ok(serde_json::to_value(&object)?)
+                }
+                _ => bail!("generation {generation:?}, conditions {conditions:?}"),
+            }
+        })
+    }
+
+    /// The head ConfigMap's epoch.
+    pub fn controller_epoch(&self) -> anyhow::Result<i64> {
+        let head = self.block_on(self.api::<ConfigMap>().get(&format!("{}-metadata", self.name)))?;
+        let data = head.data.context("data")?;
+        Ok(data.get("controllerEpoch").context("controllerEpoch")?.parse()?)
+    }
+
+    /// The controller's broker id, from the Lease's holder.
+    pub fn controller(&self) -> anyhow::Result<i32> {
+        let lease = self.block_on(self.api::<Lease>().get(&format!("{}-controller", self.name)))?;
+        let holder = lease.spec.and_then(|spec| spec.holder_identity).context("no holder")?;
+        Ok(holder.split('/').next().context("an id")?.parse()?)
+    }
+
+    /// A broker's pod name.
+    pub fn pod_name(&self, broker: i32) -> String {
+        format!("{}-broker-{broker}", self.name)
+    }
+
+    /// A broker's pod.
+    pub fn pod(&self, broker: i32) -> anyhow::Result<Pod> {
+        Ok(self.block_on(self.api::<Pod>().get(&self.pod_name(broker)))?)
+    }
+
+    /// Deletes a broker's pod; `forced` as `kubectl delete --force --grace-period=0` does.
+    pub fn delete_pod(&self, broker: i32, forced: bool) {
+        let mut how = DeleteParams::default();
+        if forced {
+            how = how.grace_period(0);
+        }
+        self.block_on(self.api::<Pod>().delete(&self.pod_name(broker), &how)).expect("delete the pod");
+    }
+
+    /// Waits until a pod of broker `broker` with another uid than `old` is ready.
+    pub fn wait_replaced(&self, broker: i32, old: &str) {
+        wait::until(&format!("a new pod of broker {broker}"), PATIENCE, || {
+            let pod = self.pod(broker)?;
+            let ready = pod.status.as_ref().and_then(|s| s.conditions.as_ref()).is_some_and(|all| {
+                all.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+            });
+            if pod.metadata.uid.as_deref() == Some(old) || !ready {
+                bail!("uid {:?}, ready {ready}", pod.metadata.uid);
+            }
+            anyhow::Ok(())
+        });
+    }
+
+    /// Names and restart counts of all broker pods.
+    pub fn restarts(&self) -> Vec<(String, String, i32)> {
+        let pods = self.block_on(self.api::<Pod>().list(&ListParams::default())).expect("pods");
+        let count = |pod: &Pod| {
+            let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
+            statuses.map_or(0, |all| all.iter().map(|s| s.restart_count).sum())
+        };
+        let name = |pod: &Pod| pod.metadata.name.clone().unwrap_or_default();
+        let uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default();
+        let mut all: Vec<_> = pods.items.iter().map(|p| (name(p), uid(p), count(p))).collect();
+        all.sort();
+        all
+    }
+
+    /// The process of a broker's container, as the node sees it.
+    pub fn process(&self, broker: i32) -> Pid {
+        let pid = run_script("pod-pid", &[&self.namespace, &self.pod_name(broker)]);
+        Pid::from_raw(pid.parse().expect("a process id")).expect("not 0")
+    }
+
+    /// Sends a signal to a broker's process from its node.
+    pub fn signal(&self, broker: i32, signal: Signal) {
+        kill_process(self.process(broker), signal).expect("signal");
+    }
+
+    /// `bootstrap.servers` by the pods' addresses, which this machine can reach.
+    pub fn bootstrap(&self) -> String {
+        let labels = format!("leasehold.dev/cluster={}", self.name);
+        let pods = self.block_on(self.api::<Pod>().list(&ListParams::default().labels(&labels)));
+        let addresses: Vec<String> = pods
+            .expect("pods")
+            .items
+            .iter()
+            .filter_map(|pod| pod.status.as_ref()?.pod_ip.clone())
+            .map(|ip| format!("{ip}:9092"))
+            .collect();
+        addresses.join(",")
+    }
+
+    /// The whole state of the namespace, for a failure.
+    pub fn describe(&self) -> String {
+        let kubectl = |args: &[&str]| {
+            let output = Command::new("kubectl")
+                .arg("--kubeconfig")
+                .arg(kubeconfig())
+                .args(["-n", &self.namespace])
+                .args(args)
+                .output();
+            output.map_or_else(|e| e.to_string(), |o| String::from_utf8_lossy(&o.stdout).into_owned())
+        };
+        let mut text = kubectl(&["get", "lc,lt,pods,pvc,statefulsets,leases", "-o", "wide"]);
+        text += &kubectl(&["get", "lc", "-o", "yaml"]);
+        text += &kubectl(&["get", "events", "--sort-by=.lastTimestamp"]);
+        for broker in 0..3 {
+            text += &format!("--- {}\n", self.pod_name(broker));
+            text += &kubectl(&["logs", &self.pod_name(broker), "--tail=60"]);
+        }
+        text
+    }
+}
+
+impl Drop for Kube {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.describe());
+        }
+    }
+}
