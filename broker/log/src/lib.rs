@@ -5,9 +5,9 @@
 //! - [`batch`]: record batches v2 as bytes: parse, check, iterate, build.
 //!
 //! Promises: record batches are opaque bytes from socket to disk to socket; only base offset and
-//! leader epoch are patched, both outside the CRC. The log end offset counts only what `write()`
-//! returned for. Hostile bytes give errors, never panics. An I/O error takes the partition offline
-//! with its reason and loses nothing acknowledged.
+//! leader epoch are set on the way (and the leader's time, where the topic wants it). The log end
+//! offset counts only what `write()` returned for. Hostile bytes give errors, never panics. An I/O
+//! error takes the partition offline with its reason and loses nothing acknowledged.
 //!
 //! Every call may block on the disk, but for the getters (`log_end_offset`, `end_offset_for_epoch`,
 //! ...): call them from `spawn_blocking` or from threads of their own.
@@ -16,8 +16,14 @@ pub mod batch;
 mod config;
 mod dir;
 pub mod disk;
+mod epochs;
 mod error;
+mod index;
 mod partition;
+mod producers;
+mod scan;
+mod segment;
+mod validate;
 
 pub use config::{LogConfig, TimestampType};
 pub use dir::{Confirmed, LogDir, RestartReport};

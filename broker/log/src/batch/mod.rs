@@ -10,6 +10,7 @@ mod varint;
 
 pub use builder::RecordBatchBuilder;
 pub use record::{Record, Records};
+pub(crate) use record::{parse_head, take_frame};
 
 use bytes::{Buf, Bytes};
 use leasehold_types::{LeaderEpoch, Offset, ProducerId};

@@ -1,44 +1,64 @@
-//! One log directory of one broker.
+//! One log directory of one broker: whose it is, who holds it, and the logs in it.
+//!
+//! Files: `.lock` (flock), `meta` (the owner), `run` (see `run.rs`), `high-watermarks`, and a folder
+//! `<topic id>-<partition>` per partition that was ever appended to.
 
-use crate::{LogConfig, LogError, PartitionLog};
+mod lock;
+mod marks;
+mod meta;
+mod run;
+
+#[cfg(test)]
+mod tests;
+
+pub use run::{Confirmed, RestartReport};
+
+use crate::{LogConfig, LogError, PartitionLog, disk};
 use leasehold_types::{BrokerId, ClusterId, Incarnation, Offset, TopicId};
-use serde::{Deserialize, Serialize};
+use parking_lot::Mutex;
+use run::RunFile;
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
 
-/// A confirmed life of a broker process on this directory: registered, and free to append.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Confirmed {
-    /// Its incarnation.
-    pub incarnation: Incarnation,
-    /// The kernel's boot id then.
-    pub boot_id: String,
-    /// The pod's UID then; empty outside of Kubernetes.
-    pub pod_uid: String,
-    /// Whether it closed everything in order and left its clean marker.
-    pub clean: bool,
+const REMOVED: &str = ".removed";
+/// fsyncs of many logs at a close go together into the file system's journal.
+const CLOSERS: usize = 8;
+
+type PartitionId = (TopicId, i32);
+type Slot = Arc<Mutex<Option<Arc<PartitionLog>>>>;
+
+/// What the directory shares with its logs. It lives, and holds the lock, as long as any of them.
+pub(crate) struct Shared {
+    confirmed: AtomicBool,
+    flusher: Sender<Weak<PartitionLog>>,
+    _lock: File,
 }
 
-/// What the controller needs to judge what a restart may have lost. It decides; this only reports.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestartReport {
-    /// The last confirmed life; `None` if there was none, or the `run` file could not be read.
-    pub confirmed: Option<Confirmed>,
-    /// The incarnations that tried to register since, this one (the last) included.
-    pub attempted: Vec<Incarnation>,
-    /// The kernel's boot id now.
-    pub boot_id: String,
-    /// The pod's UID now; empty outside of Kubernetes.
-    pub pod_uid: String,
+impl Shared {
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.confirmed.load(Ordering::Acquire)
+    }
+
+    /// Has the sealed segments of a log fsynced by the flusher's thread.
+    pub(crate) fn flush_later(&self, log: Weak<PartitionLog>) {
+        // The receiver ends only with this sender.
+        let _ = self.flusher.send(log);
+    }
 }
 
-/// An open log directory, locked against other processes until dropped.
+/// An open log directory, locked against other processes until it and its logs are dropped.
 pub struct LogDir {
     path: PathBuf,
+    clean: bool,
+    shared: Arc<Shared>,
+    run: Mutex<RunFile>,
+    slots: Mutex<HashMap<PartitionId, Slot>>,
 }
 
-#[allow(unused_variables)]
 impl LogDir {
     /// Opens (or creates) the directory. Blocks while another process holds it, and says so in a
     /// log line. A directory of another cluster or broker is refused.
@@ -47,7 +67,32 @@ impl LogDir {
         cluster: &ClusterId,
         broker: BrokerId,
     ) -> Result<Arc<Self>, LogError> {
-        todo!()
+        let path = path.into();
+        disk::create_folder(&path)?;
+        let lock = lock::wait_for(&path)?;
+        let names = disk::names(&path)?;
+        let holds_logs = names.iter().any(|name| parse_folder(name).is_some());
+        meta::check(&path, cluster, broker, holds_logs)?;
+        for name in names.iter().filter(|name| name.ends_with(REMOVED)) {
+            disk::remove_folder(&path.join(name))?;
+        }
+        let run = RunFile::load(&path)?;
+        let (flusher, jobs) = channel();
+        std::thread::Builder::new()
+            .name("log-flush".into())
+            .spawn(move || flush_loop(&jobs))
+            .map_err(|e| LogError::io("start the flusher of", &path, e))?;
+        Ok(Arc::new(Self {
+            clean: run.is_clean(),
+            shared: Arc::new(Shared {
+                confirmed: AtomicBool::new(false),
+                flusher,
+                _lock: lock,
+            }),
+            run: Mutex::new(run),
+            slots: Mutex::default(),
+            path,
+        }))
     }
 
     /// Where it is.
@@ -57,19 +102,21 @@ impl LogDir {
 
     /// Whether the last process closed it in order; then its logs open without recovery.
     pub fn was_clean(&self) -> bool {
-        todo!()
+        self.clean
     }
 
     /// Before registering: adds `incarnation` to the attempted ones and removes the clean marker,
     /// durably. Repeats give the same report.
     pub fn begin(&self, incarnation: Incarnation) -> Result<RestartReport, LogError> {
-        todo!()
+        self.run.lock().begin(incarnation)
     }
 
     /// Once the registration is committed: makes `incarnation` the confirmed one, durably. Only
     /// from now on do this directory's logs take writes.
     pub fn confirm(&self, incarnation: Incarnation) -> Result<(), LogError> {
-        todo!()
+        self.run.lock().confirm(incarnation)?;
+        self.shared.confirmed.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Opens a partition's log, recovering it if need be; the same log again if it is open. A
@@ -80,17 +127,46 @@ impl LogDir {
         partition: i32,
         config: LogConfig,
     ) -> Result<Arc<PartitionLog>, LogError> {
-        todo!()
+        let id = (topic, partition);
+        let slot = self.slots.lock().entry(id).or_default().clone();
+        // Held over the recovery of this one log only.
+        let mut slot = slot.lock();
+        if let Some(log) = &*slot {
+            return Ok(log.clone());
+        }
+        let log = PartitionLog::open(id, self.folder(id), config, self.shared.clone(), self.clean)?;
+        *slot = Some(log.clone());
+        Ok(log)
     }
 
     /// The partitions that have a folder here, open or not.
     pub fn partitions(&self) -> Result<Vec<(TopicId, i32)>, LogError> {
-        todo!()
+        let names = disk::names(&self.path)?;
+        Ok(names.iter().filter_map(|name| parse_folder(name)).collect())
     }
 
-    /// Deletes a partition's log, open or not; reads that are under way still end well.
+    /// Deletes a partition's log, open or not. Whoever still holds it finds it offline.
     pub fn delete_partition(&self, topic: TopicId, partition: i32) -> Result<(), LogError> {
-        todo!()
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let id = (topic, partition);
+        let slot = self.slots.lock().entry(id).or_default().clone();
+        let mut slot = slot.lock();
+        if let Some(log) = slot.take() {
+            log.shut("it was deleted");
+        }
+        let folder = self.folder(id);
+        let exists = folder
+            .try_exists()
+            .map_err(|e| LogError::io("stat", &folder, e))?;
+        if !exists {
+            return Ok(());
+        }
+        // By renaming first: a half-deleted folder must not be taken for a log.
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let removed = self.path.join(format!("{}.{number}{REMOVED}", name_of(id)));
+        disk::rename(&folder, &removed)?;
+        disk::sync_folder(&self.path)?;
+        disk::remove_folder(&removed)
     }
 
     /// Writes the high watermarks of all partitions, durably, in place of those before.
@@ -98,17 +174,61 @@ impl LogDir {
         &self,
         marks: impl IntoIterator<Item = ((TopicId, i32), Offset)>,
     ) -> Result<(), LogError> {
-        todo!()
+        marks::save(&self.path, marks)
     }
 
     /// The high watermarks as last written; empty if there are none or they cannot be read.
     pub fn high_watermark_checkpoints(&self) -> HashMap<(TopicId, i32), Offset> {
-        todo!()
+        marks::load(&self.path)
     }
 
     /// Closes every log in order and leaves the clean marker. If a log is offline, or cannot be
     /// closed, no marker is left and the error says why.
     pub fn close_clean(&self) -> Result<(), LogError> {
-        todo!()
+        // Nothing is written beside the marker, not even to a log that is opened meanwhile.
+        self.shared.confirmed.store(false, Ordering::Release);
+        let slots: Vec<Slot> = self.slots.lock().values().cloned().collect();
+        let logs: Vec<_> = slots.iter().filter_map(|s| s.lock().clone()).collect();
+        let next = AtomicU64::new(0);
+        let failure = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..CLOSERS.min(logs.len()) {
+                scope.spawn(|| {
+                    while let Some(log) = logs.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                        if let Err(e) = log.close() {
+                            failure.lock().get_or_insert(e);
+                        }
+                    }
+                });
+            }
+        });
+        match failure.into_inner() {
+            Some(e) => Err(e),
+            None => self.run.lock().mark_clean(),
+        }
+    }
+
+    fn folder(&self, id: PartitionId) -> PathBuf {
+        self.path.join(name_of(id))
+    }
+}
+
+fn name_of((topic, partition): PartitionId) -> String {
+    format!("{topic}-{partition}")
+}
+
+/// The partition of a folder's name, `<topic id>-<partition>`; a topic id may itself hold a `-`.
+fn parse_folder(name: &str) -> Option<PartitionId> {
+    let (topic, partition) = name.rsplit_once('-')?;
+    let id = (TopicId::parse(topic)?, partition.parse().ok()?);
+    (name_of(id) == name && id.1 >= 0).then_some(id)
+}
+
+/// The thread that fsyncs sealed segments; ends with the directory and its logs.
+fn flush_loop(jobs: &Receiver<Weak<PartitionLog>>) {
+    while let Ok(log) = jobs.recv() {
+        if let Some(log) = log.upgrade() {
+            log.flush_sealed();
+        }
     }
 }

@@ -1,8 +1,42 @@
-//! One partition's log.
+//! One partition's log: a list of segments, the last of which is appended to.
+//!
+//! The invariants:
+//! - `start ≤ end`; every offset in between lies in exactly one segment.
+//! - `recovery point ≤ end`: everything below it is fsynced, and the indexes of the segments wholly
+//!   below it are in their files. It is raised after the fsync and lowered before a truncation.
+//! - An epoch is in the checkpoint file before a record of it is in a segment.
+//!
+//! One lock for writers, held over their I/O; one for the view (segments, offsets, epochs), never
+//! held over I/O, so that readers and getters do not wait for the disk's writes. A truncation
+//! raises the view's generation before it touches a file: a read that spans one is done again, so
+//! nobody sees bytes that are half of before and half of after.
 
-use crate::{AppendError, LogConfig, LogError, ReadError, StorageError};
-use bytes::Bytes;
+mod append;
+mod flush;
+mod open;
+mod read;
+mod retention;
+mod truncate;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+use crate::dir::Shared;
+use crate::epochs::EpochCache;
+use crate::producers::Producers;
+use crate::segment::Segment;
+use crate::{AppendError, LogConfig, LogError, StorageError, disk};
 use leasehold_types::{LeaderEpoch, Offset, TopicId};
+use parking_lot::{Mutex, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+const EPOCHS: &str = "leader-epoch-checkpoint";
+const RECOVERY_POINT: &str = "recovery-point";
+const LOG_START: &str = "log-start";
 
 /// What an append did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,155 +65,244 @@ pub struct TimestampedOffset {
 }
 
 /// One partition's log: `Send + Sync`, one writer at a time, readers never wait for a writer's I/O.
-pub struct PartitionLog {}
+pub struct PartitionLog {
+    id: (TopicId, i32),
+    name: Arc<str>,
+    folder: PathBuf,
+    shared: Arc<Shared>,
+    myself: Weak<PartitionLog>,
+    config: RwLock<Arc<LogConfig>>,
+    /// Taken before `writer` by whoever fsyncs: one flush at a time.
+    flushing: Mutex<()>,
+    writer: Mutex<Writer>,
+    /// What the recovery point's file says.
+    saved_point: Mutex<Offset>,
+    view: RwLock<View>,
+    offline: OnceLock<StorageError>,
+}
 
-#[allow(unused_variables)]
+/// What readers see.
+#[derive(Clone)]
+struct View {
+    segments: Arc<Vec<Arc<Segment>>>,
+    start: Offset,
+    end: Offset,
+    epochs: Arc<EpochCache>,
+    generation: u64,
+}
+
+/// What only writers need.
+struct Writer {
+    /// Whether the folder is there.
+    created: bool,
+    producers: Producers,
+    recovery_point: Offset,
+    /// The max timestamp of the active segment's first batch.
+    first_timestamp: Option<i64>,
+    /// Whether the files are not as a clean close left them.
+    dirty: bool,
+    unflushed_records: i64,
+    /// When a record was first seen unflushed; see `flush_if_due`.
+    unflushed_since_ms: Option<i64>,
+}
+
+impl View {
+    /// Where the `i`th segment ends.
+    fn end_of(&self, i: usize) -> Offset {
+        self.segments
+            .get(i + 1)
+            .map_or(self.end, |next| next.base())
+    }
+
+    /// The segment that holds `offset`, or would.
+    fn index_of(&self, offset: Offset) -> Option<usize> {
+        let after = self.segments.partition_point(|s| s.base() <= offset);
+        after.checked_sub(1)
+    }
+}
+
 impl PartitionLog {
     /// Which partition.
     pub fn id(&self) -> (TopicId, i32) {
-        todo!()
+        self.id
     }
 
     /// The first offset that can be read.
     pub fn log_start_offset(&self) -> Offset {
-        todo!()
+        self.view.read().start
     }
 
     /// The offset of the next record. Counts only what `write()` returned for.
     pub fn log_end_offset(&self) -> Offset {
-        todo!()
-    }
-
-    /// Why the log is offline, if it is.
-    pub fn offline(&self) -> Option<StorageError> {
-        todo!()
-    }
-
-    /// Appends one batch as leader: validates it, deduplicates it, gives it the next offsets and
-    /// `epoch`, which must have been begun. `batch` is not copied and not changed.
-    pub fn append_leader(
-        &self,
-        batch: &[u8],
-        epoch: LeaderEpoch,
-        now_ms: i64,
-    ) -> Result<AppendInfo, AppendError> {
-        todo!()
-    }
-
-    /// Appends whole batches as follower, offsets and epochs kept; all or nothing. The first must
-    /// begin at the log end offset. Empty `batches` are an error.
-    pub fn append_follower(&self, batches: &[u8]) -> Result<AppendInfo, AppendError> {
-        todo!()
-    }
-
-    /// Whole batches from the one that holds `from`, up to `max_bytes`, all below `limit` (the high
-    /// watermark or the log end). Empty if there are none yet. With `at_least_one`, the first batch
-    /// comes whatever its size. The first batch may begin before `from`.
-    pub fn read(
-        &self,
-        from: Offset,
-        max_bytes: usize,
-        limit: Offset,
-        at_least_one: bool,
-    ) -> Result<Bytes, ReadError> {
-        todo!()
-    }
-
-    /// A new leader's first act: notes that `epoch` starts at the log end offset, durably. Returns
-    /// that offset; for the epoch begun last, the offset noted then.
-    pub fn begin_epoch(&self, epoch: LeaderEpoch) -> Result<Offset, LogError> {
-        todo!()
+        self.view.read().end
     }
 
     /// The last leader epoch in this log.
     pub fn last_epoch(&self) -> Option<LeaderEpoch> {
-        todo!()
+        self.view.read().epochs.last().map(|(epoch, _)| epoch)
     }
 
     /// Kafka's OffsetForLeaderEpoch: the greatest epoch not above `epoch`, and where it ends. `None`
     /// if `epoch` is newer than the last one here, or there is none.
     pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
-        todo!()
+        let view = self.view.read();
+        view.epochs.end_of(epoch, view.end)
     }
 
     /// Where `epoch` starts in this log.
     pub fn epoch_start(&self, epoch: LeaderEpoch) -> Option<Offset> {
-        todo!()
+        self.view.read().epochs.start_of(epoch)
     }
 
     /// The leader epoch of the record at `offset` (of the next one, for the log end offset).
     pub fn epoch_of(&self, offset: Offset) -> Option<LeaderEpoch> {
-        todo!()
-    }
-
-    /// Removes everything from `offset` on, epochs that start there included. A batch that holds
-    /// `offset` goes as a whole. Below the log start it is `reset_to`. Returns the new log end.
-    pub fn truncate_to(&self, offset: Offset) -> Result<Offset, LogError> {
-        todo!()
-    }
-
-    /// Removes everything, and starts empty at `offset`.
-    pub fn reset_to(&self, offset: Offset) -> Result<(), LogError> {
-        todo!()
-    }
-
-    /// The first record at or after `timestamp`, below `limit`.
-    pub fn offset_for_timestamp(
-        &self,
-        timestamp: i64,
-        limit: Offset,
-    ) -> Result<Option<TimestampedOffset>, ReadError> {
-        todo!()
-    }
-
-    /// The record with the greatest timestamp (the first of them), below `limit`.
-    pub fn max_timestamp(&self, limit: Offset) -> Result<Option<TimestampedOffset>, ReadError> {
-        todo!()
-    }
-
-    /// Deletes the segments that the topic's retention no longer wants: whole ones, oldest first,
-    /// none that reaches past `high_watermark`. Returns the base offsets of those deleted.
-    pub fn apply_retention(
-        &self,
-        now_ms: i64,
-        high_watermark: Offset,
-    ) -> Result<Vec<Offset>, LogError> {
-        todo!()
-    }
-
-    /// Moves the log start offset up to `offset`, durably, and deletes the segments below it.
-    /// Returns the log start offset.
-    pub fn delete_records_before(&self, offset: Offset) -> Result<Offset, LogError> {
-        todo!()
-    }
-
-    /// fsyncs everything appended so far.
-    pub fn flush(&self) -> Result<(), LogError> {
-        todo!()
-    }
-
-    /// fsyncs if `flush.ms` has passed since the oldest record not yet flushed.
-    pub fn flush_if_due(&self, now_ms: i64) -> Result<(), LogError> {
-        todo!()
-    }
-
-    /// Flushes, and refuses everything from now on.
-    pub fn close(&self) -> Result<(), LogError> {
-        todo!()
+        self.view.read().epochs.of(offset)
     }
 
     /// Bytes of all segments.
     pub fn size(&self) -> u64 {
-        todo!()
+        let segments = self.view.read().segments.clone();
+        segments.iter().map(|s| s.size()).sum()
+    }
+
+    /// How many segments there are.
+    pub fn segment_count(&self) -> usize {
+        self.view.read().segments.len()
     }
 
     /// The settings in force.
-    pub fn config(&self) -> LogConfig {
-        todo!()
+    pub fn config(&self) -> Arc<LogConfig> {
+        self.config.read().clone()
     }
 
     /// Changes the settings, from the next operation on.
     pub fn set_config(&self, config: LogConfig) {
-        todo!()
+        *self.config.write() = Arc::new(config);
     }
+
+    /// Why the log is offline, if it is: an I/O error, or it was closed or deleted.
+    pub fn offline(&self) -> Option<StorageError> {
+        self.offline.get().cloned()
+    }
+
+    fn snapshot(&self) -> View {
+        self.view.read().clone()
+    }
+
+    fn check_online(&self) -> Result<(), StorageError> {
+        match self.offline.get() {
+            Some(e) => Err(e.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Online, and the process's registration confirmed: nothing is written before that.
+    fn check_writable(&self) -> Result<(), LogError> {
+        self.check_online()?;
+        if !self.shared.is_confirmed() {
+            return Err(LogError::NotConfirmed(self.name.clone()));
+        }
+        Ok(())
+    }
+
+    fn storage_error(&self, reason: &str) -> StorageError {
+        StorageError {
+            partition: self.name.clone(),
+            reason: reason.into(),
+        }
+    }
+
+    /// An operation failed with `e`, which says what on. Takes the log offline, unless the system
+    /// was only short of handles or memory for a moment and nothing was written.
+    fn fail(&self, e: LogError) -> StorageError {
+        let error = self.storage_error(&e.to_string());
+        if is_passing(&e) {
+            tracing::warn!(partition = %self.name, "{e}");
+            return error;
+        }
+        if self.offline.set(error.clone()).is_ok() {
+            tracing::error!(partition = %self.name, "{e}: the partition goes offline");
+        }
+        error
+    }
+
+    /// As [`Self::fail`], for operations that answer with a `LogError`; refusals pass unchanged.
+    fn failed(&self, e: LogError) -> LogError {
+        match e {
+            LogError::Io { .. } | LogError::Unreadable { .. } => self.fail(e).into(),
+            refusal => refusal,
+        }
+    }
+
+    /// Refuses everything from now on. Waits for the writer, but not for readers.
+    pub(crate) fn shut(&self, reason: &str) {
+        let _writer = self.writer.lock();
+        let _ = self.offline.set(self.storage_error(reason));
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+impl From<LogError> for AppendError {
+    fn from(e: LogError) -> Self {
+        match e {
+            LogError::NotConfirmed(name) => Self::NotConfirmed(name),
+            LogError::FencedEpoch { last, got } => Self::FencedEpoch { last, got },
+            LogError::Storage(e) => Self::Storage(e),
+            other => Self::Storage(StorageError {
+                partition: "a partition".into(),
+                reason: other.to_string().into(),
+            }),
+        }
+    }
+}
+
+/// Out of handles or memory while opening, before anything was written.
+fn is_passing(e: &LogError) -> bool {
+    let LogError::Io { action, source, .. } = e else {
+        return false;
+    };
+    let short = [
+        rustix::io::Errno::MFILE,
+        rustix::io::Errno::NFILE,
+        rustix::io::Errno::NOMEM,
+    ];
+    *action == "open"
+        && short
+            .iter()
+            .any(|s| source.raw_os_error() == Some(s.raw_os_error()))
+}
+
+/// Reads a file that holds one offset; `None` if it is missing or torn.
+fn read_offset(path: &Path) -> Result<Option<Offset>, LogError> {
+    let content = disk::read_if_there(path)?;
+    Ok(content
+        .as_deref()
+        .and_then(|content| std::str::from_utf8(content).ok()?.trim_end().parse().ok())
+        .filter(|&offset: &i64| offset >= 0)
+        .map(Offset))
+}
+
+fn offset_line(offset: Offset) -> String {
+    format!("{offset}\n")
+}
+
+/// Takes a segment's files out of the log: the batches by renaming, so that removing them, which
+/// takes time, need not hold up the writer. Returns what is still to be removed.
+fn retire(segment: &Segment) -> Result<PathBuf, LogError> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = segment.path();
+    let retired = path.with_extension(format!("{number}.{}", crate::segment::DELETED));
+    disk::rename(path, &retired)?;
+    for suffix in [
+        crate::segment::INDEX,
+        crate::segment::TIME_INDEX,
+        crate::segment::SNAPSHOT,
+    ] {
+        disk::remove(&path.with_extension(suffix))?;
+    }
+    Ok(retired)
 }

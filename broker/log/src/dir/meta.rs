@@ -1,0 +1,60 @@
+//! Whose directory it is: written once, compared at every start.
+
+use crate::{LogError, disk};
+use leasehold_types::{BrokerId, ClusterId};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+const META: &str = "meta";
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    version: u32,
+    cluster_id: ClusterId,
+    broker_id: BrokerId,
+}
+
+/// Refuses a directory of another cluster, broker or format; makes an empty one ours.
+pub(super) fn check(
+    folder: &Path,
+    cluster: &ClusterId,
+    broker: BrokerId,
+    holds_logs: bool,
+) -> Result<(), LogError> {
+    let path = folder.join(META);
+    let unreadable = |reason: String| LogError::Unreadable {
+        path: path.clone(),
+        reason,
+    };
+    let Some(content) = disk::read_if_there(&path)? else {
+        if holds_logs {
+            return Err(unreadable(
+                "it is missing, and there are partitions beside it".into(),
+            ));
+        }
+        let meta = Meta {
+            version: VERSION,
+            cluster_id: cluster.clone(),
+            broker_id: broker,
+        };
+        let json = serde_json::to_vec(&meta).map_err(|e| unreadable(e.to_string()))?;
+        return disk::write_durably(&path, &json);
+    };
+    let meta: Meta = serde_json::from_slice(&content).map_err(|e| unreadable(e.to_string()))?;
+    if meta.version != VERSION {
+        let reason = format!(
+            "its version is {}, this program's is {VERSION}",
+            meta.version
+        );
+        return Err(unreadable(reason));
+    }
+    if meta.cluster_id != *cluster || meta.broker_id != broker {
+        return Err(LogError::Foreign {
+            path: folder.to_owned(),
+            found: format!("{} of cluster {}", meta.broker_id, meta.cluster_id),
+            wanted: format!("{broker} of cluster {cluster}"),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,375 @@
+//! Opening a log: as a clean close left it, or by recovery.
+//!
+//! After a clean close only the active segment's index, the producers' snapshot and the small
+//! checkpoint files are read. Recovery reads every batch from the segment that holds the recovery
+//! point on, checks its CRC and that it continues the one before, rebuilds indexes, epochs and
+//! producers on the way, cuts at the first bad batch and deletes what follows.
+
+use super::{EPOCHS, LOG_START, PartitionLog, RECOVERY_POINT, View, Writer, read_offset};
+use crate::batch::BatchHeader;
+use crate::dir::Shared;
+use crate::epochs::EpochCache;
+use crate::index::MemoryIndex;
+use crate::producers::Producers;
+use crate::scan::{Scan, ScanError};
+use crate::segment::{self, DELETED, INDEX, LOG, SNAPSHOT, Segment, TIME_INDEX};
+use crate::{LogConfig, LogError, disk};
+use leasehold_types::{Offset, TopicId};
+use parking_lot::{Mutex, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// The segments as found, and what was learnt on the way.
+struct Found {
+    segments: Vec<Arc<Segment>>,
+    end: Offset,
+    epochs: EpochCache,
+    /// Whether the files are as a clean close leaves them.
+    clean: bool,
+}
+
+impl PartitionLog {
+    /// Opens the log in `folder`, which need not be there. With `clean`, the last process closed it
+    /// in order; what does not look like it is recovered all the same.
+    pub(crate) fn open(
+        id: (TopicId, i32),
+        folder: PathBuf,
+        config: LogConfig,
+        shared: Arc<Shared>,
+        clean: bool,
+    ) -> Result<Arc<Self>, LogError> {
+        let name: Arc<str> = format!("{}-{}", id.0, id.1).into();
+        let interval = config.index_interval_bytes;
+        let created = folder
+            .try_exists()
+            .map_err(|e| LogError::io("stat", &folder, e))?;
+        let bases = match created {
+            true => tidy(&folder)?,
+            false => Vec::new(),
+        };
+        let point = read_offset(&folder.join(RECOVERY_POINT))?.unwrap_or_default();
+        let found = match clean {
+            true => open_clean(&folder, &bases, point, interval)?,
+            false => None,
+        };
+        let found = match found {
+            Some(found) => found,
+            None if !created => Found {
+                segments: Vec::new(),
+                end: Offset(0),
+                epochs: EpochCache::default(),
+                clean: true,
+            },
+            None => recover(&name, &folder, &bases, point, interval)?,
+        };
+        let Found { segments, end, .. } = &found;
+        let first = segments.first().map_or(*end, |s| s.base());
+        let start = read_offset(&folder.join(LOG_START))?
+            .unwrap_or(first)
+            .clamp(first, (*end).max(first));
+        let mut snapshot = None;
+        if found.clean && created {
+            snapshot = Producers::load(&segment::file(&folder, *end, SNAPSHOT))?;
+        }
+        let producers = match snapshot {
+            Some(producers) => producers,
+            None => rebuild_producers(&folder, segments, *end, interval)?,
+        };
+        let first_timestamp = match segments.last() {
+            Some(active) => first_timestamp(active, interval)?,
+            None => None,
+        };
+        let flush_soon = !found.clean && segments.len() > 1;
+        let writer = Writer {
+            created,
+            producers,
+            recovery_point: point.min(*end),
+            first_timestamp,
+            dirty: !found.clean,
+            unflushed_records: 0,
+            unflushed_since_ms: None,
+        };
+        let view = View {
+            start,
+            end: *end,
+            segments: Arc::new(found.segments),
+            epochs: Arc::new(found.epochs),
+            generation: 0,
+        };
+        let log = Arc::new_cyclic(|myself| Self {
+            id,
+            name,
+            folder,
+            shared,
+            myself: myself.clone(),
+            config: RwLock::new(Arc::new(config)),
+            flushing: Mutex::new(()),
+            writer: Mutex::new(writer),
+            saved_point: Mutex::new(point),
+            view: RwLock::new(view),
+            offline: OnceLock::new(),
+        });
+        if flush_soon {
+            log.shared.flush_later(Arc::downgrade(&log));
+        }
+        Ok(log)
+    }
+}
+
+/// Removes what a crash left half-done; returns the segments' base offsets, rising.
+fn tidy(folder: &Path) -> Result<Vec<Offset>, LogError> {
+    let names = disk::names(folder)?;
+    let mut bases: Vec<Offset> = names.iter().filter_map(|n| offset_of(n, LOG)).collect();
+    bases.sort_unstable();
+    for name in &names {
+        let orphan = [INDEX, TIME_INDEX]
+            .iter()
+            .filter_map(|suffix| offset_of(name, suffix))
+            .any(|base| bases.binary_search(&base).is_err());
+        if orphan || name.ends_with(".tmp") || name.ends_with(&format!(".{DELETED}")) {
+            disk::remove(&folder.join(name))?;
+        }
+    }
+    Ok(bases)
+}
+
+/// The offset in a file's name, `<20 digits>.<suffix>`.
+fn offset_of(name: &str, suffix: &str) -> Option<Offset> {
+    let digits = name.strip_suffix(suffix)?.strip_suffix('.')?;
+    let well_formed = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
+    well_formed
+        .then(|| digits.parse().ok().map(Offset))
+        .flatten()
+}
+
+/// The offsets of the producer snapshots in a folder.
+pub(super) fn snapshots(folder: &Path) -> Result<Vec<Offset>, LogError> {
+    let names = disk::names(folder)?;
+    Ok(names
+        .iter()
+        .filter_map(|name| offset_of(name, SNAPSHOT))
+        .collect())
+}
+
+/// The log as a clean close left it; `None` if anything does not fit together.
+fn open_clean(
+    folder: &Path,
+    bases: &[Offset],
+    point: Offset,
+    interval: u32,
+) -> Result<Option<Found>, LogError> {
+    let Some((&active, sealed)) = bases.split_last() else {
+        return Ok(None);
+    };
+    let Some(epochs) = EpochCache::load(&folder.join(EPOCHS))? else {
+        return Ok(None);
+    };
+    let mut segments = Vec::with_capacity(bases.len());
+    for &base in sealed {
+        let size = disk::len(&segment::file(folder, base, LOG))?;
+        segments.push(Arc::new(Segment::sealed(folder, base, size)));
+    }
+    let path = segment::file(folder, active, LOG);
+    let size = disk::len(&path)?;
+    let Some(mut index) = segment::read_index_files(&path, size)? else {
+        return Ok(None);
+    };
+    let mut end = active;
+    if size > 0 {
+        let from = index.truncate(size);
+        let file = disk::open(&path)?;
+        let mut scan = Scan::new(&file, &path, from, size);
+        loop {
+            match scan.next_header() {
+                Ok(Some((at, header))) if header.base_offset >= end => {
+                    index.note(&header, active.0, at, interval);
+                    end = header.next_offset();
+                }
+                Ok(None) => break,
+                Err(ScanError::Io(e)) => return Err(e),
+                Ok(Some(_)) | Err(ScanError::Bad(_)) => return Ok(None),
+            }
+        }
+    }
+    let segment = Segment::with_index(folder, active, size, index);
+    segments.push(Arc::new(segment));
+    // A clean close puts the recovery point at the end: all agrees, or nothing is believed.
+    Ok((end == point).then_some(Found {
+        segments,
+        end,
+        epochs,
+        clean: true,
+    }))
+}
+
+/// See the module's documentation.
+fn recover(
+    name: &str,
+    folder: &Path,
+    bases: &[Offset],
+    point: Offset,
+    interval: u32,
+) -> Result<Found, LogError> {
+    let path = folder.join(EPOCHS);
+    let saved = EpochCache::load(&path)?;
+    // Without the file, the epochs are in the batches, all of them.
+    let point = if saved.is_some() { point } else { Offset(0) };
+    let mut epochs = saved.clone().unwrap_or_default();
+    let mut seen = EpochCache::default();
+    let mut segments = Vec::new();
+    let mut end = bases.first().copied().unwrap_or_default();
+    let mut rest = bases.iter().copied().peekable();
+    while let Some(base) = rest.next() {
+        let file = segment::file(folder, base, LOG);
+        let size = disk::len(&file)?;
+        if let Some(&next) = rest.peek()
+            && next <= point
+        {
+            segments.push(Arc::new(Segment::sealed(folder, base, size)));
+            end = next;
+            continue;
+        }
+        let checked = check_segment(&file, base, size, interval, &mut seen)?;
+        end = checked.end;
+        let segment = Segment::with_index(folder, base, checked.valid, checked.index);
+        segments.push(Arc::new(segment));
+        let hole = rest.peek().is_some_and(|&next| next != end);
+        if checked.valid == size && !hole {
+            continue;
+        }
+        let later: Vec<_> = rest.collect();
+        let why = checked
+            .why
+            .unwrap_or_else(|| "the next segment does not continue it".into());
+        tracing::warn!(
+            partition = name, segment = %file.display(), why, end = %end,
+            cut_bytes = size - checked.valid, deleted_segments = later.len(),
+            "recovery cuts the log at the first bad batch"
+        );
+        // From the end, so that a crash in between leaves no hole.
+        for &base in later.iter().rev() {
+            disk::remove(&segment::file(folder, base, LOG))?;
+            disk::remove(&segment::file(folder, base, INDEX))?;
+            disk::remove(&segment::file(folder, base, TIME_INDEX))?;
+        }
+        disk::shorten(&disk::open_to_write(&file)?, &file, checked.valid)?;
+        break;
+    }
+    // An epoch may have been begun at the very end; one beyond it belongs to what was cut.
+    epochs.truncate_from(Offset(end.0 + 1));
+    epochs.merge(&seen);
+    if saved.as_ref() != Some(&epochs) {
+        epochs.save(&path)?;
+    }
+    for at in snapshots(folder)? {
+        if at > end {
+            disk::remove(&segment::file(folder, at, SNAPSHOT))?;
+        }
+    }
+    Ok(Found {
+        segments,
+        end,
+        epochs,
+        clean: false,
+    })
+}
+
+struct Checked {
+    /// Bytes of intact batches.
+    valid: u64,
+    end: Offset,
+    index: MemoryIndex,
+    /// What is wrong with the bytes after those.
+    why: Option<String>,
+}
+
+/// Reads a whole segment, up to the first batch that is not intact or does not continue the log.
+fn check_segment(
+    path: &Path,
+    base: Offset,
+    size: u64,
+    interval: u32,
+    epochs: &mut EpochCache,
+) -> Result<Checked, LogError> {
+    let file = disk::open(path)?;
+    let mut scan = Scan::new(&file, path, 0, size);
+    let mut checked = Checked {
+        valid: 0,
+        end: base,
+        index: MemoryIndex::default(),
+        why: None,
+    };
+    loop {
+        let step = scan.next_header().and_then(|next| match next {
+            Some((at, header)) => scan.check_crc(at, &header).map(|()| Some((at, header))),
+            None => Ok(None),
+        });
+        let (at, header) = match step {
+            Ok(Some(next)) => next,
+            Ok(None) => break,
+            Err(ScanError::Io(e)) => return Err(e),
+            Err(ScanError::Bad(why)) => {
+                checked.why = Some(why.to_string());
+                break;
+            }
+        };
+        if let Some(why) = out_of_place(&header, base, checked.end) {
+            checked.why = Some(why);
+            break;
+        }
+        checked.index.note(&header, base.0, at, interval);
+        epochs.assign(header.leader_epoch, header.base_offset);
+        checked.end = header.next_offset();
+        checked.valid = at + header.total_len() as u64;
+    }
+    Ok(checked)
+}
+
+/// Whether an intact batch does not belong where it was found.
+fn out_of_place(header: &BatchHeader, base: Offset, end: Offset) -> Option<String> {
+    let here = header.base_offset;
+    if here != end {
+        return Some(format!("its offset is {here} where {end} was next"));
+    }
+    (header.last_offset().0 - base.0 > i64::from(u32::MAX))
+        .then(|| format!("offset {here} is too far from the segment's {base}"))
+}
+
+/// The producers' state before `end`: from the last snapshot that is whole, and the batches after it.
+pub(super) fn rebuild_producers(
+    folder: &Path,
+    segments: &[Arc<Segment>],
+    end: Offset,
+    interval: u32,
+) -> Result<Producers, LogError> {
+    let mut offsets = snapshots(folder)?;
+    offsets.retain(|&at| at <= end);
+    offsets.sort_unstable();
+    let mut from = Offset(0);
+    let mut producers = Producers::default();
+    for &at in offsets.iter().rev() {
+        if let Some(saved) = Producers::load(&segment::file(folder, at, SNAPSHOT))? {
+            (from, producers) = (at, saved);
+            break;
+        }
+    }
+    for (i, segment) in segments.iter().enumerate() {
+        let segment_end = segments.get(i + 1).map_or(end, |next| next.base());
+        if segment_end <= from {
+            continue;
+        }
+        segment.walk(from.max(segment.base()), interval, |_, header| {
+            producers.note(header);
+            Ok(true)
+        })?;
+    }
+    Ok(producers)
+}
+
+/// The max timestamp of a segment's first batch.
+pub(super) fn first_timestamp(segment: &Segment, interval: u32) -> Result<Option<i64>, LogError> {
+    let first = segment.locate(segment.base(), interval)?;
+    Ok(first
+        .map(|(_, header)| header.max_timestamp)
+        .filter(|&t| t >= 0))
+}

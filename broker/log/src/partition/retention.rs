@@ -1,0 +1,144 @@
+//! Letting go of old segments: by time, by size, and below the log start offset.
+
+use super::{EPOCHS, LOG_START, PartitionLog, View, offset_line, retire};
+use crate::epochs::EpochCache;
+use crate::segment::Segment;
+use crate::{LogConfig, LogError, disk};
+use leasehold_types::Offset;
+use parking_lot::MutexGuard;
+use std::sync::Arc;
+
+impl PartitionLog {
+    /// Deletes the segments that the topic's retention no longer wants: whole ones, oldest first,
+    /// none that reaches past `high_watermark`. The active one goes only if all of it is too old;
+    /// then a new one is begun first. Returns the base offsets of those deleted.
+    pub fn apply_retention(
+        &self,
+        now_ms: i64,
+        high_watermark: Offset,
+    ) -> Result<Vec<Offset>, LogError> {
+        let config = self.config();
+        let mut writer = self.writer.lock();
+        self.check_writable()?;
+        writer
+            .producers
+            .expire(now_ms, config.producer_id_expiration_ms);
+        let view = self.snapshot();
+        let count =
+            count_expired(&view, &config, now_ms, high_watermark).map_err(|e| self.failed(e))?;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        if count == view.segments.len() {
+            self.roll(&mut writer).map_err(|e| self.failed(e))?;
+        }
+        self.drop_oldest(writer, count).map_err(|e| self.failed(e))
+    }
+
+    /// Moves the log start offset up to `offset`, durably, and deletes the segments below it.
+    /// Returns the log start offset.
+    pub fn delete_records_before(&self, offset: Offset) -> Result<Offset, LogError> {
+        let mut writer = self.writer.lock();
+        self.check_writable()?;
+        let view = self.snapshot();
+        if offset <= view.start {
+            return Ok(view.start);
+        }
+        if offset > view.end {
+            return Err(LogError::OutOfRange {
+                offset,
+                start: view.start,
+                end: view.end,
+            });
+        }
+        writer.dirty = true;
+        disk::write_durably(&self.file(LOG_START), offset_line(offset).as_bytes())
+            .map_err(|e| self.failed(e))?;
+        self.view.write().start = offset;
+        let sealed = view.segments.len().saturating_sub(1);
+        let count = (0..sealed)
+            .take_while(|&i| view.end_of(i) <= offset)
+            .count();
+        self.drop_oldest(writer, count)
+            .map_err(|e| self.failed(e))?;
+        Ok(offset)
+    }
+
+    /// Takes the `count` oldest segments, never all of them, out of the log. Their bytes are freed
+    /// once the writer's lock is given back.
+    fn drop_oldest(
+        &self,
+        mut writer: MutexGuard<'_, super::Writer>,
+        count: usize,
+    ) -> Result<Vec<Offset>, LogError> {
+        let old: Vec<Arc<Segment>> = {
+            let mut view = self.view.write();
+            let old = view.segments[..count].to_vec();
+            view.segments = Arc::new(view.segments[count..].to_vec());
+            if let Some(first) = view.segments.first() {
+                view.start = view.start.max(first.base());
+            }
+            old
+        };
+        let mut retired = Vec::new();
+        for segment in &old {
+            retired.push(retire(segment)?);
+        }
+        let view = self.snapshot();
+        let mut epochs = EpochCache::clone(&view.epochs);
+        if epochs.truncate_before(view.start) {
+            epochs.save(&self.file(EPOCHS))?;
+            self.view.write().epochs = Arc::new(epochs);
+        }
+        writer.recovery_point = writer.recovery_point.max(view.start);
+        drop(writer);
+        for path in retired {
+            disk::remove(&path)?;
+        }
+        if !old.is_empty() {
+            let bytes: u64 = old.iter().map(|s| s.size()).sum();
+            tracing::info!(partition = %self.name, segments = old.len(), bytes, start = %view.start, "deleted old segments");
+        }
+        Ok(old.iter().map(|s| s.base()).collect())
+    }
+}
+
+/// How many of the oldest segments are no longer wanted.
+fn count_expired(
+    view: &View,
+    config: &LogConfig,
+    now_ms: i64,
+    high_watermark: Offset,
+) -> Result<usize, LogError> {
+    let total: u64 = view.segments.iter().map(|s| s.size()).sum();
+    // What may go by size: all that is above the bound.
+    let mut excess = match u64::try_from(config.retention_bytes) {
+        Ok(bound) => total.saturating_sub(bound),
+        Err(_) => 0,
+    };
+    let mut count = 0;
+    for (i, segment) in view.segments.iter().enumerate() {
+        let (size, end) = (segment.size(), view.end_of(i));
+        if size == 0 || end > high_watermark {
+            break;
+        }
+        let by_size = size <= excess;
+        if !by_size && end > view.start && !is_too_old(segment, config, now_ms)? {
+            break;
+        }
+        excess = excess.saturating_sub(size);
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn is_too_old(segment: &Segment, config: &LogConfig, now_ms: i64) -> Result<bool, LogError> {
+    if config.retention_ms < 0 {
+        return Ok(false);
+    }
+    let newest = match segment.max_timestamp(config.index_interval_bytes)? {
+        Some((time, _)) => time,
+        None => disk::modified_ms(segment.path())?,
+    };
+    Ok(now_ms.saturating_sub(newest) > config.retention_ms)
+}

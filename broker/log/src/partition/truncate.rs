@@ -1,0 +1,153 @@
+//! Cutting the log's end off, and starting it anew.
+
+use super::open::{first_timestamp, rebuild_producers, snapshots};
+use super::{EPOCHS, LOG_START, PartitionLog, RECOVERY_POINT, View, Writer, offset_line, retire};
+use crate::epochs::EpochCache;
+use crate::producers::Producers;
+use crate::segment::{self, SNAPSHOT};
+use crate::{LogError, disk};
+use leasehold_types::Offset;
+use std::sync::Arc;
+
+impl PartitionLog {
+    /// Removes everything from `offset` on, epochs that start there included. A batch that holds
+    /// `offset` goes as a whole. Below the log start it is `reset_to`. Returns the new log end.
+    pub fn truncate_to(&self, offset: Offset) -> Result<Offset, LogError> {
+        let mut writer = self.writer.lock();
+        self.check_writable()?;
+        let view = self.snapshot();
+        if offset > view.end {
+            return Ok(view.end);
+        }
+        let result = if offset < view.start {
+            self.restart_at(&mut writer, offset).map(|()| offset)
+        } else if offset == view.end {
+            // Nothing to cut, but an epoch begun here without records must not be claimed.
+            self.truncate_epochs(&mut writer, offset).map(|()| offset)
+        } else {
+            self.cut(&mut writer, &view, offset)
+        };
+        result.map_err(|e| self.failed(e))
+    }
+
+    /// Removes everything, and starts empty at `offset`.
+    pub fn reset_to(&self, offset: Offset) -> Result<(), LogError> {
+        let mut writer = self.writer.lock();
+        self.check_writable()?;
+        self.restart_at(&mut writer, offset)
+            .map_err(|e| self.failed(e))
+    }
+
+    fn cut(&self, writer: &mut Writer, view: &View, offset: Offset) -> Result<Offset, LogError> {
+        let config = self.config();
+        let interval = config.index_interval_bytes;
+        let Some(i) = view.index_of(offset) else {
+            return self.restart_at(writer, offset).map(|()| offset);
+        };
+        let last = &view.segments[i];
+        let (position, end) = match last.locate(offset, interval)? {
+            Some((at, header)) => (at, header.base_offset),
+            None => (last.size(), offset),
+        };
+        tracing::info!(partition = %self.name, from = %view.end, to = %end, "truncating the log");
+        let index = last.index_until(position, interval)?;
+        writer.dirty = true;
+        // Readers first: who sees the new view stays below the cut, who saw the old one looks again.
+        {
+            let mut view = self.view.write();
+            view.generation += 1;
+            last.set_size(position);
+            view.segments = Arc::new(view.segments[..=i].to_vec());
+            view.start = view.start.min(end);
+            view.end = end;
+        }
+        self.lower_recovery_point(writer, end)?;
+        let mut retired = Vec::new();
+        // From the end, so that what a crash leaves is a log without a hole.
+        for segment in view.segments[i + 1..].iter().rev() {
+            retired.push(retire(segment)?);
+        }
+        last.shorten(index)?;
+        self.truncate_epochs(writer, end)?;
+        self.remove_snapshots(|at| at > end)?;
+        if !writer.producers.is_empty() {
+            let view = self.snapshot();
+            writer.producers = rebuild_producers(&self.folder, &view.segments, view.end, interval)?;
+        }
+        if position == 0 {
+            writer.first_timestamp = None;
+        } else if i + 1 < view.segments.len() {
+            writer.first_timestamp = first_timestamp(last, interval)?;
+        }
+        for path in retired {
+            disk::remove(&path)?;
+        }
+        Ok(end)
+    }
+
+    fn truncate_epochs(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
+        let mut epochs = EpochCache::clone(&self.view.read().epochs);
+        if epochs.truncate_from(offset) {
+            writer.dirty = true;
+            if writer.created {
+                epochs.save(&self.file(EPOCHS))?;
+            }
+            self.view.write().epochs = Arc::new(epochs);
+        }
+        Ok(())
+    }
+
+    fn restart_at(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
+        tracing::info!(partition = %self.name, at = %offset, "starting the log anew");
+        writer.dirty = true;
+        let old = {
+            let mut view = self.view.write();
+            view.generation += 1;
+            view.start = offset;
+            view.end = offset;
+            view.epochs = Arc::default();
+            std::mem::take(&mut view.segments)
+        };
+        writer.producers = Producers::default();
+        writer.first_timestamp = None;
+        if writer.created {
+            self.lower_recovery_point(writer, Offset(0))?;
+            disk::remove(&self.file(LOG_START))?;
+            // Oldest first: what a crash leaves is the end of the old log, without a hole.
+            let mut retired = Vec::new();
+            for segment in old.iter() {
+                retired.push(retire(segment)?);
+            }
+            self.remove_snapshots(|_| true)?;
+            EpochCache::default().save(&self.file(EPOCHS))?;
+            for path in retired {
+                disk::remove(&path)?;
+            }
+        }
+        writer.recovery_point = offset;
+        self.first_segment(writer, &EpochCache::default())?;
+        Ok(())
+    }
+
+    /// Before a file is cut below the recovery point, the point's file must say so.
+    fn lower_recovery_point(&self, writer: &mut Writer, to: Offset) -> Result<(), LogError> {
+        writer.recovery_point = writer.recovery_point.min(to);
+        let mut saved = self.saved_point.lock();
+        if *saved > to {
+            let path = self.file(RECOVERY_POINT);
+            disk::write_durably(&path, offset_line(to).as_bytes())?;
+            *saved = to;
+        }
+        Ok(())
+    }
+
+    /// Removes the producer snapshots at the offsets that `doomed` picks.
+    pub(super) fn remove_snapshots(&self, doomed: impl Fn(Offset) -> bool) -> Result<(), LogError> {
+        for at in snapshots(&self.folder)? {
+            if doomed(at) {
+                disk::remove(&segment::file(&self.folder, at, SNAPSHOT))?;
+            }
+        }
+        Ok(())
+    }
+}

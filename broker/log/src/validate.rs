@@ -1,0 +1,266 @@
+//! What a leader demands of a batch that a client sent. Pure; the producer's sequence is judged
+//! apart, where the partition's state is at hand.
+
+use crate::batch::{self, ATTRIBUTE_LOG_APPEND_TIME, BatchHeader, CRC_START, HEADER_LEN};
+use crate::{AppendError, LogConfig, TimestampType};
+
+/// A batch that may be appended: its bytes, and its header as it shall be stored, but for the base
+/// offset and the leader epoch.
+#[derive(Debug)]
+pub(crate) struct Valid<'a> {
+    pub header: BatchHeader,
+    pub batch: &'a [u8],
+    /// The time set by the leader, or -1.
+    pub log_append_time: i64,
+}
+
+/// Checks all that can be checked without the log.
+pub(crate) fn leader<'a>(
+    bytes: &'a [u8],
+    config: &LogConfig,
+    now_ms: i64,
+) -> Result<Valid<'a>, AppendError> {
+    let invalid = |what: &str| Err(AppendError::InvalidRecord(what.into()));
+    if bytes.is_empty() {
+        return invalid("there is no batch");
+    }
+    let mut header = BatchHeader::parse(bytes)?;
+    let size = header.total_len();
+    let max = config.max_message_bytes as usize;
+    if size > max {
+        return Err(AppendError::TooLarge { size, max });
+    }
+    let max = config.segment_bytes as usize;
+    if size > max {
+        return Err(AppendError::LargerThanSegment { size, max });
+    }
+    header.check_crc(bytes)?;
+    if bytes.len() > size {
+        return invalid("more than one batch for one partition");
+    }
+    if header.base_offset.0 != 0 {
+        return invalid("the base offset is not 0");
+    }
+    if i64::from(header.last_offset_delta) + 1 != i64::from(header.record_count) {
+        return invalid("the record count does not match the last offset delta");
+    }
+    if header.is_control() {
+        return invalid("clients do not write control batches");
+    }
+    if header.is_transactional() {
+        return invalid("transactions are not supported");
+    }
+    if header.codec() > 4 {
+        return invalid("the compression codec is unknown");
+    }
+    if header.has_producer() && (header.base_sequence < 0 || header.producer_epoch < 0) {
+        return invalid("a producer id without sequence or epoch");
+    }
+    if header.is_log_append_time() {
+        let what = "a producer does not set the timestamp type LogAppendTime";
+        return Err(AppendError::InvalidTimestamp(what.into()));
+    }
+    check_records(&header, bytes, config, now_ms)?;
+    let log_append_time = match config.timestamp_type {
+        TimestampType::CreateTime => -1,
+        TimestampType::LogAppendTime => now_ms,
+    };
+    if config.timestamp_type == TimestampType::LogAppendTime {
+        header.attributes |= ATTRIBUTE_LOG_APPEND_TIME;
+        header.max_timestamp = now_ms;
+        let head = encode_head(&header, bytes)?;
+        let crc = crc32c::crc32c(&head[CRC_START..]);
+        header.crc = crc32c::crc32c_append(crc, &bytes[HEADER_LEN..]);
+    }
+    Ok(Valid {
+        header,
+        batch: bytes,
+        log_append_time,
+    })
+}
+
+/// Walks the records' framing, and holds their times against the topic's bounds. Of compressed
+/// ones only the header's times are seen.
+fn check_records(
+    header: &BatchHeader,
+    bytes: &[u8],
+    config: &LogConfig,
+    now_ms: i64,
+) -> Result<(), AppendError> {
+    let check_time = |time: i64| -> Result<(), AppendError> {
+        if config.timestamp_type == TimestampType::LogAppendTime || time < 0 {
+            return Ok(());
+        }
+        let oldest = now_ms.saturating_sub(config.timestamp_before_max_ms);
+        let newest = now_ms.saturating_add(config.timestamp_after_max_ms);
+        if time < oldest || time > newest {
+            return Err(AppendError::InvalidTimestamp(format!(
+                "{time} is not within {oldest} to {newest}"
+            )));
+        }
+        Ok(())
+    };
+    check_time(header.base_timestamp)?;
+    check_time(header.max_timestamp)?;
+    if header.codec() != 0 {
+        return Ok(());
+    }
+    let mut rest = &bytes[HEADER_LEN..];
+    for index in 0..header.record_count {
+        let head = batch::take_frame(&mut rest).and_then(batch::parse_head);
+        let Some(head) = head.filter(|head| head.offset_delta == index) else {
+            return Err(AppendError::InvalidRecord(format!(
+                "record {index} of {} is malformed",
+                header.record_count
+            )));
+        };
+        check_time(header.base_timestamp.saturating_add(head.timestamp_delta))?;
+    }
+    if !rest.is_empty() {
+        let what = format!("bytes after the {} records", header.record_count);
+        return Err(AppendError::InvalidRecord(what));
+    }
+    Ok(())
+}
+
+/// The header's bytes as they shall be stored: those of `bytes`, but for the fields that a leader
+/// sets. The records behind them are not touched.
+pub(crate) fn encode_head(
+    header: &BatchHeader,
+    bytes: &[u8],
+) -> Result<[u8; HEADER_LEN], AppendError> {
+    let head = bytes.first_chunk::<HEADER_LEN>();
+    let mut head = *head.ok_or_else(|| AppendError::Corrupt("no header".into()))?;
+    head[0..8].copy_from_slice(&header.base_offset.0.to_be_bytes());
+    head[12..16].copy_from_slice(&header.leader_epoch.0.to_be_bytes());
+    head[17..21].copy_from_slice(&header.crc.to_be_bytes());
+    head[21..23].copy_from_slice(&header.attributes.to_be_bytes());
+    head[35..43].copy_from_slice(&header.max_timestamp.to_be_bytes());
+    Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::RecordBatchBuilder;
+    use leasehold_types::{Offset, ProducerId};
+    use proptest::prelude::*;
+
+    const NOW: i64 = 1_000_000_000;
+
+    fn code(bytes: &[u8], config: &LogConfig) -> i16 {
+        leader(bytes, config, NOW).map_or_else(|e| e.kafka_code(), |_| 0)
+    }
+
+    /// Rewrites bytes of a good batch and mends the CRC.
+    fn with(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut b = RecordBatchBuilder::new();
+        b.push(NOW, Some(b"k"), Some(b"v"));
+        b.push(NOW + 1, None, Some(b"w"));
+        let mut bytes = b.build().to_vec();
+        change(&mut bytes);
+        let crc = crc32c::crc32c(&bytes[CRC_START..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn each_rule_has_kafkas_error_code() {
+        let config = LogConfig::default();
+        assert_eq!(code(&with(|_| ()), &config), 0);
+        assert_eq!(code(&[], &config), 87, "no batch");
+        assert_eq!(code(&[0; 20], &config), 87, "magic 0");
+        assert_eq!(code(&with(|_| ())[..70], &config), 2, "cut short");
+        assert_eq!(code(&with(|b| b[7] = 1), &config), 87, "base offset");
+        assert_eq!(code(&with(|b| b[60] = 3), &config), 87, "count");
+        assert_eq!(
+            code(&with(|b| (b[26], b[60]) = (2, 3)), &config),
+            87,
+            "records missing"
+        );
+        assert_eq!(
+            code(&with(|b| (b[26], b[60]) = (0, 1)), &config),
+            87,
+            "records left over"
+        );
+        assert_eq!(code(&with(|b| b[22] = 0x20), &config), 87, "control");
+        assert_eq!(code(&with(|b| b[22] = 0x10), &config), 87, "transactional");
+        assert_eq!(code(&with(|b| b[22] = 0x05), &config), 87, "codec");
+        assert_eq!(code(&with(|b| b[22] = 0x08), &config), 32, "LogAppendTime");
+        assert_eq!(code(&with(|b| b[43] = 0), &config), 87, "no sequence");
+        let mut torn = with(|_| ());
+        torn[65] ^= 1;
+        assert_eq!(code(&torn, &config), 2, "CRC");
+        let twice = [with(|_| ()), with(|_| ())].concat();
+        assert_eq!(code(&twice, &config), 87, "two batches");
+        let small = LogConfig {
+            max_message_bytes: 70,
+            ..LogConfig::default()
+        };
+        assert_eq!(code(&with(|_| ()), &small), 10);
+        let segment = LogConfig {
+            segment_bytes: 70,
+            ..LogConfig::default()
+        };
+        assert_eq!(code(&with(|_| ()), &segment), 18);
+    }
+
+    #[test]
+    fn timestamps_are_held_to_the_topics_bounds_unless_the_leader_sets_them() {
+        let config = |timestamp_type| LogConfig {
+            timestamp_type,
+            timestamp_before_max_ms: 1000,
+            timestamp_after_max_ms: 1000,
+            ..LogConfig::default()
+        };
+        for (ts, expected) in [
+            (NOW - 1001, 32),
+            (NOW - 1000, 0),
+            (NOW + 1000, 0),
+            (NOW + 1001, 32),
+        ] {
+            let mut b = RecordBatchBuilder::new();
+            b.push(NOW, None, None).push(ts, None, None);
+            let bytes = b.build();
+            assert_eq!(code(&bytes, &config(TimestampType::CreateTime)), expected);
+            assert_eq!(code(&bytes, &config(TimestampType::LogAppendTime)), 0);
+        }
+    }
+
+    #[test]
+    fn the_leaders_time_goes_into_the_header_with_a_new_crc() {
+        let config = LogConfig {
+            timestamp_type: TimestampType::LogAppendTime,
+            ..LogConfig::default()
+        };
+        let bytes = with(|_| ());
+        let mut valid = leader(&bytes, &config, NOW + 77).unwrap();
+        assert_eq!(valid.log_append_time, NOW + 77);
+        valid.header.base_offset = Offset(5);
+        let mut stored = bytes.clone();
+        stored[..HEADER_LEN].copy_from_slice(&encode_head(&valid.header, &bytes).unwrap());
+        let batch = batch::batches(stored.into()).next().unwrap().unwrap();
+        assert_eq!(batch.header, valid.header);
+        batch.check_crc().unwrap();
+        let times: Vec<_> = batch
+            .records()
+            .unwrap()
+            .map(|r| r.unwrap().timestamp)
+            .collect();
+        assert_eq!(times, [NOW + 77, NOW + 77]);
+        assert_eq!(batch.header.producer_id, ProducerId(-1));
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_byte_never_panics_with_the_crc_mended(at in 0usize..61, value: u8, more in 61usize..90) {
+            let bytes = with(|b| {
+                b[at] = value;
+                if let Some(byte) = b.get_mut(more) {
+                    *byte = value;
+                }
+            });
+            let _ = leader(&bytes, &LogConfig::default(), NOW);
+        }
+    }
+}
