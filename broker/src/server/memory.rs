@@ -6,11 +6,11 @@
 //! - *decoded*: what a frame's fields take once decoded, charged while a request is being decoded.
 //!
 //! When a lane is full, the connection that asks waits; whoever holds the most bytes of an unfinished
-//! frame without having sent anything for [`STALLED`] is disconnected to make room. So a crowd of
-//! slow senders cannot hold the memory, and waiting connections cannot hold each other up for ever.
+//! frame without having sent anything for a second is disconnected to make room. So a crowd of slow
+//! senders cannot hold the memory, and waiting connections cannot hold each other up for ever.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -83,6 +83,8 @@ pub(super) struct Unfinished {
     held: AtomicUsize,
     /// Milliseconds since the memory's start at which bytes last arrived.
     progress: AtomicU64,
+    /// Whether it waits for room, rather than for its sender.
+    pub(super) waiting: AtomicBool,
     /// Told to its connection when it must go.
     pub(super) evicted: Notify,
 }
@@ -173,6 +175,7 @@ impl Memory {
         let entry = Arc::new(Unfinished {
             held: AtomicUsize::new(0),
             progress: AtomicU64::new(self.now()),
+            waiting: AtomicBool::new(false),
             evicted: Notify::new(),
         });
         self.table().insert(id, entry.clone());
@@ -188,20 +191,24 @@ impl Memory {
         self.table().remove(&id);
     }
 
-    /// Tells the largest stalled sender to go. In the small lane only small frames free room.
+    /// Tells one unfinished frame of `lane` to go: the largest whose sender is silent; if all that are
+    /// stalled wait for room themselves, the smallest, so that the one furthest along gets done.
     fn evict_for(&self, lane: Lane) {
         let now = self.now();
         let table = self.table();
-        let victim = table
-            .values()
-            .filter(|entry| {
-                let held = entry.held.load(Ordering::Relaxed);
-                let stalled = now.saturating_sub(entry.progress.load(Ordering::Relaxed));
-                (held > SMALL_FRAME) == (lane == Lane::Large)
-                    && u128::from(stalled) >= STALLED.as_millis()
+        let held = |entry: &Arc<Unfinished>| entry.held.load(Ordering::Relaxed);
+        let stalled = || {
+            table.values().filter(|entry| {
+                let since = now.saturating_sub(entry.progress.load(Ordering::Relaxed));
+                (held(entry) > SMALL_FRAME) == (lane == Lane::Large)
+                    && u128::from(since) >= STALLED.as_millis()
             })
-            .max_by_key(|entry| entry.held.load(Ordering::Relaxed));
-        if let Some(victim) = victim {
+        };
+        let waits = |entry: &Arc<Unfinished>| entry.waiting.load(Ordering::Relaxed);
+        let silent = stalled()
+            .filter(|entry| !waits(entry))
+            .max_by_key(|entry| held(entry));
+        if let Some(victim) = silent.or_else(|| stalled().min_by_key(|entry| held(entry))) {
             victim.evicted.notify_one();
         }
     }
@@ -306,7 +313,7 @@ impl Drop for Claim {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_full_lane_makes_wait_until_room_is_given_back() {
         let memory = Memory::new(100_000);
         let mut first = memory.claim();
@@ -324,7 +331,7 @@ mod tests {
         assert_eq!(memory.used(), 0);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn small_frames_go_on_while_the_large_lane_is_full() {
         let memory = Memory::new(20_000);
         let mut large = memory.claim();
@@ -332,7 +339,8 @@ mod tests {
         let mut small = memory.claim();
         small.grow_to(4_096).await.unwrap();
         let mut refused = memory.claim();
-        assert_eq!(refused.grow_to(17_000).await, Err(NoRoom));
+        let waits = tokio::time::timeout(Duration::from_millis(50), refused.grow_to(17_000)).await;
+        assert!(waits.is_err(), "{waits:?}");
     }
 
     #[tokio::test]

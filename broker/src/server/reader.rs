@@ -79,7 +79,7 @@ impl FrameReader {
             }
             let room = self.buffer.room()?;
             self.wait_readable(limits).await?;
-            self.claim.grow_to(self.buffer.bytes.len() + room).await?;
+            self.claim_room(room).await?;
             self.buffer.bytes.reserve(room);
             match self
                 .half
@@ -98,6 +98,21 @@ impl FrameReader {
             self.claim.shrink_to(self.buffer.bytes.len());
             self.note_progress(false);
         }
+    }
+
+    async fn claim_room(&mut self, room: usize) -> Result<(), ReadEnd> {
+        let growing = self.claim.grow_to(self.buffer.bytes.len() + room);
+        let Some((_, entry)) = &self.begun else {
+            return Ok(growing.await?);
+        };
+        entry.waiting.store(true, Ordering::Relaxed);
+        let grown = tokio::select! {
+            biased;
+            grown = growing => Ok(grown?),
+            () = entry.evicted.notified() => Err(ReadEnd::Evicted),
+        };
+        entry.waiting.store(false, Ordering::Relaxed);
+        grown
     }
 
     /// Keeps the entry among the unfinished frames true.
