@@ -18,6 +18,7 @@ has_image() { builder images -q "$1" >/dev/null 2>&1; }
 
 # The mirror that this machine's apt uses.
 debian_mirror() {
+  # shellcheck disable=SC2016 # the fields are for apt to fill in
   apt-get indextargets --format '$(SITE) $(RELEASE)' "Created-By: Packages" |
     awk -v release="$debian_release" '$2 == release {print $1; exit}'
 }

@@ -1,5 +1,5 @@
-# Shared by the scripts of this folder: paths, names, addresses, and how processes are kept.
-# Sourced, never run. Promises: a process is ended only if its recorded start time still fits.
+# Shared by the scripts of this folder: paths, names, addresses, which cluster is meant, and how to
+# wait. Sourced, never run.
 # shellcheck shell=bash
 set -euo pipefail
 
@@ -7,6 +7,7 @@ kube_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 repo=$(cd "$kube_dir/../.." && pwd)
 cache=${LEASEHOLD_CACHE:-$HOME/.cache/leasehold}
 bin=$cache/bin
+# All that one cluster is: forgotten by `down`.
 state=${LEASEHOLD_STATE:-/var/lib/leasehold-kubernetes}
 runtime=/run/leasehold-kubernetes
 pki=$state/pki
@@ -15,56 +16,64 @@ admin=$state/admin.kubeconfig
 nodes=(1 2 3)
 api_address=198.18.0.1
 dns_address=198.19.0.10
+# Where the chart goes.
+release=leasehold
+release_namespace=leasehold-system
 
 say() { printf '%s\n' "$*" >&2; }
-die() { say "$0: $*"; exit 1; }
+die() { say "${0##*/}: $*"; exit 1; }
+
+# Which cluster is meant: `own` is the one that `up` makes here, `kubeconfig` the user's, `kind` one in Docker.
+cluster_kind() {
+  local kind=${LEASEHOLD_KUBERNETES:-}
+  if [ -z "$kind" ]; then
+    kind=own
+    # What `up` printed for the user's shell must not look like a cluster of the user's.
+    if [ -n "${KUBECONFIG:-}" ] && [ "$KUBECONFIG" != "$admin" ]; then kind=kubeconfig; fi
+  fi
+  case $kind in
+  own | kind) ;;
+  kubeconfig) [ -n "${KUBECONFIG:-}" ] || die "LEASEHOLD_KUBERNETES=kubeconfig needs KUBECONFIG" ;;
+  *) die "LEASEHOLD_KUBERNETES is '$kind'; it may be own, kubeconfig or kind" ;;
+  esac
+  echo "$kind"
+}
+
+# The file that leads to it.
+cluster_config() {
+  if [ "$(cluster_kind)" = kubeconfig ]; then echo "$KUBECONFIG"; else echo "$admin"; fi
+}
+
+need_own() { [ "$(cluster_kind)" = own ] || die "this works only on the cluster that 'up' makes on this machine"; }
+
+# Only one script at a time changes the cluster. What it starts must not inherit the lock: see `start`.
+take_turn() {
+  exec 9>"$runtime.lock"
+  flock --nonblock 9 || {
+    say "waiting for another run of these scripts"
+    flock 9
+  }
+}
 
 node_name() { echo "node$1"; }
 node_zone() { local zones=(- a b c); echo "zone-${zones[$1]}"; }
 # Each node is the gateway of a /21 of its own.
+node_subnet() { echo "198.18.$((($1 - 1) * 8)).0/21"; }
 node_address() { echo "198.18.$((($1 - 1) * 8)).1"; }
 node_socket() { echo "$runtime/node$1/containerd.sock"; }
-
-start_time() { cut -d' ' -f22 "/proc/$1/stat" 2>/dev/null; }
-
-# alive NAME: whether the process recorded under NAME still runs.
-alive() {
-  [ -f "$state/run/$1" ] || return 1
-  local pid started
-  read -r pid started <"$state/run/$1"
-  [ "$(start_time "$pid")" = "$started" ]
-}
-
-# start NAME COMMAND...: runs it in the background unless it runs already.
-start() {
-  local name=$1
+node_ctr() { # node, arguments...
+  local socket
+  socket=$(node_socket "$1")
   shift
-  alive "$name" && return
-  mkdir -p "$state/run" "$logs"
-  setsid "$@" </dev/null >>"$logs/$name.log" 2>&1 &
-  local pid=$!
-  echo "$pid $(start_time "$pid")" >"$state/run/$name"
+  ctr --address "$socket" --namespace k8s.io "$@"
 }
-
-# stop NAME [SIGNAL]: ends it and waits until it is gone.
-stop() {
-  local pid _
-  if alive "$1"; then
-    read -r pid _ <"$state/run/$1"
-    kill "-${2:-TERM}" "$pid" 2>/dev/null || true
-    wait_for "the end of $1" 20 not_running "$pid" || kill -KILL "$pid"
-  fi
-  rm -f "$state/run/$1"
-}
-
-not_running() { [ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
 
 # wait_for WHAT SECONDS COMMAND...: until the command succeeds; otherwise says what was waited for.
 wait_for() {
-  local what=$1 limit=$(($(date +%s) + $2))
+  local what=$1 limit=$((SECONDS + $2))
   shift 2
   until "$@" >/dev/null 2>&1; do
-    if [ "$(date +%s)" -ge "$limit" ]; then
+    if [ "$SECONDS" -ge "$limit" ]; then
       say "gave up waiting for $what: $*"
       return 1
     fi
@@ -72,4 +81,9 @@ wait_for() {
   done
 }
 
-kube() { "$bin/kubectl" --kubeconfig "$admin" "$@"; }
+# Our own kubectl where it was built; the user's own will do for a cluster of the user's.
+kube() {
+  local program=$bin/kubectl
+  [ -x "$program" ] || program=kubectl
+  "$program" --kubeconfig "$(cluster_config)" "$@"
+}

@@ -34,8 +34,9 @@ from_files() {
     container=$(builder from scratch)
     for pair in "$@"; do builder copy -q "$container" "${pair%%:*}" "${pair#*:}" >/dev/null; done
     [ -z "$entrypoint" ] || builder config --entrypoint "$entrypoint" "$container"
-    rm -f "$archive"
-    builder commit -q --rm "$container" "docker-archive:$archive:$name" >/dev/null
+    rm -f "$archive.part"
+    builder commit -q --rm "$container" "docker-archive:$archive.part:$name" >/dev/null
+    mv "$archive.part" "$archive"
   fi
   printf '%s\n' "$archive"
 }
@@ -50,11 +51,13 @@ pause_image() {
 busybox_image() {
   local links=$cache/busybox/bin applet
   if [ ! -x "$links/busybox" ]; then
-    mkdir -p "$links"
-    cp "$(command -v busybox)" "$links/busybox"
-    for applet in $("$links/busybox" --list); do
-      [ "$applet" = busybox ] || ln -sf busybox "$links/$applet"
+    rm -rf "$links.part"
+    mkdir -p "$links.part"
+    cp "$(command -v busybox)" "$links.part/busybox"
+    for applet in $("$links.part/busybox" --list); do
+      [ "$applet" = busybox ] || ln -s busybox "$links.part/$applet"
     done
+    mv "$links.part" "$links"
   fi
   from_files localhost/busybox:1 '' "$links:/bin"
 }

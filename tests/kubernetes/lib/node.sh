@@ -1,26 +1,6 @@
 # A node: a bridge, a containerd and a kubelet of its own, on the one machine. Sourced.
 # shellcheck shell=bash
 
-make_bridge() { # node
-  local bridge=lhnode$1
-  ip link show "$bridge" >/dev/null 2>&1 || ip link add "$bridge" type bridge
-  ip addr replace "$(node_address "$1")/21" dev "$bridge"
-  ip link set "$bridge" up
-}
-
-make_cgroups() { # node: the kubelet wants its root to exist in every hierarchy
-  local hierarchy
-  for hierarchy in /sys/fs/cgroup/*/; do
-    [ -f "$hierarchy/cgroup.procs" ] && [ "$hierarchy" != /sys/fs/cgroup/unified/ ] || continue
-    mkdir -p "$hierarchy/leasehold-node$1"
-    if [ -f "$hierarchy/cpuset.cpus" ]; then
-      cat "$hierarchy/cpuset.cpus" >"$hierarchy/leasehold-node$1/cpuset.cpus"
-      cat "$hierarchy/cpuset.mems" >"$hierarchy/leasehold-node$1/cpuset.mems"
-    fi
-  done
-  if [ -f /sys/fs/cgroup/cgroup.controllers ]; then mkdir -p "/sys/fs/cgroup/leasehold-node$1"; fi
-}
-
 start_containerd() { # node
   local home=$state/node$1
   mkdir -p "$home/cni" "$home/opt" "$runtime/node$1"
@@ -28,7 +8,7 @@ start_containerd() { # node
 {"cniVersion": "1.0.0", "name": "leasehold-node$1", "plugins": [
   {"type": "bridge", "bridge": "lhnode$1", "isGateway": true, "ipMasq": false, "hairpinMode": true,
    "ipam": {"type": "host-local", "dataDir": "$home/addresses",
-            "ranges": [[{"subnet": "${2}"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+            "ranges": [[{"subnet": "$(node_subnet "$1")"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 EOF
   cat >"$home/containerd.toml" <<EOF
@@ -43,6 +23,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "localhost/pause:1"
   restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "$home/cni"
@@ -53,7 +34,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 EOF
   start "containerd$1" containerd --config "$home/containerd.toml"
   wait_for "containerd of node$1 (see $logs/containerd$1.log)" 30 \
-    ctr --address "$(node_socket "$1")" version
+    node_ctr "$1" version
 }
 
 start_kubelet() { # node
@@ -88,45 +69,44 @@ EOF
     --node-labels "topology.kubernetes.io/zone=$(node_zone "$1"),topology.kubernetes.io/region=test"
 }
 
+# The part of a node that pods need before there is a kubelet.
 start_node() { # node
   make_bridge "$1"
   make_cgroups "$1"
-  local address
-  address=$(node_address "$1")
-  start_containerd "$1" "${address%.1}.0/21"
+  start_containerd "$1"
 }
 
-# Ends every container of a node through its containerd, then the node's own processes.
-stop_node() { # node
-  local home=$state/node$1 mount
-  stop "kubelet$1"
-  start_containerd "$1" "198.18.$((($1 - 1) * 8)).0/21" || say "containerd of node$1 does not start"
-  local task ctr=(ctr --address "$(node_socket "$1")" --namespace k8s.io)
-  for task in $("${ctr[@]}" task ls -q 2>/dev/null); do
-    "${ctr[@]}" task kill --all --signal SIGKILL "$task" >/dev/null 2>&1 || true
+# As when the machine loses its power: the kubelet, containerd and every pod at once. Disks stay.
+kill_node() { # node
+  stop "kubelet$1" KILL
+  stop "containerd$1" KILL
+  kill_pods "$1"
+  kill_shims "$1"
+}
+
+# A shim outlives its containerd. It is ours if it was started for our node's socket.
+kill_shims() { # node
+  local process
+  for process in $(shims "$1"); do kill -KILL "$process" 2>/dev/null || true; done
+  wait_for "the end of the shims of node$1" 10 no_shim "$1"
+}
+
+shims() { # node
+  local process
+  for process in /proc/[0-9]*; do
+    [[ $(readlink "$process/exe" 2>/dev/null) == */containerd-shim-runc-v2* ]] || continue
+    if tr '\0' '\n' <"$process/cmdline" 2>/dev/null | grep -qxF "$(node_socket "$1")"; then echo "${process#/proc/}"; fi
   done
-  wait_for "the end of all containers of node$1" 10 no_task_runs "${ctr[@]}" || true
-  for task in $("${ctr[@]}" container ls -q 2>/dev/null); do
-    "${ctr[@]}" task rm --force "$task" >/dev/null 2>&1 || true
-    "${ctr[@]}" container rm "$task" >/dev/null 2>&1 || true
-  done
-  stop "containerd$1"
-  # Shims that outlived their containerd carry this node's socket in their command line.
-  local shim
-  for shim in $(pgrep -f "containerd-shim-runc-v2 .*$(node_socket "$1")" || true); do kill -KILL "$shim" || true; done
-  awk '{print $5}' /proc/self/mountinfo | { grep -E "^($home|$runtime/node$1)/" || true; } | sort -r |
-    while read -r mount; do umount -l "$(printf '%b' "$mount")" || true; done
-  rm -rf "$home/addresses" "$runtime/node$1"
+}
+
+no_shim() { [ -z "$(shims "$1")" ]; }
+
+# Everything of a node, its data included.
+remove_node() { # node
+  kill_node "$1"
+  unmount_below "$state/node$1"
+  unmount_below "$runtime/node$1"
   ip link del "lhnode$1" 2>/dev/null || true
-  local cgroup
-  find /sys/fs/cgroup -type d -path "*/leasehold-node$1*" -depth 2>/dev/null |
-    while read -r cgroup; do rmdir "$cgroup" 2>/dev/null || true; done
-}
-
-no_task_runs() { ! "$@" task ls | grep -q RUNNING; }
-
-# Network namespaces of pods that no one tears down any more.
-remove_pod_networks() {
-  local ns
-  for ns in $(ip netns list 2>/dev/null | awk '/^cni-/{print $1}'); do ip netns del "$ns" || true; done
+  remove_cgroups "$1"
+  rm -rf --one-file-system "${state:?}/node$1" "${runtime:?}/node$1"
 }
