@@ -4,6 +4,7 @@ use super::producer_ids::ProducerIds;
 use crate::config::BrokerConfig;
 use crate::group::GroupCoordinator;
 use crate::replica::ReplicaManager;
+use crate::session::ControllerClient;
 use async_trait::async_trait;
 use leasehold_metadata::Image;
 use leasehold_metadata::rpc::{AdminRequest, AdminResponse, Outcome, Request, Response};
@@ -11,9 +12,8 @@ use leasehold_types::{BrokerId, Incarnation};
 use leasehold_wire::ErrorCode;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 /// The longest that an administrator's request may take, whatever it asks for.
 const LONGEST_ADMIN: Duration = Duration::from_secs(30);
@@ -28,6 +28,13 @@ pub trait ControllerCalls: Send + Sync + 'static {
     /// Finds the controller, follows hints and retries until `deadline`. What could not be done comes
     /// back as [`Response::Error`] or [`Response::NotController`].
     async fn call(&self, request: Request, deadline: Instant) -> Response;
+}
+
+#[async_trait]
+impl ControllerCalls for ControllerClient {
+    async fn call(&self, request: Request, deadline: Instant) -> Response {
+        ControllerClient::call(self, request, deadline).await
+    }
 }
 
 /// Everything that the APIs need of the rest of the broker.

@@ -4,6 +4,7 @@ use super::call::Call;
 use super::context::Shared;
 use super::convert::{opt_text, text};
 use crate::group::types::{JoinRequest, Protocol};
+use bytes::Bytes;
 use leasehold_wire::kafka::messages::join_group_response::JoinGroupResponseMember;
 use leasehold_wire::kafka::messages::{JoinGroupRequest, JoinGroupResponse};
 use std::sync::Arc;
@@ -64,7 +65,8 @@ fn ask(call: &Call, request: JoinGroupRequest) -> JoinRequest {
             .into_iter()
             .map(|protocol| Protocol {
                 name: protocol.name.to_string(),
-                metadata: protocol.metadata,
+                // A copy: it is kept as long as the member, and must not keep the whole frame with it.
+                metadata: Bytes::copy_from_slice(&protocol.metadata),
             })
             .collect(),
         reason: request.reason.map(|reason| reason.to_string()),

@@ -7,9 +7,8 @@ use super::context::ControllerCalls;
 use leasehold_metadata::rpc::{Request, Response};
 use leasehold_types::{BrokerId, Incarnation, ProducerId};
 use leasehold_wire::ErrorCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 /// How long a producer waits for a new block.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -4,6 +4,7 @@ use super::call::Call;
 use super::context::Shared;
 use super::convert::opt_text;
 use crate::group::types::SyncRequest;
+use bytes::Bytes;
 use leasehold_wire::kafka::messages::{SyncGroupRequest, SyncGroupResponse};
 use std::sync::Arc;
 
@@ -25,7 +26,11 @@ pub(super) async fn answer(
             assignments: request
                 .assignments
                 .into_iter()
-                .map(|assigned| (assigned.member_id.to_string(), assigned.assignment))
+                .map(|assigned| {
+                    // A copy: it outlives the frame that it came in.
+                    let assignment = Bytes::copy_from_slice(&assigned.assignment);
+                    (assigned.member_id.to_string(), assignment)
+                })
                 .collect(),
         })
         .await;

@@ -5,7 +5,7 @@
 
 use super::handler::{Handler, Refusal, Reply, ReplyFuture};
 use super::limits::Limits;
-use super::memory::Memory;
+use super::memory::{Claim, Memory, PRODUCE, bound};
 use super::reader::{FrameReader, ReadEnd};
 use bytes::Buf;
 use futures::stream::{FuturesOrdered, StreamExt};
@@ -163,6 +163,11 @@ async fn take_requests(
             Ok(decoding) => decoding,
             Err(no_room) => return ReadEnd::from(no_room).into(),
         };
+        // Records wait for the disk after their request is handled; others are done with their frame.
+        let (frame, claim) = match key {
+            PRODUCE => (bound(frame, claim), None),
+            _ => (frame, Some(claim)),
+        };
         let handled = AssertUnwindSafe(handler.handle(context, frame))
             .catch_unwind()
             .await;
@@ -173,7 +178,7 @@ async fn take_requests(
             Ok(Reply::Pipelined(reply)) => place.send((guarded(reply), owed)),
             Ok(Reply::Exclusive(reply)) => {
                 let (done, ended) = oneshot::channel::<()>();
-                let claim = claim.is_large().then_some(claim);
+                let claim = claim.filter(Claim::is_large);
                 let reply = guarded(reply);
                 place.send((
                     async move {

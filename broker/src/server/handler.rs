@@ -14,7 +14,8 @@ pub trait Handler: Send + Sync + 'static {
     /// the next one comes when this returns (and, after [`Reply::Exclusive`], when that is done).
     ///
     /// What must happen in request order (an append) happens before this returns; waiting belongs
-    /// into the reply's future. After it returns, only an `Exclusive` future may still hold the frame.
+    /// into the reply's future. After it returns, only an `Exclusive` future may still hold the frame,
+    /// and the records of a Produce until they are appended: nothing else of a frame is accounted for.
     async fn handle(
         &self,
         connection: &Arc<ConnectionContext>,

@@ -9,6 +9,7 @@
 //! frame without having sent anything for a second is disconnected to make room. So a crowd of slow
 //! senders cannot hold the memory, and waiting connections cannot hold each other up for ever.
 
+use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,8 @@ use tokio::sync::Notify;
 
 /// Frames up to this size travel in the small lane.
 pub const SMALL_FRAME: usize = 16 * 1024;
+/// Kafka's key of the one request that is mostly payload, and whose payload outlives its handling.
+pub(super) const PRODUCE: i16 = 0;
 const SMALL_LANE: usize = 8 << 20;
 const DECODED_LANE: usize = 32 << 20;
 /// Silence after which an unfinished frame may be dropped to make room.
@@ -216,7 +219,6 @@ impl Memory {
 
 /// What the fields of a frame may take in memory, by experience with the worst of them.
 fn decoded_estimate(key: i16, frame: usize) -> usize {
-    const PRODUCE: i16 = 0;
     match frame {
         0..=4096 => 0,
         // Nearly all of a Produce is records, which stay where they are.
@@ -303,6 +305,23 @@ impl Claim {
     }
 }
 
+/// A frame together with its claim: the memory counts as taken until the last slice of it is gone.
+pub(super) fn bound(frame: Bytes, claim: Claim) -> Bytes {
+    struct Bound {
+        frame: Bytes,
+        _claim: Claim,
+    }
+    impl AsRef<[u8]> for Bound {
+        fn as_ref(&self) -> &[u8] {
+            &self.frame
+        }
+    }
+    Bytes::from_owner(Bound {
+        frame,
+        _claim: claim,
+    })
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         self.memory.lane(self.lane).give_back(self.held);
@@ -341,6 +360,19 @@ mod tests {
         let mut refused = memory.claim();
         let waits = tokio::time::timeout(Duration::from_millis(50), refused.grow_to(17_000)).await;
         assert!(waits.is_err(), "{waits:?}");
+    }
+
+    #[tokio::test]
+    async fn a_bound_frame_counts_until_its_last_slice_is_gone() {
+        let memory = Memory::new(100_000);
+        let mut claim = memory.claim();
+        claim.grow_to(50_000).await.unwrap();
+        let mut frame = bound(Bytes::from(vec![7; 50_000]), claim);
+        let slice = frame.split_to(10);
+        drop(frame);
+        assert_eq!(memory.used(), 50_000);
+        drop(slice);
+        assert_eq!(memory.used(), 0);
     }
 
     #[tokio::test]
