@@ -1,1 +1,22 @@
-//! (being written)
+//! The Leasehold operator: turns `Cluster` and `Topic` objects into brokers and topics.
+//!
+//! - [`cluster`] and [`topic`] hold the decisions, which are pure, and the rounds that carry them out;
+//! - [`view`] follows the clusters' metadata, [`news`] tells what changed in it, [`admin`] asks the
+//!   clusters' controllers for changes;
+//! - [`leader`] makes one replica act, [`status_queue`] and [`events`] bound what is written;
+//! - [`run`] wires it all together; [`http`] and [`metrics`] show how it fares.
+
+pub mod admin;
+pub mod cli;
+pub mod cluster;
+pub mod context;
+pub mod events;
+pub mod http;
+pub mod leader;
+pub mod metrics;
+pub mod news;
+pub mod release;
+pub mod run;
+pub mod status_queue;
+pub mod topic;
+pub mod view;

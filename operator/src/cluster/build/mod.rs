@@ -1,0 +1,158 @@
+//! From a valid Cluster to the objects it consists of; pure.
+//!
+//! Promises: the same input gives the same objects; everything but the volumes and the metadata is
+//! owned by the Cluster and goes with it; the StatefulSet's selector and claims never change.
+
+mod access;
+mod network;
+mod pods;
+
+use super::validate::ValidCluster;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use sha2::{Digest as _, Sha256};
+
+/// Everything that the operator keeps in place for a cluster, in no order.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Objects {
+    pub service_account: ServiceAccount,
+    pub role: Role,
+    pub role_binding: RoleBinding,
+    pub config: ConfigMap,
+    pub headless: Service,
+    pub bootstrap: Service,
+    pub disruption_budget: PodDisruptionBudget,
+    pub stateful_set: StatefulSet,
+    /// What a pod of today's specification is made from; pods of another need a restart.
+    #[serde(skip)]
+    pub revision: String,
+}
+
+/// What a build needs to know beyond the Cluster.
+#[derive(Clone, Debug)]
+pub struct Inputs<'a> {
+    pub cluster_id: &'a str,
+    /// Pods of the StatefulSet: decided by scaling, not by the spec alone.
+    pub replicas: i32,
+    /// Whether a voluntary disruption may take a broker now.
+    pub may_disrupt: bool,
+}
+
+/// Why a Cluster that was validated could not be built after all.
+#[derive(Debug, thiserror::Error)]
+#[error("the brokers' pod template cannot be built: {0}")]
+pub struct BuildError(#[from] serde_json::Error);
+
+/// Builds everything.
+pub fn build(cluster: &ValidCluster, inputs: &Inputs<'_>) -> Result<Objects, BuildError> {
+    let config_text = config_text(cluster);
+    let (template, revision) = pods::template(cluster, &config_text)?;
+    Ok(Objects {
+        service_account: access::service_account(cluster),
+        role: access::role(cluster),
+        role_binding: access::role_binding(cluster),
+        config: config_map(cluster, config_text),
+        headless: network::headless(cluster),
+        bootstrap: network::bootstrap(cluster),
+        disruption_budget: network::disruption_budget(cluster, inputs.may_disrupt),
+        stateful_set: pods::stateful_set(cluster, inputs, template),
+        revision,
+    })
+}
+
+/// The metadata of an object that belongs to `cluster` and goes with it.
+fn owned(cluster: &ValidCluster, name: String) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: Some(cluster.namespace.clone()),
+        labels: Some(super::names::labels(&cluster.name)),
+        owner_references: Some(vec![cluster.owner.clone()]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn config_text(cluster: &ValidCluster) -> String {
+    // JSON strings are YAML strings: no value can be read as another type, or break out of its line.
+    cluster
+        .config
+        .iter()
+        .map(|(key, value)| format!("{key}: {}\n", serde_json::Value::from(value.as_str())))
+        .collect()
+}
+
+fn config_map(cluster: &ValidCluster, text: String) -> ConfigMap {
+    ConfigMap {
+        metadata: owned(cluster, super::names::config(&cluster.name)),
+        data: Some([("broker.yaml".to_owned(), text)].into()),
+        ..ConfigMap::default()
+    }
+}
+
+/// A short digest, for annotations.
+fn digest(text: &str) -> String {
+    Sha256::digest(text.as_bytes())
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::validate::tests::{cluster, defaults};
+    use super::super::validate::validate;
+    use super::*;
+
+    fn built(spec: &str, replicas: i32) -> Objects {
+        let valid = validate(&cluster(spec), &defaults()).unwrap();
+        let inputs = Inputs {
+            cluster_id: "abc",
+            replicas,
+            may_disrupt: true,
+        };
+        build(&valid, &inputs).unwrap()
+    }
+
+    #[test]
+    fn the_objects_of_a_small_cluster() {
+        let objects = built("{config: {min.insync.replicas: 2}}", 3);
+        insta::assert_yaml_snapshot!(objects);
+    }
+
+    #[test]
+    fn an_ephemeral_cluster_claims_no_volumes() {
+        let objects = built("{storage: {type: Ephemeral}}", 3);
+        let spec = objects.stateful_set.spec.unwrap();
+        assert_eq!(spec.volume_claim_templates, None);
+        let volumes = spec.template.spec.unwrap().volumes.unwrap();
+        assert!(volumes.iter().any(|v| v.name == "data" && v.empty_dir.is_some()));
+    }
+
+    #[test]
+    fn only_what_a_broker_reads_at_its_start_makes_a_new_revision() {
+        let first = built("{}", 3).revision;
+        assert_eq!(first, built("{replicas: 5}", 5).revision, "membership is not configuration");
+        assert_ne!(first, built("{config: {num.partitions: 2}}", 3).revision);
+        assert_ne!(first, built("{image: other}", 3).revision);
+    }
+
+    #[test]
+    fn overrides_reach_the_pod_and_defaults_stay() {
+        let objects = built("{podTemplate: {metadata: {annotations: {a: b}}, spec: {priorityClassName: high, containers: [{name: broker, env: [{name: X, value: y}]}]}}}", 1);
+        let template = objects.stateful_set.spec.unwrap().template;
+        assert_eq!(template.metadata.unwrap().annotations.unwrap()["a"], "b");
+        let spec = template.spec.unwrap();
+        assert_eq!(spec.priority_class_name.as_deref(), Some("high"));
+        let names: Vec<_> = spec.containers[0].env.iter().flatten().map(|e| e.name.as_str()).collect();
+        assert!(names.contains(&"X") && names.contains(&"POD_IP"), "{names:?}");
+    }
+
+    #[test]
+    fn a_value_cannot_break_out_of_its_line() {
+        let objects = built(r#"{config: {log.message.timestamp.type: "CreateTime"}}"#, 1);
+        assert_eq!(objects.config.data.unwrap()["broker.yaml"], "log.message.timestamp.type: \"CreateTime\"\n");
+    }
+}

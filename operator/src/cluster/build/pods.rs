@@ -1,0 +1,197 @@
+//! The StatefulSet and its pod template.
+
+use super::super::names::{self, CLIENT_PORT, HTTP_PORT, INTERNAL_PORT};
+use super::super::overrides;
+use super::super::validate::ValidCluster;
+use super::{Inputs, digest, owned};
+use k8s_openapi::api::apps::v1::{
+    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
+};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, PodTemplateSpec, VolumeResourceRequirements,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use leasehold_crds::{CLUSTER_ID_ANNOTATION, RACK_ANNOTATION, REVISION_ANNOTATION, StorageKind};
+use serde_json::{Value, json};
+
+/// Where a broker keeps its log.
+const DATA: &str = "/var/lib/leasehold";
+/// The user that the image runs as.
+const USER: i64 = 65532;
+
+/// The pod template and its revision.
+pub(super) fn template(cluster: &ValidCluster, config_text: &str) -> Result<(PodTemplateSpec, String), serde_json::Error> {
+    let mut template = base(cluster);
+    if let Some(over) = &cluster.spec.pod_template {
+        overrides::merge(&mut template, over);
+    }
+    let revision = digest(&format!("{template}\n{config_text}"));
+    template["metadata"]["annotations"][REVISION_ANNOTATION] = revision.clone().into();
+    Ok((serde_json::from_value(template)?, revision))
+}
+
+fn base(cluster: &ValidCluster) -> Value {
+    let name = &cluster.name;
+    let spec = &cluster.spec;
+    let mut volumes = vec![
+        json!({"name": "config", "configMap": {"name": names::config(name)}}),
+        json!({"name": "podinfo", "downwardAPI": {"items": [{
+            "path": "rack",
+            "fieldRef": {"fieldPath": format!("metadata.annotations['{RACK_ANNOTATION}']")},
+        }]}}),
+    ];
+    if spec.storage.kind == StorageKind::Ephemeral {
+        let limit = spec.storage.size.as_ref();
+        volumes.push(match limit {
+            Some(limit) => json!({"name": "data", "emptyDir": {"sizeLimit": limit}}),
+            None => json!({"name": "data", "emptyDir": {}}),
+        });
+    }
+    let mut pod = json!({
+        "serviceAccountName": names::service_account(name),
+        "terminationGracePeriodSeconds": spec.termination_grace_period_seconds,
+        "enableServiceLinks": false,
+        "securityContext": {
+            "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
+            "weight": 100,
+            "podAffinityTerm": {
+                "topologyKey": "kubernetes.io/hostname",
+                "labelSelector": {"matchLabels": names::selector(name)},
+            },
+        }]}},
+        "topologySpreadConstraints": [{
+            "maxSkew": 1,
+            "topologyKey": spec.rack.topology_key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": names::selector(name)},
+        }],
+        "containers": [container(cluster)],
+        "volumes": volumes,
+    });
+    if !spec.image_pull_secrets.is_empty() {
+        pod["imagePullSecrets"] = json!(spec.image_pull_secrets);
+    }
+    json!({
+        "metadata": {"labels": names::labels(name), "annotations": {}},
+        "spec": pod,
+    })
+}
+
+fn container(cluster: &ValidCluster) -> Value {
+    let ValidCluster { name, namespace, .. } = cluster;
+    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let advertise = format!(
+        "$(POD_NAME).{}.{namespace}.svc.{}:{CLIENT_PORT}",
+        names::headless(name),
+        cluster.spec.cluster_domain
+    );
+    let probe = |path: &str| json!({"path": path, "port": "http"});
+    let mut container = json!({
+        "name": names::CONTAINER,
+        "image": cluster.image,
+        "args": [
+            "run", "--id-from-hostname",
+            "--cluster", name, "--namespace", namespace,
+            "--store", "kubernetes",
+            "--data", DATA,
+            "--config", "/etc/leasehold/broker.yaml",
+            "--client-listen", format!("0.0.0.0:{CLIENT_PORT}"),
+            "--internal-listen", format!("0.0.0.0:{INTERNAL_PORT}"),
+            "--http-listen", format!("0.0.0.0:{HTTP_PORT}"),
+            "--advertise", advertise,
+            "--internal-advertise", format!("$(POD_IP):{INTERNAL_PORT}"),
+            "--rack-file", "/etc/podinfo/rack",
+        ],
+        "env": [
+            field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace"),
+            field("POD_UID", "metadata.uid"), field("POD_IP", "status.podIP"),
+        ],
+        "ports": [
+            {"name": "kafka", "containerPort": CLIENT_PORT},
+            {"name": "internal", "containerPort": INTERNAL_PORT},
+            {"name": "http", "containerPort": HTTP_PORT},
+        ],
+        // Recovering a large log takes minutes: the start may last half an hour before it counts as stuck.
+        "startupProbe": {"httpGet": probe("/startupz"), "periodSeconds": 1, "failureThreshold": 1800},
+        "readinessProbe": {"httpGet": probe("/readyz"), "periodSeconds": 2, "failureThreshold": 2},
+        // A stopped or starved process gets a minute before it is killed: a restart costs more than a pause.
+        "livenessProbe": {"httpGet": probe("/livez"), "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
+        "securityContext": {
+            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "data", "mountPath": DATA},
+            {"name": "config", "mountPath": "/etc/leasehold", "readOnly": true},
+            {"name": "podinfo", "mountPath": "/etc/podinfo", "readOnly": true},
+        ],
+    });
+    if let Some(policy) = &cluster.image_pull_policy {
+        container["imagePullPolicy"] = policy.as_str().into();
+    }
+    if let Some(resources) = &cluster.spec.resources {
+        container["resources"] = resources.clone();
+    }
+    container
+}
+
+pub(super) fn stateful_set(cluster: &ValidCluster, inputs: &Inputs<'_>, template: PodTemplateSpec) -> StatefulSet {
+    let keep = Some("Retain".to_owned());
+    StatefulSet {
+        metadata: owned(cluster, names::stateful_set(&cluster.name)),
+        spec: Some(StatefulSetSpec {
+            replicas: Some(inputs.replicas),
+            service_name: Some(names::headless(&cluster.name)),
+            // Brokers do not wait for each other, and none is restarted behind the operator's back.
+            pod_management_policy: Some("Parallel".to_owned()),
+            update_strategy: Some(StatefulSetUpdateStrategy {
+                type_: Some("OnDelete".to_owned()),
+                rolling_update: None,
+            }),
+            selector: LabelSelector {
+                match_labels: Some(names::selector(&cluster.name)),
+                match_expressions: None,
+            },
+            // The operator deletes a volume only after its broker was drained and unregistered.
+            persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
+                when_deleted: keep.clone(),
+                when_scaled: keep,
+            }),
+            volume_claim_templates: claim(cluster, inputs.cluster_id).map(|claim| vec![claim]),
+            template,
+            ..StatefulSetSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn claim(cluster: &ValidCluster, cluster_id: &str) -> Option<PersistentVolumeClaim> {
+    let storage = &cluster.spec.storage;
+    if storage.kind == StorageKind::Ephemeral {
+        return None;
+    }
+    let size = Quantity(storage.size.clone().unwrap_or_default());
+    Some(PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some("data".to_owned()),
+            labels: Some(names::labels(&cluster.name)),
+            annotations: Some([(CLUSTER_ID_ANNOTATION.to_owned(), cluster_id.to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+            storage_class_name: storage.storage_class_name.clone(),
+            resources: Some(VolumeResourceRequirements {
+                requests: Some([("storage".to_owned(), size)].into()),
+                limits: None,
+            }),
+            ..PersistentVolumeClaimSpec::default()
+        }),
+        status: None,
+    })
+}

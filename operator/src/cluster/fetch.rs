@@ -1,0 +1,120 @@
+//! Reads what exists of a cluster.
+
+use super::genesis::Found;
+use super::names;
+use super::restart::PodRevision;
+use crate::context::Context;
+use crate::view::ClusterKey;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::ResourceExt as _;
+use kube::api::ListParams;
+use leasehold_crds::{CLUSTER_ID_ANNOTATION, RACK_ANNOTATION, REVISION_ANNOTATION};
+use leasehold_metadata::head::keys::CLUSTER_ID;
+use leasehold_metadata::store::{Store as _, StoreError};
+
+/// Why it could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("cannot read {what}: {source}")]
+    Api {
+        what: &'static str,
+        source: Box<kube::Error>,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn api(what: &'static str) -> impl Fn(kube::Error) -> FetchError {
+    move |source| FetchError::Api {
+        what,
+        source: Box::new(source),
+    }
+}
+
+/// A broker's pod.
+#[derive(Clone, Debug)]
+pub struct BrokerPod {
+    pub revision: PodRevision,
+    pub node: Option<String>,
+    /// The rack that it was told.
+    pub rack: Option<String>,
+    pub labels: std::collections::BTreeMap<String, String>,
+}
+
+/// A broker's volume claim.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub name: String,
+    pub uid: String,
+    pub ordinal: Option<i32>,
+    pub cluster_id: Option<String>,
+}
+
+/// What exists.
+#[derive(Clone, Debug)]
+pub struct Existing {
+    pub stateful_set: Option<StatefulSet>,
+    pub pods: Vec<BrokerPod>,
+    pub claims: Vec<Claim>,
+}
+
+/// The children that decisions look at.
+pub async fn existing(context: &Context, cluster: &ClusterKey) -> Result<Existing, FetchError> {
+    let (namespace, name) = cluster;
+    let by_label = ListParams::default().labels(&names::selector_text(name));
+    let sets = context.api::<StatefulSet>(namespace);
+    let stateful_set = sets.get_opt(&names::stateful_set(name)).await.map_err(api("the StatefulSet"))?;
+    let pods = context.api::<Pod>(namespace).list(&by_label).await.map_err(api("the pods"))?;
+    let claims = context.api::<PersistentVolumeClaim>(namespace).list_metadata(&by_label).await.map_err(api("the volume claims"))?;
+    Ok(Existing {
+        stateful_set,
+        pods: pods.into_iter().filter_map(|pod| broker_pod(name, &pod)).collect(),
+        claims: claims
+            .into_iter()
+            .map(|claim| Claim {
+                name: claim.name_any(),
+                uid: claim.uid().unwrap_or_default(),
+                ordinal: names::ordinal(name, &claim.name_any()),
+                cluster_id: claim.annotations().get(CLUSTER_ID_ANNOTATION).cloned(),
+            })
+            .collect(),
+    })
+}
+
+fn broker_pod(cluster: &str, pod: &Pod) -> Option<BrokerPod> {
+    let name = pod.name_any();
+    Some(BrokerPod {
+        revision: PodRevision {
+            ordinal: names::ordinal(cluster, &name)?,
+            name,
+            revision: pod.annotations().get(REVISION_ANNOTATION).cloned(),
+            terminating: pod.metadata.deletion_timestamp.is_some(),
+        },
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        rack: pod.annotations().get(RACK_ANNOTATION).cloned(),
+        labels: pod.labels().clone(),
+    })
+}
+
+/// What the question of birth rests on: quorum reads, past every cache.
+pub async fn found(
+    context: &Context,
+    cluster: &ClusterKey,
+    existing: &Existing,
+    known_id: Option<String>,
+) -> Result<Found, FetchError> {
+    let store = context.views.store(cluster)?;
+    let head = store.read_head().await?;
+    let chunks = match head {
+        // With a head, stray chunks mean nothing.
+        Some(_) => Vec::new(),
+        None => store.list_chunks().await?.into_iter().map(|chunk| format!("{}-{}", names::head(&cluster.1), chunk.name)).collect(),
+    };
+    Ok(Found {
+        head: head.map(|head| head.data.get(CLUSTER_ID).filter(|id| !id.is_empty()).cloned()),
+        chunks,
+        volumes: existing.claims.iter().map(|claim| (claim.name.clone(), claim.cluster_id.clone())).collect(),
+        known_id,
+    })
+}

@@ -1,0 +1,19 @@
+//! From a `Cluster` to its objects: fetch → validate → build → apply → decide → status.
+//!
+//! Everything here except [`reconcile`], [`fetch`], [`apply`] and [`teardown`] is pure: it takes
+//! objects and gives objects or decisions, and is tested without a client.
+
+pub mod apply;
+pub mod build;
+pub mod facts;
+pub mod fetch;
+pub mod genesis;
+pub mod names;
+pub mod overrides;
+pub mod racks;
+pub mod reconcile;
+pub mod restart;
+pub mod scale;
+pub mod status;
+pub mod teardown;
+pub mod validate;

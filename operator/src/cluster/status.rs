@@ -1,0 +1,216 @@
+//! A Cluster's status from what is known of it; pure.
+
+use super::facts::Totals;
+use super::genesis::Verdict;
+use super::names;
+use super::scale::Draining;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use leasehold_crds::{Cluster, ClusterStatus, Conditions};
+use leasehold_metadata::image::Image;
+
+/// What a reconcile found out.
+#[derive(Default)]
+pub struct Findings<'a> {
+    /// Why the spec is refused.
+    pub invalid: Option<String>,
+    /// Why nothing is done.
+    pub held: Option<Verdict>,
+    pub paused: bool,
+    pub deleting: bool,
+    /// The metadata and its totals.
+    pub image: Option<(&'a Image, &'a Totals)>,
+    /// Pods that the StatefulSet reports.
+    pub pods: i32,
+    /// Pods of an older image or configuration; `None` if it is not known.
+    pub outdated: Option<Vec<String>>,
+    pub draining: Option<Draining>,
+    /// What could not be done just now.
+    pub problems: Vec<String>,
+}
+
+/// The names of at most this many pods stand in a message.
+const NAMED: usize = 20;
+
+/// Puts the status together.
+pub fn status(cluster: &Cluster, findings: &Findings<'_>, now: Time) -> ClusterStatus {
+    let name = cluster.metadata.name.clone().unwrap_or_default();
+    let before = cluster.status.clone().unwrap_or_default();
+    let wanted = cluster.spec.replicas;
+    let mut status = ClusterStatus {
+        observed_generation: cluster.metadata.generation,
+        cluster_id: before.cluster_id.clone(),
+        replicas: findings.pods,
+        selector: Some(names::selector_text(&name)),
+        brokers: Some(format!("0/{wanted}")),
+        controller_epoch: before.controller_epoch,
+        bootstrap: Some(format!(
+            "{}.{}.svc.{}:{}",
+            names::bootstrap(&name),
+            cluster.metadata.namespace.as_deref().unwrap_or_default(),
+            cluster.spec.cluster_domain,
+            names::CLIENT_PORT
+        )),
+        ..ClusterStatus::default()
+    };
+    if let Some((image, totals)) = findings.image {
+        let serving = i32::try_from(totals.serving().count()).unwrap_or(i32::MAX);
+        status.cluster_id = Some(image.cluster_id.to_string());
+        status.ready_replicas = serving;
+        status.brokers = Some(format!("{serving}/{wanted}"));
+        status.controller = crate::admin::controller(image)
+            .filter(|broker| image.is_live(*broker))
+            .map(|broker| names::pod(&name, broker.0));
+        status.controller_epoch = Some(image.position.epoch.0);
+        status.topics = totals.topics;
+        status.partitions = totals.partitions;
+        status.under_replicated_partitions = totals.under_replicated;
+        status.offline_partitions = totals.offline;
+    }
+    status.conditions = conditions(cluster, &name, findings, &before, now);
+    status
+}
+
+fn conditions(
+    cluster: &Cluster,
+    name: &str,
+    findings: &Findings<'_>,
+    before: &ClusterStatus,
+    now: Time,
+) -> Vec<leasehold_crds::Condition> {
+    let generation = cluster.metadata.generation;
+    let mut conditions = Conditions::from_existing(&before.conditions);
+    let mut set = |kind: &str, is: bool, reason: &str, message: &str| {
+        conditions.set(kind, is, reason, message, generation, now.clone());
+    };
+    let (ready, reason, message) = readiness(cluster.spec.replicas, name, findings);
+    set("Ready", ready, reason, &message);
+    match &findings.invalid {
+        Some(problems) => set("Accepted", false, "InvalidSpec", problems),
+        None => set("Accepted", true, "Valid", ""),
+    }
+    match &findings.outdated {
+        Some(pods) if pods.is_empty() => set("RestartRequired", false, "UpToDate", ""),
+        Some(pods) => {
+            let more = pods.len().saturating_sub(NAMED);
+            let named = pods[..pods.len().min(NAMED)].join(", ");
+            let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let message = format!("{named}{tail} run an older image or configuration; each takes the new one when its pod is deleted");
+            set("RestartRequired", true, "SpecChanged", &message);
+        }
+        None => {}
+    }
+    match &findings.draining {
+        Some(Draining::Idle) => set("Draining", false, "Idle", ""),
+        Some(Draining::InProgress(message)) => set("Draining", true, "InProgress", message),
+        Some(Draining::Refused(message)) => set("Draining", false, "ReplicationFactorTooLarge", message),
+        None => {}
+    }
+    if findings.paused {
+        set("Paused", true, "Annotated", "the operator leaves this cluster alone until the annotation leasehold.dev/paused is removed");
+    } else {
+        conditions.remove("Paused");
+    }
+    conditions.into_vec()
+}
+
+fn readiness(wanted: i32, name: &str, findings: &Findings<'_>) -> (bool, &'static str, String) {
+    if findings.deleting {
+        return (false, "Deleting", "the cluster, its volumes and its metadata are being deleted".to_owned());
+    }
+    if let Some(problems) = &findings.invalid {
+        return (false, "InvalidSpec", problems.clone());
+    }
+    if let Some(Verdict::Hold { reason, message }) = &findings.held {
+        return (false, reason, message.clone());
+    }
+    if let Some(problem) = findings.problems.first() {
+        return (false, "Retrying", problem.clone());
+    }
+    if wanted == 0 {
+        return (false, "Asleep", "replicas is 0: all brokers are stopped, disks and metadata are kept".to_owned());
+    }
+    let Some((image, totals)) = findings.image else {
+        return (false, "Starting", "the metadata is not there yet".to_owned());
+    };
+    let missing: Vec<String> = (0..wanted)
+        .filter(|id| !image.is_live(leasehold_types::BrokerId(*id)))
+        .map(|id| names::pod(name, id))
+        .collect();
+    if !missing.is_empty() {
+        let serving = usize::try_from(wanted).unwrap_or_default() - missing.len();
+        let named = missing[..missing.len().min(NAMED)].join(", ");
+        return (false, "BrokersMissing", format!("{serving} of {wanted} brokers serve; missing: {named}"));
+    }
+    if totals.offline > 0 {
+        let message = format!("{} of {} partitions have no leader", totals.offline, totals.partitions);
+        return (false, "PartitionsOffline", message);
+    }
+    (true, "Ready", format!("all {wanted} brokers serve, every partition is led"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::tests::{add_topic, image};
+    use super::super::facts::totals;
+    use super::super::validate::tests::cluster;
+    use super::*;
+
+    fn at() -> Time {
+        Time(k8s_openapi::jiff::Timestamp::from_second(9).unwrap())
+    }
+
+    fn ready(findings: &Findings<'_>) -> String {
+        let status = status(&cluster("{replicas: 3}"), findings, at());
+        let ready = status.conditions.iter().find(|c| c.type_ == "Ready").unwrap();
+        assert_eq!(ready.observed_generation, Some(4));
+        format!("{} {}: {}", ready.status, ready.reason, ready.message)
+    }
+
+    #[test]
+    fn ready_means_that_all_wanted_brokers_serve_and_every_partition_is_led() {
+        let mut good = image("0 1 2");
+        add_topic(&mut good, "a", &["012/012/0"]);
+        let mut headless = image("0 1 2");
+        add_topic(&mut headless, "a", &["012/0/-"]);
+        let missing = image("0 2f");
+        for (image, expected) in [
+            (&good, "True Ready"),
+            (&headless, "False PartitionsOffline: 1 of 1 partitions have no leader"),
+            (&missing, "False BrokersMissing: 1 of 3 brokers serve; missing: demo-broker-1, demo-broker-2"),
+        ] {
+            let totals = totals(image);
+            let findings = Findings { image: Some((image, &totals)), ..Findings::default() };
+            let got = ready(&findings);
+            assert!(got.starts_with(expected), "{got}");
+        }
+        assert!(ready(&Findings::default()).starts_with("False Starting"));
+    }
+
+    #[test]
+    fn a_hold_and_an_invalid_spec_are_told_before_anything_else() {
+        let held = Verdict::Hold { reason: "MetadataLost", message: "gone".into() };
+        assert_eq!(ready(&Findings { held: Some(held), ..Findings::default() }), "False MetadataLost: gone");
+        let invalid = Some("bad key".to_owned());
+        assert_eq!(ready(&Findings { invalid, ..Findings::default() }), "False InvalidSpec: bad key");
+    }
+
+    #[test]
+    fn pods_that_need_a_restart_are_named() {
+        let findings = Findings { outdated: Some(vec!["demo-broker-0".into(), "demo-broker-2".into()]), ..Findings::default() };
+        let status = status(&cluster("{}"), &findings, at());
+        let restart = status.conditions.iter().find(|c| c.type_ == "RestartRequired").unwrap();
+        assert_eq!(restart.status, "True");
+        assert!(restart.message.starts_with("demo-broker-0, demo-broker-2 run an older"), "{}", restart.message);
+    }
+
+    #[test]
+    fn columns_tell_at_a_glance() {
+        let mut image = image("0 1 2f");
+        add_topic(&mut image, "a", &["012/01/0", "12/1/1"]);
+        let totals = totals(&image);
+        let status = status(&cluster("{}"), &Findings { image: Some((&image, &totals)), ..Findings::default() }, at());
+        assert_eq!(status.brokers.as_deref(), Some("2/3"));
+        assert_eq!((status.topics, status.partitions, status.under_replicated_partitions), (1, 2, 2));
+        assert_eq!(status.bootstrap.as_deref(), Some("demo-bootstrap.shop.svc.cluster.local:9092"));
+    }
+}

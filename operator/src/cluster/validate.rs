@@ -1,0 +1,167 @@
+//! What a Cluster's spec must satisfy beyond its schema; pure.
+//!
+//! Promises: every problem is reported at once, each naming the field and the way out; what comes
+//! out as [`ValidCluster`] can be built without further questions.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource as _, ResourceExt as _};
+use leasehold_crds::{Cluster, ClusterSpec};
+use leasehold_metadata::broker_config::BrokerConfig;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// What the operator adds where a Cluster is silent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Defaults {
+    /// The image of brokers: the operator's own.
+    pub image: String,
+    /// When that image is pulled; empty leaves it to Kubernetes.
+    pub image_pull_policy: Option<String>,
+}
+
+/// A Cluster that can be built.
+#[derive(Clone, Debug)]
+pub struct ValidCluster {
+    pub name: String,
+    pub namespace: String,
+    pub owner: OwnerReference,
+    pub spec: ClusterSpec,
+    pub image: String,
+    pub image_pull_policy: Option<String>,
+    /// Kafka's keys, values as text.
+    pub config: BTreeMap<String, String>,
+    /// The same, typed, with defaults.
+    pub broker_config: BrokerConfig,
+}
+
+/// What is wrong with a Cluster.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{}", problems.join("; "))]
+pub struct InvalidCluster {
+    pub problems: Vec<String>,
+}
+
+/// Checks `cluster` and fills in `defaults`.
+pub fn validate(cluster: &Cluster, defaults: &Defaults) -> Result<ValidCluster, InvalidCluster> {
+    let mut problems = Vec::new();
+    let spec = &cluster.spec;
+    let config = match plain_values("spec.config", &spec.config) {
+        Ok(config) => config,
+        Err(found) => {
+            problems.extend(found);
+            BTreeMap::new()
+        }
+    };
+    let broker_config = match BrokerConfig::from_map(&config) {
+        Ok(typed) => typed,
+        Err(errors) => {
+            problems.extend(errors.iter().map(|error| format!("spec.config: {error}")));
+            BrokerConfig::default()
+        }
+    };
+    if let Some(over) = &spec.pod_template {
+        problems.extend(super::overrides::problems(over));
+    }
+    if let Some(resources) = &spec.resources {
+        let probe = serde_json::json!({"spec": {"containers": [{"name": super::names::CONTAINER, "resources": resources}]}});
+        let found = super::overrides::problems(&probe);
+        problems.extend(found.into_iter().map(|problem| {
+            problem.replace("spec.podTemplate.spec.containers[0].resources", "spec.resources")
+        }));
+    }
+    let owner = cluster.controller_owner_ref(&());
+    match (problems.is_empty(), owner) {
+        (true, Some(owner)) => Ok(ValidCluster {
+            name: cluster.name_any(),
+            namespace: cluster.namespace().unwrap_or_default(),
+            owner,
+            spec: spec.clone(),
+            image: spec.image.clone().unwrap_or_else(|| defaults.image.clone()),
+            image_pull_policy: match spec.image_pull_policy {
+                Some(policy) => Some(policy.as_str().to_owned()),
+                // The default policy goes with the default image.
+                None if spec.image.is_none() => defaults.image_pull_policy.clone(),
+                None => None,
+            },
+            config,
+            broker_config,
+        }),
+        (false, _) => Err(InvalidCluster { problems }),
+        (true, None) => Err(InvalidCluster {
+            problems: vec!["the object carries no uid: it was not read from the API server".to_owned()],
+        }),
+    }
+}
+
+/// Configuration values as text: strings, numbers and booleans; anything else is reported by key.
+pub fn plain_values(
+    field: &str,
+    values: &BTreeMap<String, Value>,
+) -> Result<BTreeMap<String, String>, Vec<String>> {
+    let mut texts = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (key, value) in values {
+        match value {
+            Value::String(text) => texts.insert(key.clone(), text.clone()),
+            Value::Bool(flag) => texts.insert(key.clone(), flag.to_string()),
+            Value::Number(number) => texts.insert(key.clone(), number.to_string()),
+            Value::Null | Value::Array(_) | Value::Object(_) => {
+                problems.push(format!("{field}[{key}] must be a string, a number or a boolean"));
+                None
+            }
+        };
+    }
+    if problems.is_empty() { Ok(texts) } else { Err(problems) }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn defaults() -> Defaults {
+        Defaults {
+            image: "example.org/leasehold:1.2.3".to_owned(),
+            image_pull_policy: None,
+        }
+    }
+
+    pub(crate) fn cluster(spec: &str) -> Cluster {
+        let mut cluster: Cluster = serde_yaml::from_str(
+            "{apiVersion: leasehold.dev/v1alpha1, kind: Cluster, metadata: {name: demo, namespace: shop, uid: u-1, generation: 4}, spec: {storage: {size: 1Gi}}}",
+        )
+        .unwrap();
+        let mut value = serde_json::to_value(&cluster.spec).unwrap();
+        super::super::overrides::merge(&mut value, &serde_yaml::from_str(spec).unwrap());
+        cluster.spec = serde_json::from_value(value).unwrap();
+        cluster
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once() {
+        let cluster = cluster(
+            "{config: {no.such.key: 1, num.partitions: 0, min.insync.replicas: [2]}, podTemplate: {spec: {nodeSelecter: {}}}, resources: {request: {cpu: 1}}}",
+        );
+        let text = validate(&cluster, &defaults()).unwrap_err().to_string();
+        for part in ["spec.config[min.insync.replicas]", "spec.podTemplate.spec.nodeSelecter", "spec.resources.request"] {
+            assert!(text.contains(part), "{part} is not in: {text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_configuration_key_is_named() {
+        let text = validate(&cluster("{config: {no.such.key: 1}}"), &defaults()).unwrap_err().to_string();
+        assert!(text.contains("no.such.key"), "{text}");
+    }
+
+    #[test]
+    fn numbers_and_booleans_are_taken_as_their_text() {
+        let valid = validate(
+            &cluster("{config: {auto.create.topics.enable: false, num.partitions: 3}}"),
+            &defaults(),
+        )
+        .unwrap();
+        assert_eq!(valid.config["num.partitions"], "3");
+        assert_eq!(valid.config["auto.create.topics.enable"], "false");
+        assert_eq!(valid.image, "example.org/leasehold:1.2.3");
+    }
+}

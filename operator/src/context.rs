@@ -1,0 +1,94 @@
+//! What every reconcile needs: the API, the settings, who may act, what is known.
+
+use crate::cluster::apply::Applied;
+use crate::cluster::validate::Defaults;
+use crate::events::Events;
+use crate::leader::Leadership;
+use crate::metrics::Metrics;
+use crate::status_queue::StatusQueue;
+use crate::view::Views;
+use k8s_openapi::NamespaceResourceScope;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client, Resource};
+use leasehold_crds::{Cluster, Topic};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Shared by all reconciles.
+pub struct Context {
+    pub client: Client,
+    /// The only namespace that is looked at; `None`: all.
+    pub namespace: Option<String>,
+    pub defaults: Defaults,
+    pub leadership: Leadership,
+    pub views: Arc<Views>,
+    pub applied: Arc<Applied>,
+    pub statuses: StatusQueue,
+    pub events: Events,
+    pub metrics: Metrics,
+    pub clusters: Store<DeserializeGuard<Cluster>>,
+    pub topics: Store<DeserializeGuard<Topic>>,
+    pub backoff: Backoff,
+}
+
+impl Context {
+    /// The API of a namespaced kind, in the operator's scope.
+    pub fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        match namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        }
+    }
+
+    /// The API of a namespaced kind in one namespace.
+    pub fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// A Cluster as the watch has it; `None` if there is none, or it cannot be read.
+    pub fn cluster(&self, namespace: &str, name: &str) -> Option<Arc<DeserializeGuard<Cluster>>> {
+        self.clusters.get(&ObjectRef::new(name).within(namespace))
+    }
+}
+
+/// How long to wait after failures, per object: twice as long each time, from half a second to a minute.
+#[derive(Default)]
+pub struct Backoff {
+    failures: Mutex<HashMap<(&'static str, String, String), u32>>,
+}
+
+impl Backoff {
+    /// One more failure: how long to wait now.
+    pub fn failed(&self, kind: &'static str, namespace: &str, name: &str) -> Duration {
+        let mut failures = self.failures.lock();
+        let count = failures.entry((kind, namespace.to_owned(), name.to_owned())).or_insert(0);
+        *count = count.saturating_add(1);
+        Duration::from_millis(500 << (*count - 1).min(7)).min(Duration::from_secs(60))
+    }
+
+    /// It went well: the next failure is the first.
+    pub fn succeeded(&self, kind: &'static str, namespace: &str, name: &str) {
+        self.failures.lock().remove(&(kind, namespace.to_owned(), name.to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn waits_double_up_to_a_minute_and_begin_anew_after_a_success() {
+        let backoff = super::Backoff::default();
+        let waits: Vec<u128> = (0..9).map(|_| backoff.failed("Topic", "a", "b").as_millis()).collect();
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]);
+        backoff.succeeded("Topic", "a", "b");
+        assert_eq!(backoff.failed("Topic", "a", "b").as_millis(), 500);
+    }
+}

@@ -1,0 +1,329 @@
+//! Wires the operator together: probes, the Lease, then watches and rounds while it is held.
+//!
+//! Promises: only the holder of the Lease runs rounds; when the Lease is lost, or the task that holds
+//! it ends for whatever reason, the process exits at once, so that nothing half-stopped acts on; a
+//! clean stop ends the rounds first and releases the Lease last.
+
+use crate::cli::RunArgs;
+use crate::cluster::apply::Applied;
+use crate::cluster::names::MANAGER;
+use crate::cluster::validate::Defaults;
+use crate::context::{Backoff, Context};
+use crate::events::{self, Events};
+use crate::http::{self, Health};
+use crate::leader::{Elector, Leadership};
+use crate::metrics::Metrics;
+use crate::status_queue::StatusQueue;
+use crate::view::{self, ClusterKey, Update, Views};
+use crate::{cluster, news, topic};
+use anyhow::{Context as _, bail};
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::StreamExt as _;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{Controller, WatchStreamExt as _, controller, watcher};
+use kube::{Client, Config, Resource, ResourceExt as _};
+use leasehold_crds::{CLUSTER_LABEL, Cluster, Topic};
+use serde::de::DeserializeOwned;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+type Clusters = DeserializeGuard<Cluster>;
+type Topics = DeserializeGuard<Topic>;
+
+/// Runs until SIGTERM, SIGINT, or the loss of the Lease.
+pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let config = Config::infer().await.context("cannot find the Kubernetes API: neither in-cluster nor a kubeconfig")?;
+    // Retries are decided here, per object, with a back-off; a blind one could repeat a late write.
+    let config = Config { default_retry: false, ..config };
+    let client = Client::try_from(config.clone())?;
+    let quick = Client::try_from(Config {
+        connect_timeout: Some(Duration::from_secs(1)),
+        read_timeout: Some(Duration::from_secs(2)),
+        ..config.clone()
+    })?;
+    let identity = args.identity.clone().unwrap_or_else(|| format!("operator-{:08x}", rand::random::<u32>()));
+    let metrics = Metrics::default();
+    let health = Health::default();
+    let leadership = Leadership::default();
+    let mut stop = stop_signal()?;
+    let mut probes = tokio::spawn(http::serve(args.http_listen, health.clone(), metrics.clone()));
+    let mut elector = Elector::new(quick, &args.own_namespace, &args.lease, &identity, leadership.clone());
+
+    tracing::info!(%identity, lease = %args.lease, namespace = args.namespace.as_deref().unwrap_or("(all)"), "standing by");
+    let lease = tokio::select! {
+        lease = elector.acquire(|reached| health.set_ready(reached)) => lease,
+        _ = stop.changed() => return Ok(()),
+        ended = &mut probes => bail!("the probes' server ended: {ended:?}"),
+    };
+    tracing::info!(%identity, "this replica acts");
+    metrics.acting(true);
+    let rounds = tokio::spawn(act(args, client, config, identity, metrics, leadership, stop.clone()));
+    let outcome = tokio::select! {
+        why = elector.hold(lease) => Err(anyhow::anyhow!("the operator's Lease is lost: {why}")),
+        ended = rounds => match ended {
+            Ok(result) => result,
+            Err(panic) => Err(anyhow::anyhow!("the rounds ended: {panic}")),
+        },
+        ended = probes => Err(anyhow::anyhow!("the probes' server ended: {ended:?}")),
+    };
+    match outcome {
+        Ok(()) => {
+            elector.release().await;
+            tracing::info!("stopped; the Lease is released");
+            Ok(())
+        }
+        Err(error) => {
+            tracing::error!(%error, "exiting at once");
+            // No destructor, no grace: what runs in other tasks must not act any more.
+            std::process::exit(1)
+        }
+    }
+}
+
+fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        sender.send_replace(true);
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        // A second signal: the user does not want to wait.
+        std::process::exit(1);
+    });
+    Ok(receiver)
+}
+
+/// The rounds, until `stop`.
+async fn act(
+    args: RunArgs,
+    client: Client,
+    config: Config,
+    identity: String,
+    metrics: Metrics,
+    leadership: Leadership,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let scope = args.namespace.as_deref();
+    let cluster_api = Context::scoped::<Clusters>(&client, scope);
+    let topic_api = Context::scoped::<Topics>(&client, scope);
+    let pace = |concurrency| controller::Config::default().debounce(Duration::from_millis(200)).concurrency(concurrency);
+    let clusters = Controller::new(cluster_api.clone(), watcher::Config::default()).with_config(pace(8));
+    let topics = Controller::new(topic_api, watcher::Config::default()).with_config(pace(32));
+
+    let (known_clusters, writer) = reflector::store();
+    let (events, publisher) = events::channel(&identity, metrics.clone());
+    let statuses = StatusQueue::new(metrics.clone());
+    let views = Arc::new(Views::new(config));
+    let context = Arc::new(Context {
+        client: client.clone(),
+        namespace: args.namespace.clone(),
+        defaults: Defaults {
+            image: args.broker_image.clone(),
+            image_pull_policy: args.broker_image_pull_policy.clone().filter(|policy| !policy.is_empty()),
+        },
+        leadership: leadership.clone(),
+        views: views.clone(),
+        applied: Arc::default(),
+        statuses: statuses.clone(),
+        events: events.clone(),
+        metrics: metrics.clone(),
+        clusters: known_clusters,
+        topics: topics.store(),
+        backoff: Backoff::default(),
+    });
+    tokio::spawn(publisher.run(client.clone()));
+    tokio::spawn(statuses.run(client.clone(), leadership));
+
+    let (cluster_hints, cluster_hinted) = unbounded();
+    let (topic_hints, topic_hinted) = unbounded();
+    let clusters_followed = follow_clusters(cluster_api, writer, context.topics.clone(), topic_hints.clone());
+    let hints = Hints { context: context.clone(), clusters: cluster_hints, topics: topic_hints };
+    let following = view::follow(Context::scoped::<ConfigMap>(&client, scope), views, move |update| hints.give(&update));
+
+    let clusters = children(clusters, &context, &client, scope);
+    let rounds_of_clusters = run_clusters(clusters, cluster_hinted, context.clone(), stop.clone());
+    let rounds_of_topics = run_topics(topics, topic_hinted, context, stop);
+    tokio::select! {
+        _ = following => bail!("the watch of the clusters' metadata ended"),
+        _ = clusters_followed => bail!("the watch of Clusters ended"),
+        _ = async { tokio::join!(rounds_of_clusters, rounds_of_topics) } => Ok(()),
+    }
+}
+
+/// Watches everything that a cluster consists of, so that what was changed or deleted is put right.
+fn children(controller: Controller<Clusters>, context: &Arc<Context>, client: &Client, scope: Option<&str>) -> Controller<Clusters> {
+    let applied = &context.applied;
+    let controller = child::<StatefulSet>(controller, applied, client, scope);
+    let controller = child::<Service>(controller, applied, client, scope);
+    let controller = child::<ServiceAccount>(controller, applied, client, scope);
+    let controller = child::<Role>(controller, applied, client, scope);
+    let controller = child::<RoleBinding>(controller, applied, client, scope);
+    let controller = child::<PodDisruptionBudget>(controller, applied, client, scope);
+    let controller = child::<ConfigMap>(controller, applied, client, scope);
+    child::<Pod>(controller, applied, client, scope)
+}
+
+fn child<K>(controller: Controller<Clusters>, applied: &Arc<Applied>, client: &Client, scope: Option<&str>) -> Controller<Clusters>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    K: k8s_openapi::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    // Heads and chunks carry another label: they change with every write of the metadata.
+    let labels = if <K as k8s_openapi::Resource>::KIND == "Pod" {
+        format!("{CLUSTER_LABEL},app.kubernetes.io/component=broker")
+    } else {
+        format!("{CLUSTER_LABEL},app.kubernetes.io/managed-by={MANAGER}")
+    };
+    let config = watcher::Config::default().labels(&labels);
+    let applied = applied.clone();
+    controller.watches(Context::scoped::<K>(client, scope), config, move |object| {
+        let namespace = object.namespace()?;
+        applied.touched(<K as k8s_openapi::Resource>::KIND, &namespace, &object.name_any());
+        let cluster = object.labels().get(CLUSTER_LABEL)?;
+        Some(ObjectRef::<Clusters>::new(cluster).within(&namespace))
+    })
+}
+
+async fn run_clusters(
+    controller: Controller<Clusters>,
+    hinted: UnboundedReceiver<ObjectRef<Clusters>>,
+    context: Arc<Context>,
+    mut stop: watch::Receiver<bool>,
+) {
+    controller
+        .reconcile_on(hinted)
+        .graceful_shutdown_on(async move { drop(stop.wait_for(|stop| *stop).await) })
+        .run(cluster::reconcile::reconcile, cluster::reconcile::on_error, context)
+        .for_each(|_| async {})
+        .await;
+}
+
+async fn run_topics(
+    controller: Controller<Topics>,
+    hinted: UnboundedReceiver<ObjectRef<Topics>>,
+    context: Arc<Context>,
+    mut stop: watch::Receiver<bool>,
+) {
+    controller
+        .reconcile_on(hinted)
+        .graceful_shutdown_on(async move { drop(stop.wait_for(|stop| *stop).await) })
+        .run(topic::reconcile::reconcile, topic::reconcile::on_error, context)
+        .for_each(|_| async {})
+        .await;
+}
+
+/// Keeps the store of Clusters that topics look at, and tells the topics of a cluster when it appears,
+/// changes its spec or goes. Its status does not concern them.
+async fn follow_clusters(
+    api: kube::Api<Clusters>,
+    writer: reflector::store::Writer<Clusters>,
+    topics: Store<Topics>,
+    hints: UnboundedSender<ObjectRef<Topics>>,
+) {
+    let watched = watcher(api, watcher::Config::default()).default_backoff().reflect(writer);
+    let mut events = std::pin::pin!(watched);
+    let mut seen: HashMap<ClusterKey, String> = HashMap::new();
+    let mut listed: HashSet<ClusterKey> = HashSet::new();
+    let key_of = |cluster: &Clusters| (cluster.namespace().unwrap_or_default(), cluster.name_any());
+    let tell = |key: &ClusterKey| {
+        for topic in of_cluster(&topics, &key.0, &key.1) {
+            let _ended = hints.unbounded_send(topic);
+        }
+    };
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => listed.clear(),
+            // The store shows a new list only when it is complete.
+            Ok(watcher::Event::InitApply(cluster)) => {
+                listed.insert(key_of(&cluster));
+                seen.insert(key_of(&cluster), String::new());
+            }
+            Ok(watcher::Event::InitDone) => {
+                seen.keys().for_each(tell);
+                seen.retain(|key, _| listed.contains(key));
+            }
+            Ok(watcher::Event::Apply(cluster)) => {
+                let meta = cluster.meta();
+                let standing = format!("{:?} {:?} {}", meta.uid, meta.generation, meta.deletion_timestamp.is_some());
+                let key = key_of(&cluster);
+                if seen.insert(key.clone(), standing.clone()) != Some(standing) {
+                    tell(&key);
+                }
+            }
+            Ok(watcher::Event::Delete(cluster)) => {
+                seen.remove(&key_of(&cluster));
+                tell(&key_of(&cluster));
+            }
+            Err(error) => tracing::warn!(%error, "the watch of Clusters is interrupted; it resumes"),
+        }
+    }
+}
+
+fn of_cluster(topics: &Store<Topics>, namespace: &str, cluster: &str) -> Vec<ObjectRef<Topics>> {
+    topics
+        .state()
+        .iter()
+        .filter(|topic| topic.namespace().as_deref() == Some(namespace))
+        .filter(|topic| topic.0.as_ref().is_ok_and(|topic| topic.spec.cluster == cluster))
+        .map(|topic| ObjectRef::from_obj(&**topic))
+        .collect()
+}
+
+/// Tells rounds and people what a new view means for them.
+#[derive(Clone)]
+struct Hints {
+    context: Arc<Context>,
+    clusters: UnboundedSender<ObjectRef<Clusters>>,
+    topics: UnboundedSender<ObjectRef<Topics>>,
+}
+
+impl Hints {
+    fn give(&self, update: &Update) {
+        let (namespace, name) = &update.cluster;
+        let cluster = ObjectRef::<Clusters>::new(name).within(namespace);
+        self.context.metrics.clusters(self.context.views.len());
+        // The rounds end before the watches do; nobody misses a hint then.
+        let _ended = self.clusters.unbounded_send(cluster);
+        let all = of_cluster(&self.context.topics, namespace, name);
+        let concerned = match (&update.before, &update.after) {
+            (Some(before), Some(after)) => {
+                let changes = news::changes(name, &before.image, &after.image);
+                self.tell(namespace, name, &self.context.events, changes.news);
+                if changes.brokers { all } else { self.named(all, &changes.topics) }
+            }
+            _ => all,
+        };
+        for topic in concerned {
+            let _ended = self.topics.unbounded_send(topic);
+        }
+    }
+
+    fn named(&self, all: Vec<ObjectRef<Topics>>, names: &std::collections::BTreeSet<String>) -> Vec<ObjectRef<Topics>> {
+        let concerned = |reference: &ObjectRef<Topics>| {
+            let topic = self.context.topics.get(reference)?;
+            let topic = topic.0.as_ref().ok()?;
+            let name = topic.spec.topic_name.clone().unwrap_or_else(|| topic.name_any());
+            names.contains(&name).then_some(())
+        };
+        all.into_iter().filter(|reference| concerned(reference).is_some()).collect()
+    }
+
+    fn tell(&self, namespace: &str, name: &str, events: &Events, news: Vec<events::News>) {
+        let Some(cluster) = self.context.cluster(namespace, name) else { return };
+        for news in news {
+            tracing::info!(%namespace, cluster = name, reason = news.reason, "{}", news.note);
+            events.tell(cluster.object_ref(&()), news);
+        }
+    }
+}
+
