@@ -82,7 +82,9 @@ mod tests {
         let pool = IoPool::start(1).unwrap();
         pool.submit(0, || panic!("on purpose"));
         let (done, end) = oneshot::channel();
-        pool.submit(0, move || drop(done.send(())));
+        pool.submit(0, move || {
+            let _ = done.send(());
+        });
         assert_eq!(end.await, Ok(()));
     }
 }

@@ -159,6 +159,16 @@ impl ReplicaManager {
         }
     }
 
+    /// Ends all serving and copying at once, without a last write: what a crash leaves behind.
+    #[cfg(test)]
+    pub(super) fn abandon(&self) {
+        self.tasks.lock().abort_all();
+        self.fetchers.stop();
+        for partition in self.all() {
+            partition.change(|state| state.resign());
+        }
+    }
+
     pub(super) fn settings(&self) -> &ReplicaSettings {
         &self.settings
     }

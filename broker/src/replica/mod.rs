@@ -35,7 +35,13 @@ pub mod wait;
 pub mod wire_fetch;
 
 #[cfg(test)]
+mod fetch_tests;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
 mod leader_tests;
+#[cfg(test)]
+mod replication_tests;
 #[cfg(test)]
 mod state_tests;
 #[cfg(test)]

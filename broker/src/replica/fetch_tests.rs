@@ -1,0 +1,200 @@
+//! What Fetch, ListOffsets and OffsetForLeaderEpoch promise to clients.
+
+use super::harness::*;
+use super::offsets::{EARLIEST, EARLIEST_LOCAL, LATEST, LATEST_TIERED, MAX_TIMESTAMP};
+use super::*;
+use leasehold_types::{BrokerId, LeaderEpoch, Offset};
+use leasehold_wire::ErrorCode;
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(10);
+
+async fn one_broker() -> Cluster {
+    let cluster = Cluster::start(1, 1).await;
+    cluster.leader(0).await;
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parked_fetch_is_woken_by_the_commit_not_by_time() {
+    let cluster = Cluster::start(3, 2).await;
+    cluster.leader(0).await;
+    let manager = cluster.broker(0);
+    let waiting = {
+        let manager = manager.clone();
+        tokio::spawn(async move { fetch(&manager, 0, LONG).await })
+    };
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let began = Instant::now();
+    produce_ok(&manager, Acks::All, "a").await;
+    let result = waiting.await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert_eq!(values(result.records), [(0, "a".to_owned())]);
+    assert_eq!(result.high_watermark, Offset(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_answer_comes_at_max_wait_and_not_before() {
+    let cluster = one_broker().await;
+    let began = Instant::now();
+    let result = fetch(&cluster.broker(0), 0, Duration::from_millis(200)).await;
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    assert_eq!((result.error, result.records.len()), (ErrorCode::None, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_is_answered_at_once() {
+    let cluster = one_broker().await;
+    let began = Instant::now();
+    for wrong in [5, -1] {
+        let result = fetch(&cluster.broker(0), wrong, LONG).await;
+        assert_eq!(result.error, ErrorCode::OffsetOutOfRange);
+    }
+    let mut unknown = fetch_entry(0);
+    unknown.partition = 7;
+    let results = cluster.broker(0).fetch(fetch_params(LONG), vec![fetch_entry(0), unknown]).await;
+    assert_eq!(results[0].error, ErrorCode::None);
+    assert_eq!(results[1].error, ErrorCode::UnknownTopicOrPartition);
+    assert!(began.elapsed() < LONG);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_leader_ends_a_parked_fetch_with_a_hint() {
+    let cluster = Cluster::start(2, 1).await;
+    cluster.leader(0).await;
+    let manager = cluster.broker(0);
+    let waiting = tokio::spawn(async move { fetch(&manager, 0, LONG).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    cluster.controller.elect(BrokerId(1));
+    let result = waiting.await.unwrap();
+    assert_eq!(result.error, ErrorCode::NotLeaderOrFollower);
+    assert_eq!(result.current_leader.unwrap().leader, Some(BrokerId(1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn min_bytes_is_waited_for_and_all_of_it_is_returned_in_order() {
+    let cluster = one_broker().await;
+    let manager = cluster.broker(0);
+    let waiting = {
+        let manager = manager.clone();
+        let mut params = fetch_params(LONG);
+        params.min_bytes = 3 * batch("x").len();
+        tokio::spawn(async move { manager.fetch(params, vec![fetch_entry(0)]).await.remove(0) })
+    };
+    for value in ["a", "b", "c"] {
+        assert!(!waiting.is_finished());
+        produce_ok(&manager, Acks::All, value).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let texts: Vec<_> = values(waiting.await.unwrap().records).into_iter().map(|v| v.1).collect();
+    assert_eq!(texts, ["a", "b", "c"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_whole_batch_comes_even_past_every_limit() {
+    let cluster = one_broker().await;
+    let manager = cluster.broker(0);
+    let large = "x".repeat(5000);
+    produce_ok(&manager, Acks::All, &large).await;
+    produce_ok(&manager, Acks::All, &large).await;
+    let mut params = fetch_params(LONG);
+    params.max_bytes = 10;
+    let mut entry = fetch_entry(0);
+    entry.max_bytes = 10;
+    let result = manager.fetch(params, vec![entry]).await.remove(0);
+    assert_eq!(values(result.records).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_epoch_that_a_client_believes_in_is_checked() {
+    let cluster = Cluster::start(2, 1).await;
+    cluster.leader(0).await;
+    cluster.controller.elect(BrokerId(1));
+    let manager = cluster.broker(1);
+    cluster.leader(1).await;
+    for (epoch, error) in [
+        (0, ErrorCode::FencedLeaderEpoch),
+        (1, ErrorCode::None),
+        (2, ErrorCode::UnknownLeaderEpoch),
+    ] {
+        let mut entry = fetch_entry(0);
+        entry.current_leader_epoch = Some(LeaderEpoch(epoch));
+        let fetched = manager.fetch(fetch_params(Duration::ZERO), vec![entry]).await;
+        assert_eq!(fetched[0].error, error);
+        let listed = manager.list_offsets(KEY, Some(LeaderEpoch(epoch)), EARLIEST, false).await;
+        assert_eq!(listed.err().map_or(ErrorCode::None, |e| e.error), error);
+    }
+    assert!(cluster.broker(1).leads(KEY.0, KEY.1).is_some(), "a client deposes nobody");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_whose_log_parted_from_ours_is_told_where() {
+    let cluster = Cluster::start(1, 1).await;
+    cluster.leader(0).await;
+    let manager = cluster.broker(0);
+    produce_ok(&manager, Acks::All, "epoch 0").await;
+    for _ in 0..2 {
+        cluster.controller.elect(BrokerId(0));
+    }
+    eventually("it leads in epoch 2", || {
+        let state = manager.leads(KEY.0, KEY.1)?;
+        (state.epoch == LeaderEpoch(2)).then_some(())
+    })
+    .await;
+    produce_ok(&manager, Acks::All, "epoch 2").await;
+    let mut entry = fetch_entry(2);
+    entry.last_fetched_epoch = Some(LeaderEpoch(0));
+    let result = manager.fetch(fetch_params(LONG), vec![entry]).await.remove(0);
+    assert_eq!(result.error, ErrorCode::None);
+    assert_eq!(result.diverging_epoch, Some((LeaderEpoch(0), Offset(1))));
+    assert!(result.records.is_empty());
+    let end = |epoch| manager.offset_for_leader_epoch(KEY, None, LeaderEpoch(epoch));
+    assert_eq!(end(0).await, Ok((LeaderEpoch(0), Offset(1))));
+    assert_eq!(end(2).await, Ok((LeaderEpoch(2), Offset(2))));
+    assert_eq!(end(9).await, Ok((LeaderEpoch::NONE, Offset(-1))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn list_offsets_answers_every_special_timestamp() {
+    let cluster = one_broker().await;
+    let manager = cluster.broker(0);
+    for value in ["a", "b"] {
+        produce_ok(&manager, Acks::All, value).await;
+    }
+    let list = |timestamp| {
+        let manager = manager.clone();
+        async move { manager.list_offsets(KEY, None, timestamp, false).await.unwrap() }
+    };
+    assert_eq!(list(LATEST).await.offset, Offset(2));
+    assert_eq!(list(EARLIEST).await.offset, Offset(0));
+    assert_eq!(list(EARLIEST_LOCAL).await.offset, Offset(0));
+    assert_eq!(list(LATEST_TIERED).await.offset, Offset(-1));
+    assert!(list(MAX_TIMESTAMP).await.timestamp > 0);
+    assert_eq!(list(0).await.offset, Offset(0));
+    assert_eq!(list(i64::MAX).await.offset, Offset(-1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_latest_offset_is_withheld_until_the_high_watermark_reaches_the_epochs_start() {
+    let cluster = Cluster::start(2, 2).await;
+    cluster.leader(0).await;
+    cluster.cut(1);
+    // Appended, and committed nowhere.
+    assert_eq!(produce(&cluster.broker(0), Acks::Leader, "a").await.error, ErrorCode::None);
+    cluster.controller.elect(BrokerId(0));
+    let manager = cluster.broker(0);
+    eventually("it leads in epoch 1", || {
+        let state = manager.leads(KEY.0, KEY.1)?;
+        (state.epoch == LeaderEpoch(1)).then_some(())
+    })
+    .await;
+    let withheld = manager.list_offsets(KEY, None, LATEST, false).await.unwrap_err();
+    assert_eq!(withheld.error, ErrorCode::OffsetNotAvailable);
+    cluster.mend(1);
+    eventually("the follower catches up", || {
+        (cluster.high_watermark(0) == 1).then_some(())
+    })
+    .await;
+    let latest = manager.list_offsets(KEY, None, LATEST, false).await.unwrap();
+    assert_eq!(latest.offset, Offset(1));
+}
