@@ -6,7 +6,7 @@
 use super::chunks::{ChunkError, ChunkRef, unpack};
 use super::format::{FormatError, Head, json, lines, parse_entries};
 use crate::image::{Image, Position};
-use crate::records::Record;
+use crate::records::{Entry, Record};
 use crate::store::{Store, StoreError};
 use leasehold_types::ClusterId;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ pub struct Loaded {
     pub uid: String,
     pub head: Head,
     pub image: Arc<Image>,
+    /// The entries of the tail, oldest first: for brokers that are a little behind.
+    pub recent: Vec<Entry>,
 }
 
 /// Why the metadata could not be loaded.
@@ -93,11 +95,12 @@ pub async fn load(store: &dyn Store) -> Result<Loaded, LoadError> {
             return Err(LoadError::Missing { name, seq });
         }
         match image_of(store, &head).await? {
-            Ok(image) => {
+            Ok((image, recent)) => {
                 return Ok(Loaded {
                     uid: object.uid,
                     head,
                     image: Arc::new(image),
+                    recent,
                 });
             }
             Err(name) => missing = Some((name, head.nonce)),
@@ -106,7 +109,10 @@ pub async fn load(store: &dyn Store) -> Result<Loaded, LoadError> {
 }
 
 /// The inner error is the name of a missing chunk.
-async fn image_of(store: &dyn Store, head: &Head) -> Result<Result<Image, String>, LoadError> {
+async fn image_of(
+    store: &dyn Store,
+    head: &Head,
+) -> Result<Result<(Image, Vec<Entry>), String>, LoadError> {
     let chunks: Vec<&ChunkRef> = head.snapshot.iter().chain(&head.segments).collect();
     let read = futures::future::join_all(chunks.iter().map(|chunk| read_text(store, chunk))).await;
     let mut texts = Vec::with_capacity(read.len());
@@ -126,10 +132,12 @@ async fn image_of(store: &dyn Store, head: &Head) -> Result<Result<Image, String
         let text = texts.next().unwrap_or_default();
         image = parse_snapshot(&head.cluster_id, &text).map_err(|why| broken("the snapshot", why))?;
     }
+    let mut entries = Vec::new();
     for text in texts.chain(std::iter::once(head.tail_text())) {
-        for entry in parse_entries(&text).map_err(|why| broken("a segment or the tail", why))? {
+        entries = parse_entries(&text).map_err(|why| broken("a segment or the tail", why))?;
+        for entry in &entries {
             image
-                .apply(&entry)
+                .apply(entry)
                 .map_err(|why| broken(&format!("entry {}", entry.seq), why.to_string()))?;
         }
     }
@@ -137,7 +145,7 @@ async fn image_of(store: &dyn Store, head: &Head) -> Result<Result<Image, String
         let why = format!("it ends at {:?}, the head at {}/{}", image.position, head.epoch, head.seq);
         return Err(broken("the metadata", why));
     }
-    Ok(Ok(image))
+    Ok(Ok((image, entries)))
 }
 
 async fn read_text(store: &dyn Store, chunk: &ChunkRef) -> Result<Result<String, String>, LoadError> {

@@ -13,7 +13,7 @@ use super::plan::{Limits, Planned, next_epoch, plan_claim, plan_commit};
 use crate::image::{Claim, ClaimId, Image};
 use crate::lease::BootInstant;
 use crate::records::{Entry, Record};
-use crate::store::{Chunk, PatchError, Store, StoreError};
+use crate::store::{Chunk, ChunkInfo, PatchError, Store, StoreError};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +58,7 @@ pub struct HeadWriter {
     limits: Limits,
     may_act: MayAct,
     collection: Collection,
+    last: Option<Arc<Entry>>,
 }
 
 impl HeadWriter {
@@ -87,6 +88,7 @@ impl HeadWriter {
             limits,
             may_act,
             collection: Collection::default(),
+            last: None,
         };
         let committed = writer.write(planned).await?;
         if committed.deposed {
@@ -118,6 +120,11 @@ impl HeadWriter {
         &self.image
     }
 
+    /// The entry that was committed last; after the claim, the claim.
+    pub fn last_entry(&self) -> Option<&Arc<Entry>> {
+        self.last.as_ref()
+    }
+
     async fn write(&mut self, planned: Planned) -> Result<Committed, Failed> {
         let deadline = Instant::now() + WRITE_DEADLINE;
         let mut image = (*self.image).clone();
@@ -132,8 +139,10 @@ impl HeadWriter {
         self.image = Arc::new(image);
         // Only now, when the write is known to be in, has the head stopped naming these.
         self.collection.dropped(planned.dropped, BootInstant::now());
+        let entry = Arc::new(planned.entry);
+        self.last = Some(Arc::clone(&entry));
         Ok(Committed {
-            entry: Arc::new(planned.entry),
+            entry,
             image: Arc::clone(&self.image),
             deposed,
         })
@@ -234,14 +243,12 @@ impl HeadWriter {
         }
     }
 
-    /// Notes which chunks of earlier writers nobody needs. Call it once, after the claim.
-    pub async fn survey_chunks(&mut self) -> Result<(), StoreError> {
-        let listing = self.store.list_chunks().await?;
+    /// Notes which chunks of earlier writers nobody needs. `listing` was made after our claim.
+    pub fn survey(&mut self, listing: &[ChunkInfo]) {
         let named: HashSet<&str> = self.head.chunk_names().collect();
         let now = BootInstant::now();
         let (cluster, epoch) = (&self.head.cluster_id, self.claim.epoch);
-        self.collection.listed(&listing, cluster, epoch, &named, now);
-        Ok(())
+        self.collection.listed(listing, cluster, epoch, &named, now);
     }
 
     /// Chunks whose time has come: the caller deletes them, in its own time.

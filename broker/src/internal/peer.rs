@@ -1,0 +1,91 @@
+//! Notices that another broker's process has ended, within milliseconds where the kernel tells.
+//!
+//! A connection is held open to the peer. Evidence of its death is: the connection ends, and a new one
+//! is refused, unreachable, not answered in time, or answered by someone else. A peer that is merely
+//! silent (stopped, partitioned) gives no evidence; sessions and the Lease time it out.
+
+use super::{PING_KEY, Pong, VERSION};
+use bytes::Bytes;
+use leasehold_types::{BrokerId, ClusterId, Incarnation};
+use leasehold_wire::encode::encode_raw_request;
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+/// A reconnect after an end that is not answered by then counts as refused.
+const RECONNECT: Duration = Duration::from_millis(200);
+/// A first connection has no end before it: a busy peer gets more time.
+const FIRST: Duration = Duration::from_millis(1_500);
+const BETWEEN: Duration = Duration::from_millis(20);
+/// A pong is a few dozen bytes.
+const MAX_PONG: u32 = 4_096;
+
+/// Whom to watch, and where it listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub cluster_id: ClusterId,
+    pub broker: BrokerId,
+    pub incarnation: Incarnation,
+    /// Its internal listener, `host:port`.
+    pub address: String,
+}
+
+/// Returns once there is evidence that `peer` is dead, and says what it is.
+pub async fn death_of(peer: &Peer) -> String {
+    let mut failures = 0;
+    let mut ended = false;
+    loop {
+        let limit = if ended { RECONNECT } else { FIRST };
+        match timeout(limit, greet(peer)).await {
+            Ok(Ok(Some(mut stream))) => {
+                (failures, ended) = (0, true);
+                // Nothing is ever sent on it again: any return is the end.
+                let mut byte = [0u8];
+                let _ = stream.read(&mut byte).await;
+                continue;
+            }
+            Ok(Ok(None)) => return "another process answers at its address".to_owned(),
+            Ok(Err(error)) => {
+                failures += 1;
+                // Once more, in case the listener's queue was full or a network had a hiccup.
+                if failures > 1 {
+                    return format!("its connection ended, a new one failed: {error}");
+                }
+            }
+            Err(_) if ended => {
+                return format!("its connection ended, a new one was not answered in {limit:?}");
+            }
+            Err(_) => {
+                failures += 1;
+                if failures > 1 {
+                    return format!("it does not answer new connections within {limit:?}");
+                }
+            }
+        }
+        sleep(BETWEEN).await;
+    }
+}
+
+/// Connects and asks who is there. `None`: someone else.
+async fn greet(peer: &Peer) -> io::Result<Option<TcpStream>> {
+    let mut stream = TcpStream::connect(&peer.address).await?;
+    stream.set_nodelay(true)?;
+    let client_id = leasehold_wire::kafka::protocol::StrBytes::from_string(peer.cluster_id.0.clone());
+    let mut frame = encode_raw_request(PING_KEY, VERSION, 1, Some(client_id), Bytes::new())
+        .map_err(io::Error::other)?;
+    stream.write_all_buf(&mut frame).await?;
+    let length = stream.read_u32().await?;
+    if !(4..=MAX_PONG).contains(&length) {
+        return Ok(None);
+    }
+    let mut answer = vec![0; length as usize];
+    stream.read_exact(&mut answer).await?;
+    let pong: Option<Pong> = answer.get(4..).and_then(|b| serde_json::from_slice(b).ok());
+    let same = pong.is_some_and(|pong| {
+        (pong.cluster_id, pong.broker, pong.incarnation)
+            == (peer.cluster_id.clone(), peer.broker, peer.incarnation)
+    });
+    Ok(same.then_some(stream))
+}

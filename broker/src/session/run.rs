@@ -1,0 +1,519 @@
+//! The session's loop: find, register, poll, make durable, publish.
+
+use super::apply::{Taken, take};
+use super::durable::{Durable, DurableError};
+use super::find::{Target, address_of};
+use super::{ControllerClient, Membership, ReplicaReports, SessionHealth, watch as holder_watch};
+use crate::controller::{ControllerHandle, Role};
+use crate::internal::{self, controller_call};
+use leasehold_log::LogDir;
+use leasehold_metadata::image::{Endpoint, Image};
+use leasehold_metadata::lease::{Evidence, Holder};
+use leasehold_metadata::rpc::{
+    BrokerState, ConfirmedRun, Poll, PollAnswer, Registration, Request, Response, RestartReport,
+    codes,
+};
+use leasehold_types::{BrokerId, ClusterId, Incarnation, Seq, TopicId};
+use leasehold_wire::Client;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+/// A poll is answered within half a second; one that is not within this is given up.
+const POLL_LIMIT: Duration = Duration::from_millis(1_500);
+const REGISTER_LIMIT: Duration = Duration::from_secs(2);
+const CONNECT_LIMIT: Duration = Duration::from_millis(500);
+/// Between attempts, where nothing tells when the next one is worth while.
+const PAUSE: Duration = Duration::from_millis(50);
+/// After this long of nothing but "you are not registered" the process ends.
+const DISOWNED: Duration = Duration::from_secs(3);
+
+/// Who this broker is, and where it keeps its files.
+pub struct SessionConfig {
+    pub cluster_id: ClusterId,
+    pub broker: BrokerId,
+    pub incarnation: Incarnation,
+    /// Where clients connect.
+    pub client: Endpoint,
+    /// Where other brokers connect.
+    pub internal: Endpoint,
+    pub http: Option<Endpoint>,
+    /// `None`: not known (yet); the last known one stays. A change is registered.
+    pub rack: watch::Receiver<Option<String>>,
+    pub version: String,
+    pub log_dir: Arc<LogDir>,
+}
+
+/// How the session stands, for probes and status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionStatus {
+    /// Registered, and the registration is confirmed in the `run` file.
+    pub registered: bool,
+    /// What is wrong, in words; `None` in good times.
+    pub trouble: Option<String>,
+    /// Why the controller decides nothing; `None` in good times.
+    pub frozen: Option<String>,
+    /// The controller says that this broker leads nothing that another could lead.
+    pub may_stop: bool,
+}
+
+/// The running session. Dropping it ends it.
+pub struct Session {
+    membership: Membership,
+    reports: Arc<OnceLock<Arc<dyn ReplicaReports>>>,
+    leaving: Arc<watch::Sender<bool>>,
+    status: watch::Receiver<SessionStatus>,
+    ended: watch::Receiver<Option<String>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Opens the durable copy and begins to look for the controller.
+pub async fn start(
+    config: SessionConfig,
+    controller: ControllerHandle,
+    evidence: Evidence,
+) -> Result<Session, DurableError> {
+    let (dir, cluster_id) = (config.log_dir.path().to_owned(), config.cluster_id.clone());
+    let opened = tokio::task::spawn_blocking(move || Durable::open(&dir, &cluster_id)).await;
+    let (durable, known) = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    let empty = Image::genesis(config.cluster_id.clone());
+    let (published, image) = watch::channel(Arc::new(empty.clone()));
+    let (status_sender, status) = watch::channel(SessionStatus::default());
+    let (ended_sender, ended) = watch::channel(None);
+    let leaving = Arc::new(watch::Sender::new(false));
+    let reports = Arc::new(OnceLock::new());
+    let health = SessionHealth::default();
+    let membership = Membership {
+        broker: config.broker,
+        incarnation: config.incarnation,
+        cluster_id: config.cluster_id.clone(),
+        image,
+        controller: ControllerClient::new(config.cluster_id.clone(), controller.clone()),
+        health: health.clone(),
+    };
+    let me = Holder {
+        broker: config.broker,
+        incarnation: config.incarnation,
+    };
+    let watching = holder_watch::holder(
+        config.cluster_id.clone(),
+        me,
+        controller.lease(),
+        evidence,
+    );
+    let runner = Runner {
+        image: known.unwrap_or(empty),
+        config,
+        controller,
+        durable: Some(durable),
+        published,
+        health,
+        status: status_sender,
+        ended: ended_sender,
+        leaving: leaving.subscribe(),
+        reports: Arc::clone(&reports),
+        registered_at: None,
+        wanted_ends: Vec::new(),
+        disowned_since: None,
+    };
+    Ok(Session {
+        membership,
+        reports,
+        leaving,
+        status,
+        ended,
+        tasks: vec![tokio::spawn(watching), tokio::spawn(runner.run())],
+    })
+}
+
+impl Session {
+    /// What the rest of the broker works with.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// From now on polls carry what the replicas report. Called once.
+    pub fn set_reports(&self, reports: Arc<dyn ReplicaReports>) {
+        let _ = self.reports.set(reports);
+    }
+
+    /// How the session stands.
+    pub fn status(&self) -> watch::Receiver<SessionStatus> {
+        self.status.clone()
+    }
+
+    /// Returns, with the reason, once this process must end: it was replaced, or its files failed it.
+    pub async fn ended(&self) -> String {
+        let mut ended = self.ended.clone();
+        let reason = ended.wait_for(Option::is_some).await.map(|r| r.clone());
+        let stopped = || "the session's task ended".to_owned();
+        reason.ok().flatten().unwrap_or_else(stopped)
+    }
+
+    /// For a clean stop: lets leaders move away, then says goodbye. At most `limit`, whatever happens.
+    pub async fn leave(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        self.leaving.send_replace(true);
+        let mut status = self.status.clone();
+        let moved = timeout(limit, status.wait_for(|status| status.may_stop)).await;
+        if moved.is_err() {
+            tracing::warn!(?limit, "this broker still leads partitions; it ends nevertheless");
+        }
+        let (broker, incarnation) = (self.membership.broker, self.membership.incarnation);
+        let goodbye = Request::Goodbye {
+            broker,
+            incarnation,
+        };
+        let soon = Instant::now() + Duration::from_millis(500);
+        let client = &self.membership.controller;
+        let answer = client.call(goodbye, deadline.max(soon)).await;
+        tracing::info!(%broker, %incarnation, ?answer, "said goodbye to the controller");
+    }
+}
+
+struct Runner {
+    config: SessionConfig,
+    controller: ControllerHandle,
+    /// Everything that is durable here.
+    image: Image,
+    /// `None` only while a blocking task has it.
+    durable: Option<Durable>,
+    published: watch::Sender<Arc<Image>>,
+    health: SessionHealth,
+    status: watch::Sender<SessionStatus>,
+    ended: watch::Sender<Option<String>>,
+    leaving: watch::Receiver<bool>,
+    reports: Arc<OnceLock<Arc<dyn ReplicaReports>>>,
+    registered_at: Option<Seq>,
+    wanted_ends: Vec<(TopicId, i32)>,
+    disowned_since: Option<Instant>,
+}
+
+/// Where to ask.
+enum Route {
+    Here,
+    There(Target, Client),
+}
+
+/// Why a conversation with one controller ended.
+enum Stop {
+    /// Look again; perhaps there.
+    Elsewhere(Option<Target>),
+    /// The process must end.
+    End(String),
+}
+
+impl Runner {
+    async fn run(mut self) {
+        let reason = match self.begin_life().await {
+            Ok(report) => self.serve(report).await,
+            Err(reason) => reason,
+        };
+        tracing::error!(reason, "this broker's session is over");
+        self.ended.send_replace(Some(reason));
+    }
+
+    /// Notes in the `run` file, durably, that this incarnation is about to register.
+    async fn begin_life(&self) -> Result<RestartReport, String> {
+        let (dir, incarnation) = (Arc::clone(&self.config.log_dir), self.config.incarnation);
+        let begun = tokio::task::spawn_blocking(move || dir.begin(incarnation)).await;
+        let report = begun
+            .map_err(|e| e.to_string())?
+            .map_err(|e| format!("the run file cannot be written: {e}"))?;
+        Ok(RestartReport {
+            confirmed: report.confirmed.map(|c| ConfirmedRun {
+                incarnation: c.incarnation,
+                boot_id: c.boot_id,
+                pod_uid: c.pod_uid,
+                clean: c.clean,
+            }),
+            attempted: report.attempted,
+            boot_id: report.boot_id,
+            pod_uid: report.pod_uid,
+        })
+    }
+
+    async fn serve(&mut self, report: RestartReport) -> String {
+        let mut redirect = None;
+        let mut lease = self.controller.lease();
+        let mut role = self.controller.role();
+        loop {
+            lease.borrow_and_update();
+            role.borrow_and_update();
+            if let Some(route) = self.route(redirect.take()).await {
+                match self.converse(&route, &report).await {
+                    Stop::Elsewhere(hint) => redirect = hint,
+                    Stop::End(reason) => return reason,
+                }
+            } else {
+                self.note(|status| {
+                    status.trouble = Some("no controller can be reached".to_owned());
+                });
+            }
+            tokio::select! {
+                _ = lease.changed() => {}
+                _ = role.changed() => {}
+                () = sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    async fn route(&self, redirect: Option<Target>) -> Option<Route> {
+        let role = *self.controller.role().borrow();
+        if role != Role::Standby {
+            return Some(Route::Here);
+        }
+        let target = redirect.or_else(|| self.controller.hint().map(Target::from))?;
+        if target.broker == self.config.broker {
+            return None;
+        }
+        let address = address_of(&target.internal);
+        let connected = internal::connect(&address, &self.config.cluster_id, CONNECT_LIMIT).await;
+        match connected {
+            Ok(client) => Some(Route::There(target, client)),
+            Err(error) => {
+                tracing::debug!(%error, "cannot reach the controller");
+                None
+            }
+        }
+    }
+
+    async fn ask(&self, route: &Route, request: Request, limit: Duration) -> Result<Response, String> {
+        match route {
+            Route::Here => timeout(limit, self.controller.call(request))
+                .await
+                .map_err(|_| format!("no answer within {limit:?}")),
+            Route::There(_, client) => {
+                controller_call(client, &self.config.cluster_id, request, limit)
+                    .await
+                    .map_err(|e| e.to_string())
+            }
+        }
+    }
+
+    async fn converse(&mut self, route: &Route, report: &RestartReport) -> Stop {
+        let mut rack = self.config.rack.clone();
+        let mut must_register = self.registered_at.is_none();
+        loop {
+            if must_register || rack.has_changed().unwrap_or(false) {
+                rack.borrow_and_update();
+                match self.register(route, report).await {
+                    Ok(()) => must_register = false,
+                    Err(stop) => return stop,
+                }
+            }
+            if let Err(stop) = self.poll_once(route).await {
+                return stop;
+            }
+        }
+    }
+
+    async fn register(&mut self, route: &Route, report: &RestartReport) -> Result<(), Stop> {
+        let registration = Registration {
+            broker: self.config.broker,
+            incarnation: self.config.incarnation,
+            client: self.config.client.clone(),
+            internal: self.config.internal.clone(),
+            http: self.config.http.clone(),
+            rack: self.config.rack.borrow().clone(),
+            version: self.config.version.clone(),
+            restart: report.clone(),
+        };
+        let request = Request::Register(registration);
+        let at = match self.ask(route, request, REGISTER_LIMIT).await {
+            Ok(Response::Registered { incarnation, at })
+                if incarnation == self.config.incarnation =>
+            {
+                at
+            }
+            Ok(other) => return Err(self.refused("registering", other).await),
+            Err(why) => return Err(self.unanswered("registering", &why)),
+        };
+        if self.registered_at.is_none() {
+            let (dir, incarnation) = (Arc::clone(&self.config.log_dir), self.config.incarnation);
+            let confirmed = tokio::task::spawn_blocking(move || dir.confirm(incarnation)).await;
+            if let Err(why) = confirmed.map_err(|e| e.to_string()).and_then(|r| r.map_err(|e| e.to_string())) {
+                return Err(Stop::End(format!("the run file cannot be written: {why}")));
+            }
+            tracing::info!(broker = %self.config.broker, incarnation = %self.config.incarnation, %at, "registered");
+            self.registered_at = Some(at);
+        }
+        Ok(())
+    }
+
+    async fn poll_once(&mut self, route: &Route) -> Result<(), Stop> {
+        let leaving = *self.leaving.borrow_and_update();
+        let known = self.image.position.seq.0 > 0;
+        let reports = self.reports.get();
+        let state = BrokerState {
+            wants_shutdown: leaving,
+            log_ends: reports.map_or_else(Vec::new, |r| r.log_ends(&self.wanted_ends)),
+            epochs_ahead: reports.map_or_else(Vec::new, |r| r.epochs_ahead()),
+        };
+        let poll = Poll {
+            broker: self.config.broker,
+            incarnation: self.config.incarnation,
+            position: known.then_some(self.image.position),
+            state,
+        };
+        let sent = Instant::now();
+        let mut leave = self.leaving.clone();
+        let mut role = self.controller.role();
+        let asked = matches!(route, Route::Here);
+        let answer = tokio::select! {
+            answer = self.ask(route, Request::Poll(poll), POLL_LIMIT) => answer,
+            // News to tell: the controller lets the poll that waits there go when the next one comes.
+            _ = leave.changed() => return Ok(()),
+            // We became controller, or are none any more: the other way is the right one now.
+            _ = role.wait_for(|role| (*role != Role::Standby) != asked) => {
+                return Err(Stop::Elsewhere(None));
+            }
+        };
+        match answer {
+            Ok(Response::Poll(answer)) => self.take_in(answer, sent).await,
+            Ok(other) => Err(self.refused("polling", other).await),
+            Err(why) => Err(self.unanswered("polling", &why)),
+        }
+    }
+
+    async fn take_in(&mut self, answer: PollAnswer, sent: Instant) -> Result<(), Stop> {
+        self.disowned_since = None;
+        let committed = answer.committed;
+        let (may_stop, frozen) = (answer.may_stop, answer.frozen.clone());
+        let taken = match take(&self.image, answer) {
+            Ok(taken) => taken,
+            Err(error) => {
+                tracing::error!(position = ?self.image.position, %error, "the metadata is not followed");
+                self.note(|status| status.trouble = Some(error.to_string()));
+                sleep(PAUSE * 10).await;
+                return Err(Stop::Elsewhere(None));
+            }
+        };
+        if let Err(error) = self.persist(taken).await {
+            return Err(Stop::End(error));
+        }
+        if self.image.position == committed {
+            self.health.confirm(sent);
+        }
+        let registered = self.publish()?;
+        self.note(|status| {
+            *status = SessionStatus {
+                registered,
+                trouble: None,
+                frozen,
+                may_stop,
+            };
+        });
+        Ok(())
+    }
+
+    /// Makes it durable before anybody can act on it.
+    async fn persist(&mut self, taken: Taken) -> Result<(), String> {
+        let (entries, image) = match taken {
+            Taken::Nothing => return Ok(()),
+            Taken::Entries(entries, image) => (Some(entries), image),
+            Taken::Snapshot(image) => (None, image),
+        };
+        let Some(mut durable) = self.durable.take() else {
+            return Err("the durable copy was lost to an earlier failure".to_owned());
+        };
+        let work = tokio::task::spawn_blocking(move || {
+            let written = match &entries {
+                Some(entries) => durable.append(entries, &image),
+                None => durable.replace(&image),
+            };
+            written.map(|()| (durable, image))
+        });
+        let (durable, image) = work
+            .await
+            .map_err(|e| e.to_string())?
+            .map_err(|e| format!("the metadata cannot be made durable: {e}"))?;
+        self.durable = Some(durable);
+        self.image = image;
+        self.wanted_ends = self.image.wanted_log_ends(self.config.broker);
+        Ok(())
+    }
+
+    /// Publishes the image, unless it is older than our registration. Tells whether it is not.
+    fn publish(&self) -> Result<bool, Stop> {
+        let Some(at) = self.registered_at else {
+            return Ok(false);
+        };
+        if self.image.position.seq < at {
+            return Ok(false);
+        }
+        let me = self.config.incarnation;
+        match self.image.broker(self.config.broker).map(|b| b.incarnation) {
+            Some(registered) if registered == me => {}
+            Some(other) => {
+                let why = format!("this process (incarnation {me}) was replaced by {other}");
+                return Err(Stop::End(why));
+            }
+            None => return Err(Stop::End("this broker was unregistered".to_owned())),
+        }
+        self.published.send_if_modified(|published| {
+            let news = published.position != self.image.position;
+            if news {
+                *published = Arc::new(self.image.clone());
+            }
+            news
+        });
+        Ok(true)
+    }
+
+    /// The controller (or one that is none) answered with something else than hoped for.
+    async fn refused(&mut self, doing: &str, response: Response) -> Stop {
+        let outcome = match response {
+            Response::NotController { hint } => {
+                let here = self.config.broker;
+                return Stop::Elsewhere(hint.filter(|h| h.broker != here).map(Target::from));
+            }
+            Response::Error(outcome) => outcome,
+            other => {
+                tracing::warn!(doing, answer = ?other, "an answer to another question");
+                return Stop::Elsewhere(None);
+            }
+        };
+        let message = outcome.message.unwrap_or_default();
+        if outcome.code == codes::INCONSISTENT_CLUSTER_ID {
+            return Stop::End(message);
+        }
+        let disowned = matches!(
+            outcome.code,
+            codes::STALE_BROKER_EPOCH | codes::BROKER_ID_NOT_REGISTERED
+        );
+        if disowned && self.registered_at.is_some() {
+            let since = *self.disowned_since.get_or_insert_with(Instant::now);
+            // A deposed controller may not know our registration yet: only persistence counts.
+            if since.elapsed() > DISOWNED {
+                return Stop::End(format!("the controller does not know this process: {message}"));
+            }
+        }
+        tracing::warn!(doing, code = outcome.code, message, "the controller refused");
+        self.note(|status| status.trouble = Some(message.clone()));
+        sleep(PAUSE * 2).await;
+        Stop::Elsewhere(None)
+    }
+
+    fn unanswered(&self, doing: &str, why: &str) -> Stop {
+        tracing::info!(doing, why, "the controller does not answer");
+        self.note(|status| status.trouble = Some(format!("{doing}: {why}")));
+        Stop::Elsewhere(None)
+    }
+
+    fn note(&self, change: impl FnOnce(&mut SessionStatus)) {
+        self.status.send_if_modified(|status| {
+            let before = status.clone();
+            change(status);
+            *status != before
+        });
+    }
+}
