@@ -15,8 +15,8 @@ pub use query::{ConfigSource, Hosted, Standing};
 
 use imbl::{OrdMap, Vector};
 use leasehold_types::{
-    BrokerId, ClusterId, ControllerEpoch, Incarnation, LeaderEpoch, PartitionEpoch, ProducerId, Seq,
-    TopicId,
+    BrokerId, ClusterId, ControllerEpoch, Incarnation, LeaderEpoch, PartitionEpoch, ProducerId,
+    Seq, TopicId,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

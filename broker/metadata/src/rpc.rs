@@ -157,18 +157,26 @@ pub struct IsrVerdict {
 #[serde(rename_all = "snake_case")]
 pub enum Response {
     /// Admitted; act on no image older than `at`.
-    Registered { incarnation: Incarnation, at: Seq },
+    Registered {
+        incarnation: Incarnation,
+        at: Seq,
+    },
     /// News, heartbeat, or both.
     Poll(PollAnswer),
     AlterPartition(Vec<IsrVerdict>),
     /// The sender is fenced and leads nothing.
     Goodbye,
-    ProducerIds { first: ProducerId, count: i64 },
+    ProducerIds {
+        first: ProducerId,
+        count: i64,
+    },
     Admin(AdminResponse),
     /// Who is controller as far as the one asked knows.
     Controller(Option<ControllerHint>),
     /// The one asked is not the controller. Nothing was applied.
-    NotController { hint: Option<ControllerHint> },
+    NotController {
+        hint: Option<ControllerHint>,
+    },
     /// Refused as a whole.
     Error(Outcome),
 }

@@ -1,6 +1,7 @@
 //! What goes into the controller and what comes out.
 
 use crate::broker_config::BrokerConfig;
+use crate::configs;
 use crate::records::Record;
 use crate::rpc::{AdminRequest, AlterPartition, Poll, Registration, Response};
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, PartitionEpoch, TopicId};
@@ -32,7 +33,10 @@ pub enum Input {
     /// Time passed.
     Tick,
     /// A process asks to be admitted.
-    Register { to: ReplyTo, registration: Registration },
+    Register {
+        to: ReplyTo,
+        registration: Registration,
+    },
     /// A heartbeat. A reply is returned only if it is refused; otherwise the driver answers it when
     /// there is news, or after a while without, with what is *committed*.
     Poll { to: ReplyTo, poll: Poll },
@@ -50,7 +54,10 @@ pub enum Input {
         incarnation: Incarnation,
     },
     /// A leader proposes ISRs.
-    AlterPartition { to: ReplyTo, request: AlterPartition },
+    AlterPartition {
+        to: ReplyTo,
+        request: AlterPartition,
+    },
     AllocateProducerIds {
         to: ReplyTo,
         broker: BrokerId,
@@ -80,7 +87,10 @@ pub struct Output {
 /// What a decision does besides its records.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    Reply { to: ReplyTo, response: Response },
+    Reply {
+        to: ReplyTo,
+        response: Response,
+    },
     /// For the log (and Kubernetes Events): one line each.
     Event(Event),
     /// Give the role up, wait one Lease duration, and claim only if nobody did; then pass `lost` to
@@ -138,13 +148,28 @@ pub enum Event {
         replicas: Vec<BrokerId>,
         what: String,
     },
-    TopicCreated { name: String, id: TopicId },
-    TopicDeleted { name: String, id: TopicId },
-    Cordoned { broker: BrokerId, cordoned: bool },
-    Unregistered { broker: BrokerId },
-    Frozen { reason: String },
+    TopicCreated {
+        name: String,
+        id: TopicId,
+    },
+    TopicDeleted {
+        name: String,
+        id: TopicId,
+    },
+    Cordoned {
+        broker: BrokerId,
+        cordoned: bool,
+    },
+    Unregistered {
+        broker: BrokerId,
+    },
+    Frozen {
+        reason: String,
+    },
     /// Something an operator should look at.
-    Warning { message: String },
+    Warning {
+        message: String,
+    },
 }
 
 /// A partition as people know it.
@@ -192,10 +217,34 @@ pub struct Settings {
     pub topic_defaults: BTreeMap<String, String>,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self::from_config(&BrokerConfig::default())
+    }
+}
+
 impl Settings {
     /// The settings that follow from a broker's configuration.
     pub fn from_config(config: &BrokerConfig) -> Self {
-        let _ = config;
-        todo!()
+        let ms = |value: i64| u64::try_from(value).unwrap_or(0);
+        let factor = |value: i32| i16::try_from(value).unwrap_or(i16::MAX);
+        Self {
+            session_timeout_ms: ms(config.broker_session_timeout_ms).max(1),
+            preferred_leader_delay_ms: ms(config.leader_restore_delay_ms),
+            preferred_leader_check_ms: ms(config.leader_restore_delay_ms).clamp(100, 5_000),
+            auto_leader_rebalance: config.auto_leader_rebalance_enable,
+            max_restored_per_check: 500,
+            default_partitions: config.num_partitions,
+            default_replication_factor: factor(config.default_replication_factor),
+            offsets_topic_partitions: config.offsets_topic_num_partitions,
+            offsets_topic_replication_factor: factor(config.offsets_topic_replication_factor),
+            offsets_topic_segment_bytes: config.offsets_topic_segment_bytes,
+            delete_topics: config.delete_topic_enable,
+            max_partitions_per_request: 10_000,
+            max_draining: 16,
+            unclean_recovery_timeout_ms: 300_000,
+            producer_id_block: 1_000,
+            topic_defaults: configs::defaults_from(config),
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! Folding records into the image, with every check that tells a fitting record from a foreign one.
 
 use super::{Broker, Claim, Image, Partition, Position, Topic};
-use crate::records::{BrokerChange, ConfigResource, Entry, PartitionChange, Record, RegisterBroker};
+use crate::records::{
+    BrokerChange, ConfigResource, Entry, PartitionChange, Record, RegisterBroker,
+};
 use leasehold_types::{
     BrokerId, ControllerEpoch, Incarnation, LeaderEpoch, PartitionEpoch, ProducerId, Seq, TopicId,
 };
@@ -22,7 +24,9 @@ pub enum ApplyError {
         found: ControllerEpoch,
         claimed: ControllerEpoch,
     },
-    #[error("the claim in entry {seq} names epoch {epoch} and first seq {first_seq}; it must be the entry's first record, name the entry's own, and raise the epoch")]
+    #[error(
+        "the claim in entry {seq} names epoch {epoch} and first seq {first_seq}; it must be the entry's first record, name the entry's own, and raise the epoch"
+    )]
     BadClaim {
         seq: Seq,
         epoch: ControllerEpoch,
@@ -32,7 +36,9 @@ pub enum ApplyError {
     SnapshotOffLine { position: Position },
     #[error("broker {0} is not registered")]
     UnknownBroker(BrokerId),
-    #[error("the change of broker {broker} is meant for incarnation {meant}, but {registered} is registered")]
+    #[error(
+        "the change of broker {broker} is meant for incarnation {meant}, but {registered} is registered"
+    )]
     OtherIncarnation {
         broker: BrokerId,
         meant: Incarnation,
@@ -46,7 +52,9 @@ pub enum ApplyError {
     UnknownPartition { topic: TopicId, partition: i32 },
     #[error("partition {topic}-{partition} does not follow the last one")]
     NotDense { topic: TopicId, partition: i32 },
-    #[error("partition {topic}-{partition} is at epochs ({leader_epoch}, {partition_epoch}); the change to ({new_leader_epoch}, {new_partition_epoch}) does not follow")]
+    #[error(
+        "partition {topic}-{partition} is at epochs ({leader_epoch}, {partition_epoch}); the change to ({new_leader_epoch}, {new_partition_epoch}) does not follow"
+    )]
     EpochJump {
         topic: TopicId,
         partition: i32,
@@ -147,7 +155,10 @@ impl Image {
                 self.topics.insert(*id, Arc::new(topic));
             }
             Record::DeleteTopic { id } => {
-                let topic = self.topics.remove(id).ok_or(ApplyError::UnknownTopic(*id))?;
+                let topic = self
+                    .topics
+                    .remove(id)
+                    .ok_or(ApplyError::UnknownTopic(*id))?;
                 self.names.remove(&topic.name);
             }
             Record::Partition {
@@ -227,7 +238,10 @@ impl Image {
     }
 
     fn topic_mut(&mut self, id: TopicId) -> Result<&mut Topic, ApplyError> {
-        let topic = self.topics.get_mut(&id).ok_or(ApplyError::UnknownTopic(id))?;
+        let topic = self
+            .topics
+            .get_mut(&id)
+            .ok_or(ApplyError::UnknownTopic(id))?;
         Ok(Arc::make_mut(topic))
     }
 

@@ -1,0 +1,102 @@
+//! What topic configurations promise.
+
+use super::*;
+use crate::broker_config::BrokerConfig;
+use std::collections::BTreeSet;
+
+#[test]
+fn every_default_is_valid_and_supported() {
+    for key in TOPIC_KEYS {
+        let default = key.default.expect(key.name);
+        assert!(
+            validate(key.name, default).is_ok(),
+            "{}={default}",
+            key.name
+        );
+    }
+}
+
+#[test]
+fn names_are_unique_and_in_order() {
+    let names: Vec<_> = TOPIC_KEYS.iter().map(|k| k.name).collect();
+    let sorted: Vec<_> = names
+        .iter()
+        .copied()
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    assert_eq!(names, sorted);
+}
+
+#[test]
+fn defaults_are_those_of_the_broker_keys() {
+    let broker = BrokerConfig::default();
+    for key in TOPIC_KEYS {
+        if let Some(name) = key.broker_key {
+            assert_eq!(
+                broker.get(name).as_deref(),
+                key.default,
+                "{name} and {}",
+                key.name
+            );
+        }
+    }
+}
+
+#[test]
+fn what_a_broker_file_changes_becomes_the_default() {
+    let mut config = BrokerConfig::default();
+    config.set("min.insync.replicas", "2").unwrap();
+    config.set("log.segment.bytes", "2097152").unwrap();
+    let defaults = defaults_from(&config);
+    assert_eq!(defaults.len(), 2);
+    assert_eq!(defaults[MIN_INSYNC_REPLICAS], "2");
+    assert_eq!(defaults["segment.bytes"], "2097152");
+}
+
+#[test]
+fn an_unknown_key_is_refused_by_name() {
+    let error = validate("retention.hours", "1").unwrap_err();
+    assert!(error.to_string().contains("retention.hours"));
+}
+
+#[test]
+fn a_value_out_of_range_is_refused() {
+    for (key, value) in [
+        ("retention.ms", "-2"),
+        ("retention.ms", "soon"),
+        ("min.insync.replicas", "0"),
+        ("max.message.bytes", "4294967296"),
+        ("cleanup.policy", "burn"),
+        ("unclean.leader.election.enable", "maybe"),
+        ("min.cleanable.dirty.ratio", "NaN"),
+    ] {
+        let error = validate(key, value).unwrap_err();
+        assert!(
+            matches!(error, ConfigError::Invalid { .. }),
+            "{key}={value}: {error}"
+        );
+        assert!(error.to_string().contains(key), "{error}");
+    }
+}
+
+#[test]
+fn what_is_absent_is_refused_with_the_reason() {
+    for (key, value) in [
+        ("cleanup.policy", "compact"),
+        ("cleanup.policy", "compact,delete"),
+        ("compression.type", "zstd"),
+        ("remote.storage.enable", "true"),
+        ("segment.jitter.ms", "5"),
+    ] {
+        let error = validate(key, value).unwrap_err();
+        assert!(
+            matches!(error, ConfigError::Unsupported { .. }),
+            "{key}={value}: {error}"
+        );
+        assert!(
+            error.to_string().contains(&format!("{key}={value}")),
+            "{error}"
+        );
+    }
+}
