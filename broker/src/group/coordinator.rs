@@ -79,7 +79,10 @@ impl GroupCoordinator {
     /// This broker leads a partition of the offsets topic from now on. Begins to load it.
     pub fn lead(&self, at: Leadership) {
         let mut shards = self.shards.write();
-        if shards.get(&at.partition).is_some_and(|handle| handle.at == at) {
+        if shards
+            .get(&at.partition)
+            .is_some_and(|handle| handle.at == at)
+        {
             return;
         }
         let (sender, commands) = mpsc::channel(QUEUE);
@@ -125,7 +128,10 @@ impl GroupCoordinator {
         let names = Arc::new(names);
         let senders: Vec<_> = {
             let shards = self.shards.read();
-            shards.values().map(|handle| handle.commands.clone()).collect()
+            shards
+                .values()
+                .map(|handle| handle.commands.clone())
+                .collect()
         };
         for sender in senders {
             // A shard that has ended has nothing to remove.
@@ -161,9 +167,11 @@ impl GroupCoordinator {
         }
         let fresh_id = fresh_member_id(&request);
         let group_id = request.group_id.clone();
-        self.ask(&group_id, |reply| Command::Join(Box::new(request), fresh_id, reply))
-            .await
-            .unwrap_or_else(refused)
+        self.ask(&group_id, |reply| {
+            Command::Join(Box::new(request), fresh_id, reply)
+        })
+        .await
+        .unwrap_or_else(refused)
     }
 
     /// SyncGroup. Answers when the leader's assignment is stored.
@@ -183,7 +191,10 @@ impl GroupCoordinator {
             return ErrorCode::InvalidGroupId;
         }
         let group_id = request.group_id.clone();
-        match self.ask(&group_id, |reply| Command::Heartbeat(request, reply)).await {
+        match self
+            .ask(&group_id, |reply| Command::Heartbeat(request, reply))
+            .await
+        {
             Ok(error) => error,
             // Sessions begin anew after the load: the member need not do anything.
             Err(ErrorCode::CoordinatorLoadInProgress) => ErrorCode::None,
@@ -212,7 +223,10 @@ impl GroupCoordinator {
         };
         for partition in partitions {
             let request = request.clone();
-            match self.ask_shard(partition, |reply| Command::List(request, reply)).await {
+            match self
+                .ask_shard(partition, |reply| Command::List(request, reply))
+                .await
+            {
                 Ok(groups) => response.groups.extend(groups),
                 // Lost since: another broker lists its groups.
                 Err(ErrorCode::NotCoordinator) => {}
@@ -249,13 +263,23 @@ impl GroupCoordinator {
     /// OffsetCommit.
     pub async fn commit(&self, mut request: CommitRequest) -> CommitResponse {
         let unknown = self.take_out_unknown(&mut request);
-        let order: Vec<String> = request.topics.iter().map(|topic| topic.name.clone()).collect();
-        if request.topics.iter().all(|topic| topic.partitions.is_empty()) {
+        let order: Vec<String> = request
+            .topics
+            .iter()
+            .map(|topic| topic.name.clone())
+            .collect();
+        if request
+            .topics
+            .iter()
+            .all(|topic| topic.partitions.is_empty())
+        {
             return merge(order, Vec::new(), unknown);
         }
         let group_id = request.group_id.clone();
         let asked: Vec<_> = request.all_partitions(ErrorCode::None);
-        let answer = self.ask(&group_id, |reply| Command::Commit(request, reply)).await;
+        let answer = self
+            .ask(&group_id, |reply| Command::Commit(request, reply))
+            .await;
         let topics = match answer {
             Ok(response) => response.topics,
             Err(error) => super::shard::Reply::spread(asked, error).topics,
@@ -296,7 +320,8 @@ impl GroupCoordinator {
     ) -> Result<R, ErrorCode> {
         let partitions = self.cluster.offsets_partitions();
         let partitions = partitions.ok_or(ErrorCode::NotCoordinator)?;
-        self.ask_shard(partition_of(group_id, partitions), command).await
+        self.ask_shard(partition_of(group_id, partitions), command)
+            .await
     }
 
     async fn ask_shard<R>(

@@ -204,7 +204,8 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_expires_by_its_own_time_or_by_that_of_its_group_but_not_while_another_is_on_its_way() {
+    fn an_offset_expires_by_its_own_time_or_by_that_of_its_group_but_not_while_another_is_on_its_way()
+     {
         let mut offsets = Offsets::default();
         for (partition, committed) in [(0, 100), (1, 900)] {
             offsets.begin("t", partition);
@@ -230,7 +231,13 @@ mod tests {
             ..value(1, 100)
         };
         offsets.end("t", 0, Some(short));
-        assert_eq!(offsets.expired(|_| Expiry::AfterCommit, 1_000, 149).len(), 0);
-        assert_eq!(offsets.expired(|_| Expiry::AfterCommit, 1_000, 150).len(), 1);
+        assert_eq!(
+            offsets.expired(|_| Expiry::AfterCommit, 1_000, 149).len(),
+            0
+        );
+        assert_eq!(
+            offsets.expired(|_| Expiry::AfterCommit, 1_000, 150).len(),
+            1
+        );
     }
 }

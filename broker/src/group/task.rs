@@ -99,7 +99,9 @@ impl Task {
             match self.serve(loaded).await {
                 End::Over => return,
                 End::InDoubt => {
-                    let Leadership { partition, epoch, .. } = self.at;
+                    let Leadership {
+                        partition, epoch, ..
+                    } = self.at;
                     tracing::warn!(partition, %epoch, "a write is in doubt; loading the groups anew");
                 }
             }
@@ -122,14 +124,18 @@ impl Task {
             match self.log.read(self.at, next).await {
                 Ok(bytes) => next = fold(&mut loaded, bytes, next),
                 Err(error) => {
-                    let Leadership { partition, epoch, .. } = self.at;
+                    let Leadership {
+                        partition, epoch, ..
+                    } = self.at;
                     tracing::debug!(partition, %epoch, %error, offset = %next, "cannot read the groups yet");
                     tokio::time::sleep(READ_RETRY).await;
                 }
             }
         }
         let (records, skipped) = loaded.counts();
-        let Leadership { partition, epoch, .. } = self.at;
+        let Leadership {
+            partition, epoch, ..
+        } = self.at;
         let took = begun.elapsed();
         tracing::info!(partition, %epoch, %end, records, skipped, ?took, "the groups are loaded");
         Some(loaded)
@@ -181,7 +187,10 @@ impl Task {
 
     fn now(&self) -> Now {
         let mono = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Now { mono, wall: wall_clock() }
+        Now {
+            mono,
+            wall: wall_clock(),
+        }
     }
 }
 
@@ -269,7 +278,8 @@ impl Serving {
         }
         for (ids, batch) in pack(out.writes.drain(..), wall_clock()) {
             let stored = task.log.append(task.at, batch);
-            self.stored.push_back(Box::pin(async move { (ids, stored.await) }));
+            self.stored
+                .push_back(Box::pin(async move { (ids, stored.await) }));
         }
         self.show(&task.gauges);
     }
@@ -319,7 +329,9 @@ fn surely_not_stored(error: ErrorCode) -> bool {
 }
 
 fn wall_clock() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 

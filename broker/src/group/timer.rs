@@ -54,6 +54,12 @@ impl<K: Clone + Eq + Hash> TimerQueue<K> {
         self.by_key.remove(&key);
         Some(key)
     }
+
+    /// Whether `key` has a deadline.
+    #[cfg(test)]
+    pub fn contains(&self, key: &K) -> bool {
+        self.by_key.contains_key(key)
+    }
 }
 
 #[cfg(test)]

@@ -315,7 +315,10 @@ impl CommitRequest {
     pub fn all_partitions(&self, error: ErrorCode) -> Vec<(String, Vec<(i32, ErrorCode)>)> {
         let each = |topic: &CommitTopic| {
             let partitions = topic.partitions.iter();
-            (topic.name.clone(), partitions.map(|p| (p.partition, error)).collect())
+            (
+                topic.name.clone(),
+                partitions.map(|p| (p.partition, error)).collect(),
+            )
         };
         self.topics.iter().map(each).collect()
     }

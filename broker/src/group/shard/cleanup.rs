@@ -15,9 +15,10 @@ impl Shard {
         let retention = self.settings.offsets_retention_ms;
         let mut done = Vec::new();
         for (id, entry) in &self.groups {
-            let expired = entry
-                .offsets
-                .expired(|topic| expiry(&entry.group, topic), retention, now.wall);
+            let expired =
+                entry
+                    .offsets
+                    .expired(|topic| expiry(&entry.group, topic), retention, now.wall);
             // A group that is left with nothing goes as a whole; one that has just been emptied
             // may still be wanted, so it goes at the next look.
             let whole = entry.offsets.len() == expired.len() && is_idle(entry);

@@ -18,9 +18,9 @@ mod tests;
 
 use super::offsets::Offsets;
 use super::state::{Answer, Effects, Group, GroupTimer, Limits, Now, State, Then, TimerOp, Token};
+use super::store::FieldError;
 use super::store::loaded::LoadedGroup;
 use super::store::records::{GroupValue, Key, OffsetValue};
-use super::store::FieldError;
 use super::timer::TimerQueue;
 use super::types::*;
 use leasehold_wire::ErrorCode;
@@ -156,9 +156,14 @@ impl Shard {
                 writes: 0,
             };
             shard.groups.insert(id.clone(), entry);
-            shard.with_group(&id, now, out, |group, limits, fx| group.resume(limits, now, fx));
+            shard.with_group(&id, now, out, |group, limits, fx| {
+                group.resume(limits, now, fx)
+            });
         }
-        shard.timers.set(Timer::Cleanup, now.mono + settings.offsets_check_interval_ms);
+        shard.timers.set(
+            Timer::Cleanup,
+            now.mono + settings.offsets_check_interval_ms,
+        );
         shard
     }
 
@@ -185,7 +190,9 @@ impl Shard {
         while let Some(timer) = self.timers.pop_due(now.mono) {
             match timer {
                 Timer::Group(id, timer) => {
-                    self.with_group(&id, now, out, |group, limits, fx| group.due(timer, limits, now, fx));
+                    self.with_group(&id, now, out, |group, limits, fx| {
+                        group.due(timer, limits, now, fx)
+                    });
                 }
                 Timer::Write(id) => self.write_overdue(id, now, out),
                 Timer::Cleanup => {
@@ -209,7 +216,9 @@ impl Shard {
         if !self.groups.contains_key(request.group_id.as_str()) {
             if !request.member_id.is_empty() {
                 let refused = JoinResponse::refused(&request.member_id, ErrorCode::UnknownMemberId);
-                return out.replies.push((token, Reply::Group(Answer::Join(refused))));
+                return out
+                    .replies
+                    .push((token, Reply::Group(Answer::Join(refused))));
             }
             self.create(&request.group_id, now);
         }
@@ -225,14 +234,22 @@ impl Shard {
         });
         if known.is_none() {
             let refused = SyncResponse::refused(ErrorCode::UnknownMemberId);
-            out.replies.push((token, Reply::Group(Answer::Sync(refused))));
+            out.replies
+                .push((token, Reply::Group(Answer::Sync(refused))));
         }
     }
 
     /// Heartbeat.
-    pub fn heartbeat(&mut self, request: &HeartbeatRequest, now: Now, out: &mut Output) -> ErrorCode {
-        self.with_group(&request.group_id, now, out, |group, _, fx| group.heartbeat(request, now, fx))
-            .unwrap_or(ErrorCode::UnknownMemberId)
+    pub fn heartbeat(
+        &mut self,
+        request: &HeartbeatRequest,
+        now: Now,
+        out: &mut Output,
+    ) -> ErrorCode {
+        self.with_group(&request.group_id, now, out, |group, _, fx| {
+            group.heartbeat(request, now, fx)
+        })
+        .unwrap_or(ErrorCode::UnknownMemberId)
     }
 
     /// LeaveGroup.
@@ -278,8 +295,16 @@ impl Shard {
             client_id: member.client_id.clone(),
             client_host: member.client_host.clone(),
             // Between generations there is no protocol to read them by.
-            metadata: if stable { member.metadata(group.protocol()) } else { Default::default() },
-            assignment: if stable { member.assignment.clone() } else { Default::default() },
+            metadata: if stable {
+                member.metadata(group.protocol())
+            } else {
+                Default::default()
+            },
+            assignment: if stable {
+                member.assignment.clone()
+            } else {
+                Default::default()
+            },
         });
         DescribedGroup {
             error: ErrorCode::None,
@@ -287,7 +312,11 @@ impl Shard {
             group_id: group_id.to_owned(),
             state: group.state().name(),
             protocol_type: group.protocol_type().unwrap_or_default().to_owned(),
-            protocol_data: if stable { group.protocol().unwrap_or_default().to_owned() } else { String::new() },
+            protocol_data: if stable {
+                group.protocol().unwrap_or_default().to_owned()
+            } else {
+                String::new()
+            },
             members: members.collect(),
         }
     }
@@ -319,7 +348,13 @@ impl Shard {
             fx = Effects::default();
             if let Some(entry) = self.groups.get_mut(&id) {
                 let limits = &self.settings.limits;
-                entry.group.written(failed, Err(ErrorCode::UnknownServerError), limits, now, &mut fx);
+                entry.group.written(
+                    failed,
+                    Err(ErrorCode::UnknownServerError),
+                    limits,
+                    now,
+                    &mut fx,
+                );
             }
         }
         self.forget_if_blank(&id);
@@ -327,7 +362,13 @@ impl Shard {
     }
 
     /// Returns what a write was for that could not be encoded.
-    fn carry_out(&mut self, id: &Arc<str>, fx: Effects, now: Now, out: &mut Output) -> Option<Then> {
+    fn carry_out(
+        &mut self,
+        id: &Arc<str>,
+        fx: Effects,
+        now: Now,
+        out: &mut Output,
+    ) -> Option<Then> {
         for op in fx.timers {
             match op {
                 TimerOp::Set(timer, at) => self.timers.set(Timer::Group(id.clone(), timer), at),
@@ -335,7 +376,8 @@ impl Shard {
             }
         }
         let answers = fx.answers.into_iter();
-        out.replies.extend(answers.map(|(token, answer)| (token, Reply::Group(answer))));
+        out.replies
+            .extend(answers.map(|(token, answer)| (token, Reply::Group(answer))));
         let mut failed = None;
         for (value, then) in fx.writes {
             match encode_group(id, &value) {
@@ -368,7 +410,8 @@ impl Shard {
             answered: false,
         };
         self.writes.insert(id, pending);
-        self.timers.set(Timer::Write(id), now.mono + self.settings.write_timeout_ms);
+        self.timers
+            .set(Timer::Write(id), now.mono + self.settings.write_timeout_ms);
         out.writes.push(Write { id, records });
     }
 
@@ -457,7 +500,9 @@ fn unknown_member(leaving: &LeavingMember) -> LeftMember {
 }
 
 fn encode_group(group: &str, value: &GroupValue) -> Result<WriteRecord, FieldError> {
-    let key = Key::Group { group: group.to_owned() };
+    let key = Key::Group {
+        group: group.to_owned(),
+    };
     Ok((key.encode()?, Some(value.encode()?)))
 }
 

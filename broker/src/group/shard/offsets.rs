@@ -122,13 +122,18 @@ impl Shard {
             return;
         };
         for (topic, partition, value) in offsets {
-            entry.offsets.end(&topic, partition, stored.then_some(value));
+            entry
+                .offsets
+                .end(&topic, partition, stored.then_some(value));
         }
     }
 
     /// OffsetFetch of one group.
     pub fn fetch(&self, request: &FetchRequest) -> FetchResponse {
-        let offsets = self.groups.get(request.group_id.as_str()).map(|e| &e.offsets);
+        let offsets = self
+            .groups
+            .get(request.group_id.as_str())
+            .map(|e| &e.offsets);
         let topics = match &request.topics {
             Some(topics) => topics
                 .iter()
@@ -162,7 +167,10 @@ impl Shard {
         out: &mut Output,
     ) -> Result<(), ErrorCode> {
         use crate::group::state::State;
-        let entry = self.groups.get_mut(group_id).ok_or(ErrorCode::GroupIdNotFound)?;
+        let entry = self
+            .groups
+            .get_mut(group_id)
+            .ok_or(ErrorCode::GroupIdNotFound)?;
         match entry.group.state() {
             State::Empty => {}
             State::Dead => return Err(ErrorCode::GroupIdNotFound),
@@ -173,7 +181,9 @@ impl Shard {
         for (topic, partition) in entry.offsets.partitions() {
             records.push((tombstone(offset_key(group_id, &topic, partition))?, None));
         }
-        let key = Key::Group { group: group_id.to_owned() };
+        let key = Key::Group {
+            group: group_id.to_owned(),
+        };
         records.push((tombstone(key)?, None));
         entry.group.set_deleting(true, now);
         let id = entry.group.id().clone();

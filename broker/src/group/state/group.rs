@@ -167,6 +167,16 @@ impl Group {
         self.state_since = since;
     }
 
+    /// Everyone whom the group owes an answer.
+    #[cfg(test)]
+    pub(super) fn parked(&self) -> HashSet<Token> {
+        let members = self.members.values();
+        members
+            .flat_map(|m| [m.awaiting_join, m.awaiting_sync])
+            .flatten()
+            .collect()
+    }
+
     pub(super) fn enter(&mut self, state: State, now: Now) {
         self.state = state;
         self.state_since = now.wall;
@@ -210,7 +220,11 @@ impl Group {
     fn count_protocols(&mut self, member: &Member, added: bool) {
         for protocol in &member.protocols {
             let count = self.supported.entry(protocol.name.clone()).or_default();
-            *count = if added { *count + 1 } else { count.saturating_sub(1) };
+            *count = if added {
+                *count + 1
+            } else {
+                count.saturating_sub(1)
+            };
             if *count == 0 {
                 self.supported.remove(&protocol.name);
             }
@@ -314,7 +328,12 @@ impl Group {
     }
 
     /// Answers a parked join, if there is one.
-    pub(super) fn answer_join(&mut self, member_id: &str, response: JoinResponse, fx: &mut Effects) {
+    pub(super) fn answer_join(
+        &mut self,
+        member_id: &str,
+        response: JoinResponse,
+        fx: &mut Effects,
+    ) {
         if let Some(token) = self
             .members
             .get_mut(member_id)
@@ -334,7 +353,10 @@ impl Group {
     }
 
     pub(super) fn rebalance_timeout_ms(&self) -> u64 {
-        let timeouts = self.members.values().map(|m| millis(m.rebalance_timeout_ms));
+        let timeouts = self
+            .members
+            .values()
+            .map(|m| millis(m.rebalance_timeout_ms));
         timeouts.max().unwrap_or(0)
     }
 
@@ -392,7 +414,11 @@ impl Group {
             leader: self.leader().unwrap_or_default().to_owned(),
             skip_assignment: false,
             member_id: member_id.to_owned(),
-            members: if with_members { self.member_list() } else { Vec::new() },
+            members: if with_members {
+                self.member_list()
+            } else {
+                Vec::new()
+            },
         }
     }
 }

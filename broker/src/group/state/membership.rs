@@ -2,7 +2,9 @@
 
 use super::effects::{Effects, GroupTimer, Limits, Now, Then};
 use super::group::{Group, State};
-use crate::group::types::{CommitRequest, HeartbeatRequest, LeaveRequest, LeaveResponse, LeftMember, LeavingMember};
+use crate::group::types::{
+    CommitRequest, HeartbeatRequest, LeaveRequest, LeaveResponse, LeavingMember, LeftMember,
+};
 use leasehold_wire::ErrorCode;
 
 impl Group {
@@ -58,7 +60,9 @@ impl Group {
         }
         if members.iter().any(|member| member.error.is_ok()) {
             match self.state {
-                State::Stable | State::CompletingRebalance => self.prepare_rebalance(limits, now, fx),
+                State::Stable | State::CompletingRebalance => {
+                    self.prepare_rebalance(limits, now, fx)
+                }
                 _ => self.complete_join_if_all_joined(now, fx),
             }
         }
@@ -132,7 +136,11 @@ impl Group {
             GroupTimer::Join => self.join_due(limits, now, fx),
             GroupTimer::Sync(generation) => self.sync_due(generation, limits, now, fx),
             GroupTimer::Session(id) => {
-                if self.members.get(&id).is_some_and(|member| member.is_waiting()) {
+                if self
+                    .members
+                    .get(&id)
+                    .is_some_and(|member| member.is_waiting())
+                {
                     // We owe it an answer, and with that answer its session starts anew.
                     return;
                 }
@@ -165,10 +173,18 @@ impl Group {
                     tracing::warn!(group = %self.id, %error, "the empty group could not be stored");
                 }
             }
-            Then::Assign { generation, assignments } => {
+            Then::Assign {
+                generation,
+                assignments,
+            } => {
                 self.assigned(generation, assignments, result, limits, now, fx);
             }
-            Then::Replace { member_id, token, can_skip, former_leader } => {
+            Then::Replace {
+                member_id,
+                token,
+                can_skip,
+                former_leader,
+            } => {
                 let former = former_leader.as_deref();
                 self.replaced(&member_id, token, can_skip, former, result, now, fx);
             }

@@ -75,7 +75,10 @@ impl Group {
         }
         if !self.members.is_empty() && !self.elect_joined_leader() {
             // Only absent static members: wait for one of them, or for their sessions to end.
-            fx.set(GroupTimer::Join, now.mono + self.rebalance_timeout_ms().max(1));
+            fx.set(
+                GroupTimer::Join,
+                now.mono + self.rebalance_timeout_ms().max(1),
+            );
             return;
         }
         self.initial = None;

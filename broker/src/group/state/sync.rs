@@ -48,9 +48,7 @@ impl Group {
             return Err(ErrorCode::IllegalGeneration);
         }
         let said = request.protocol_type.is_some() && request.protocol_name.is_some();
-        let differs = |said: &Option<String>, ours: &Option<String>| {
-            matches!((said, ours), (Some(said), Some(ours)) if said != ours)
-        };
+        let differs = |said: &Option<String>, ours: &Option<String>| matches!((said, ours), (Some(said), Some(ours)) if said != ours);
         if (request.api_version >= PROTOCOL_REQUIRED_FROM && !said)
             || differs(&request.protocol_type, &self.protocol_type)
             || differs(&request.protocol_name, &self.protocol)
@@ -141,7 +139,13 @@ impl Group {
     }
 
     /// The sync timer of `generation` is due: those who did not sync are out.
-    pub(super) fn sync_due(&mut self, generation: i32, limits: &Limits, now: Now, fx: &mut Effects) {
+    pub(super) fn sync_due(
+        &mut self,
+        generation: i32,
+        limits: &Limits,
+        now: Now,
+        fx: &mut Effects,
+    ) {
         let syncing = matches!(self.state, State::CompletingRebalance | State::Stable);
         if !syncing || generation != self.generation || self.pending_sync.is_empty() {
             return;

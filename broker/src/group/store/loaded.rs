@@ -54,12 +54,30 @@ impl Loaded {
                 self.groups.entry(group).or_default().metadata = Some(value);
             }
             (Key::Group { group }, None) => self.forget(&group, |loaded| loaded.metadata = None),
-            (Key::Offset { group, topic, partition }, Some(value)) => {
+            (
+                Key::Offset {
+                    group,
+                    topic,
+                    partition,
+                },
+                Some(value),
+            ) => {
                 let value = OffsetValue::decode(value).ok()??;
                 let loaded = self.groups.entry(group).or_default();
-                loaded.offsets.entry(topic).or_default().insert(partition, value);
+                loaded
+                    .offsets
+                    .entry(topic)
+                    .or_default()
+                    .insert(partition, value);
             }
-            (Key::Offset { group, topic, partition }, None) => self.forget(&group, |loaded| {
+            (
+                Key::Offset {
+                    group,
+                    topic,
+                    partition,
+                },
+                None,
+            ) => self.forget(&group, |loaded| {
                 if let Some(partitions) = loaded.offsets.get_mut(&topic) {
                     partitions.remove(&partition);
                     if partitions.is_empty() {

@@ -103,7 +103,11 @@ impl OffsetValue {
     pub fn encode(&self) -> Result<Vec<u8>, FieldError> {
         let mut out = Vec::new();
         // Only version 1 has an expiry, and it has no leader epoch; Kafka chooses in the same way.
-        let version: i16 = if self.expire_timestamp.is_some() { 1 } else { 3 };
+        let version: i16 = if self.expire_timestamp.is_some() {
+            1
+        } else {
+            3
+        };
         out.extend_from_slice(&version.to_be_bytes());
         out.extend_from_slice(&self.offset.to_be_bytes());
         if version == 3 {
@@ -149,8 +153,8 @@ impl GroupValue {
         put_opt_str(&mut out, self.protocol.as_deref())?;
         put_opt_str(&mut out, self.leader.as_deref())?;
         out.extend_from_slice(&self.state_timestamp.to_be_bytes());
-        let count =
-            i32::try_from(self.members.len()).map_err(|_| FieldError::TooLong(self.members.len()))?;
+        let count = i32::try_from(self.members.len())
+            .map_err(|_| FieldError::TooLong(self.members.len()))?;
         out.extend_from_slice(&count.to_be_bytes());
         for member in &self.members {
             put_str(&mut out, &member.member_id)?;

@@ -14,7 +14,10 @@ fn an_offset_commit_has_the_bytes_of_kafkas_schema() {
     };
     let key_bytes = bytes(&[
         &[0, 1], // version
-        &[0, 5], b"group", &[0, 5], b"topic",
+        &[0, 5],
+        b"group",
+        &[0, 5],
+        b"topic",
         &[0, 0, 1, 2], // partition
     ]);
     assert_eq!(key.encode().unwrap(), key_bytes);
@@ -31,7 +34,8 @@ fn an_offset_commit_has_the_bytes_of_kafkas_schema() {
         &[0, 3],
         &[0, 0, 0, 0, 0, 0, 1, 2], // offset
         &[0, 0, 0, 7],             // leader epoch
-        &[0, 1], b"m",
+        &[0, 1],
+        b"m",
         &[0, 0, 0, 0, 0, 0, 3, 4], // commit timestamp
     ]);
     assert_eq!(value.encode().unwrap(), value_bytes);
@@ -86,15 +90,28 @@ fn group_metadata_has_the_bytes_of_kafkas_schema() {
     };
     let value_bytes = bytes(&[
         &[0, 3],
-        &[0, 8], b"consumer",
+        &[0, 8],
+        b"consumer",
         &[0, 0, 0, 3], // generation
-        &[0, 5], b"range", &[0, 3], b"m-1",
+        &[0, 5],
+        b"range",
+        &[0, 3],
+        b"m-1",
         &[0, 0, 0, 0, 0, 0, 0, 5], // state timestamp
         &[0, 0, 0, 1],             // members
-        &[0, 3], b"m-1", &[0xff, 0xff], // member id, no instance id
-        &[0, 1], b"c", &[0, 8], b"/1.2.3.4",
-        &[0, 0, 1, 0], &[0, 0, 2, 0], // rebalance and session timeout
-        &[0, 0, 0, 3], b"sub", &[0, 0, 0, 2], b"as",
+        &[0, 3],
+        b"m-1",
+        &[0xff, 0xff], // member id, no instance id
+        &[0, 1],
+        b"c",
+        &[0, 8],
+        b"/1.2.3.4",
+        &[0, 0, 1, 0],
+        &[0, 0, 2, 0], // rebalance and session timeout
+        &[0, 0, 0, 3],
+        b"sub",
+        &[0, 0, 0, 2],
+        b"as",
     ]);
     assert_eq!(value.encode().unwrap(), value_bytes);
     assert_eq!(GroupValue::decode(&value_bytes).unwrap(), Some(value));
@@ -119,11 +136,24 @@ fn values_of_older_versions_are_read() {
     let offset_0 = bytes(&[&[0, 0], &[0, 0, 0, 0, 0, 0, 0, 9], &[0, 0], &[0; 8]]);
     assert_eq!(OffsetValue::decode(&offset_0).unwrap().unwrap().offset, 9);
     let group_0 = bytes(&[
-        &[0, 0], &[0, 1], b"t", &[0, 0, 0, 1], &[0, 1], b"p", &[0, 1], b"m",
+        &[0, 0],
+        &[0, 1],
+        b"t",
         &[0, 0, 0, 1],
-        &[0, 1], b"m", &[0, 1], b"c", &[0, 1], b"h",
+        &[0, 1],
+        b"p",
+        &[0, 1],
+        b"m",
+        &[0, 0, 0, 1],
+        &[0, 1],
+        b"m",
+        &[0, 1],
+        b"c",
+        &[0, 1],
+        b"h",
         &[0, 0, 0, 9],
-        &[0, 0, 0, 0], &[0, 0, 0, 0],
+        &[0, 0, 0, 0],
+        &[0, 0, 0, 0],
     ]);
     let group = GroupValue::decode(&group_0).unwrap().unwrap();
     assert_eq!(group.members[0].session_timeout_ms, 9);
@@ -145,11 +175,19 @@ fn what_no_version_can_hold_is_an_error_and_cut_values_do_not_panic() {
     };
     let whole = value.encode().unwrap();
     for cut in 0..whole.len() {
-        assert_eq!(OffsetValue::decode(&whole[..cut]), Err(FieldError::Truncated));
+        assert_eq!(
+            OffsetValue::decode(&whole[..cut]),
+            Err(FieldError::Truncated)
+        );
     }
     // A member count that the bytes do not justify.
     let hostile = bytes(&[
-        &[0, 0], &[0, 1], b"t", &[0, 0, 0, 1], &[0xff, 0xff], &[0xff, 0xff],
+        &[0, 0],
+        &[0, 1],
+        b"t",
+        &[0, 0, 0, 1],
+        &[0xff, 0xff],
+        &[0xff, 0xff],
         &[0x7f, 0xff, 0xff, 0xff],
     ]);
     assert_eq!(GroupValue::decode(&hostile), Err(FieldError::Truncated));
