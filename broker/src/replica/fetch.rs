@@ -121,7 +121,9 @@ impl ReplicaManager {
             }
             // A wait of no bytes at all (min_bytes 0) ends with the first look.
             if params.min_bytes == 0
-                || tokio::time::timeout_at(deadline, wake.notified()).await.is_err()
+                || tokio::time::timeout_at(deadline, wake.notified())
+                    .await
+                    .is_err()
             {
                 break;
             }
@@ -153,7 +155,11 @@ impl ReplicaManager {
             if outcome.is_err() {
                 // Someone knows of a newer leader: do not serve on, whatever our image still says.
                 let newer = state.view().is_some_and(|view| epoch > view.leader_epoch);
-                return if newer { state.heard(epoch) } else { Change::default() };
+                return if newer {
+                    state.heard(epoch)
+                } else {
+                    Change::default()
+                };
             }
             if let Err(stop) = agrees(log, &part.entry) {
                 stop.settle(part, log, state.high_watermark());
@@ -331,7 +337,9 @@ async fn read(params: &FetchParams, parts: &mut [Part]) {
                 break;
             }
             let max = read.max.min(left);
-            let result = read.log.read(read.from, max, read.limit, first && read.so_far == 0);
+            let result = read
+                .log
+                .read(read.from, max, read.limit, first && read.so_far == 0);
             if let Ok(bytes) = &result {
                 total += bytes.len();
             }

@@ -52,7 +52,10 @@ async fn an_error_is_answered_at_once() {
     }
     let mut unknown = fetch_entry(0);
     unknown.partition = 7;
-    let results = cluster.broker(0).fetch(fetch_params(LONG), vec![fetch_entry(0), unknown]).await;
+    let results = cluster
+        .broker(0)
+        .fetch(fetch_params(LONG), vec![fetch_entry(0), unknown])
+        .await;
     assert_eq!(results[0].error, ErrorCode::None);
     assert_eq!(results[1].error, ErrorCode::UnknownTopicOrPartition);
     assert!(began.elapsed() < LONG);
@@ -86,7 +89,10 @@ async fn min_bytes_is_waited_for_and_all_of_it_is_returned_in_order() {
         produce_ok(&manager, Acks::All, value).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let texts: Vec<_> = values(waiting.await.unwrap().records).into_iter().map(|v| v.1).collect();
+    let texts: Vec<_> = values(waiting.await.unwrap().records)
+        .into_iter()
+        .map(|v| v.1)
+        .collect();
     assert_eq!(texts, ["a", "b", "c"]);
 }
 
@@ -119,12 +125,19 @@ async fn the_leader_epoch_that_a_client_believes_in_is_checked() {
     ] {
         let mut entry = fetch_entry(0);
         entry.current_leader_epoch = Some(LeaderEpoch(epoch));
-        let fetched = manager.fetch(fetch_params(Duration::ZERO), vec![entry]).await;
+        let fetched = manager
+            .fetch(fetch_params(Duration::ZERO), vec![entry])
+            .await;
         assert_eq!(fetched[0].error, error);
-        let listed = manager.list_offsets(KEY, Some(LeaderEpoch(epoch)), EARLIEST, false).await;
+        let listed = manager
+            .list_offsets(KEY, Some(LeaderEpoch(epoch)), EARLIEST, false)
+            .await;
         assert_eq!(listed.err().map_or(ErrorCode::None, |e| e.error), error);
     }
-    assert!(cluster.broker(1).leads(KEY.0, KEY.1).is_some(), "a client deposes nobody");
+    assert!(
+        cluster.broker(1).leads(KEY.0, KEY.1).is_some(),
+        "a client deposes nobody"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,7 +157,10 @@ async fn a_client_whose_log_parted_from_ours_is_told_where() {
     produce_ok(&manager, Acks::All, "epoch 2").await;
     let mut entry = fetch_entry(2);
     entry.last_fetched_epoch = Some(LeaderEpoch(0));
-    let result = manager.fetch(fetch_params(LONG), vec![entry]).await.remove(0);
+    let result = manager
+        .fetch(fetch_params(LONG), vec![entry])
+        .await
+        .remove(0);
     assert_eq!(result.error, ErrorCode::None);
     assert_eq!(result.diverging_epoch, Some((LeaderEpoch(0), Offset(1))));
     assert!(result.records.is_empty());
@@ -163,7 +179,12 @@ async fn list_offsets_answers_every_special_timestamp() {
     }
     let list = |timestamp| {
         let manager = manager.clone();
-        async move { manager.list_offsets(KEY, None, timestamp, false).await.unwrap() }
+        async move {
+            manager
+                .list_offsets(KEY, None, timestamp, false)
+                .await
+                .unwrap()
+        }
     };
     assert_eq!(list(LATEST).await.offset, Offset(2));
     assert_eq!(list(EARLIEST).await.offset, Offset(0));
@@ -180,7 +201,10 @@ async fn the_latest_offset_is_withheld_until_the_high_watermark_reaches_the_epoc
     cluster.leader(0).await;
     cluster.cut(1);
     // Appended, and committed nowhere.
-    assert_eq!(produce(&cluster.broker(0), Acks::Leader, "a").await.error, ErrorCode::None);
+    assert_eq!(
+        produce(&cluster.broker(0), Acks::Leader, "a").await.error,
+        ErrorCode::None
+    );
     cluster.controller.elect(BrokerId(0));
     let manager = cluster.broker(0);
     eventually("it leads in epoch 1", || {
@@ -188,13 +212,19 @@ async fn the_latest_offset_is_withheld_until_the_high_watermark_reaches_the_epoc
         (state.epoch == LeaderEpoch(1)).then_some(())
     })
     .await;
-    let withheld = manager.list_offsets(KEY, None, LATEST, false).await.unwrap_err();
+    let withheld = manager
+        .list_offsets(KEY, None, LATEST, false)
+        .await
+        .unwrap_err();
     assert_eq!(withheld.error, ErrorCode::OffsetNotAvailable);
     cluster.mend(1);
     eventually("the follower catches up", || {
         (cluster.high_watermark(0) == 1).then_some(())
     })
     .await;
-    let latest = manager.list_offsets(KEY, None, LATEST, false).await.unwrap();
+    let latest = manager
+        .list_offsets(KEY, None, LATEST, false)
+        .await
+        .unwrap();
     assert_eq!(latest.offset, Offset(1));
 }

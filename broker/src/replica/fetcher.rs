@@ -45,9 +45,11 @@ struct Running {
 fn same(one: &Assignment, other: &Assignment) -> bool {
     one.0 == other.0
         && one.1.len() == other.1.len()
-        && one.1.iter().zip(&other.1).all(|(one, other)| {
-            Arc::ptr_eq(&one.0, &other.0) && one.1 == other.1
-        })
+        && one
+            .1
+            .iter()
+            .zip(&other.1)
+            .all(|(one, other)| Arc::ptr_eq(&one.0, &other.0) && one.1 == other.1)
 }
 
 impl Fetchers {

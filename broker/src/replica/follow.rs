@@ -95,7 +95,9 @@ fn append(
 ) -> Result<Followed, String> {
     if !answer.records.is_empty() {
         match log.append_follower(&answer.records) {
-            Ok(_) => counters.replication_bytes_in.add(answer.records.len() as u64),
+            Ok(_) => counters
+                .replication_bytes_in
+                .add(answer.records.len() as u64),
             Err(AppendError::Storage(error)) => return Err(error.to_string()),
             Err(error) => {
                 // Damaged on the way, or not what continues our log: ask again.

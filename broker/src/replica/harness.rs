@@ -66,11 +66,16 @@ impl LeaderEndpoint for Direct {
         entries: Vec<FetchEntry>,
     ) -> Result<Vec<FetchResult>, EndpointError> {
         let unreachable = || EndpointError::Unreachable(format!("{} is cut off", self.leader));
-        let leader = self.net.reach(self.me, self.leader).ok_or_else(unreachable)?;
+        let leader = self
+            .net
+            .reach(self.me, self.leader)
+            .ok_or_else(unreachable)?;
         let request = wire_fetch::to_request(&params, &entries);
         let response = leader.serve_follower(request).await;
         // An answer does not get through a cut either.
-        self.net.reach(self.me, self.leader).ok_or_else(unreachable)?;
+        self.net
+            .reach(self.me, self.leader)
+            .ok_or_else(unreachable)?;
         wire_fetch::to_results(response).map_err(EndpointError::Refused)
     }
 }
@@ -196,7 +201,9 @@ impl Controller {
         }
         let fits = |(id, incarnation): &(BrokerId, Incarnation)| {
             present.is_eligible(*id)
-                && present.broker(*id).is_some_and(|b| b.incarnation == *incarnation)
+                && present
+                    .broker(*id)
+                    .is_some_and(|b| b.incarnation == *incarnation)
         };
         if !proposal.isr.iter().all(fits) {
             return codes::INELIGIBLE_REPLICA;
@@ -295,7 +302,10 @@ impl Cluster {
         };
         let configs = BTreeMap::from([
             ("min.insync.replicas".to_owned(), min_isr.to_string()),
-            ("unclean.leader.election.enable".to_owned(), "false".to_owned()),
+            (
+                "unclean.leader.election.enable".to_owned(),
+                "false".to_owned(),
+            ),
         ]);
         let topic = Topic {
             id: TOPIC,
@@ -378,7 +388,9 @@ impl Cluster {
 
     /// Whether the broker's session with the controller counts as fresh.
     pub fn confirm(&self, id: i32, fresh: bool) {
-        self.lives.lock()[&BrokerId(id)].confirmed.store(fresh, Ordering::SeqCst);
+        self.lives.lock()[&BrokerId(id)]
+            .confirmed
+            .store(fresh, Ordering::SeqCst);
     }
 
     pub async fn leader(&self, id: i32) -> LeaderState {
@@ -414,7 +426,9 @@ impl Cluster {
     pub async fn same_logs(&self, ids: &[i32]) -> Vec<(i32, String)> {
         eventually("the logs are equal", || {
             let first = self.values(ids[0]);
-            ids.iter().all(|id| self.values(*id) == first).then_some(first)
+            ids.iter()
+                .all(|id| self.values(*id) == first)
+                .then_some(first)
         })
         .await
     }
@@ -486,7 +500,10 @@ pub fn fetch_entry(offset: i64) -> FetchEntry {
 
 pub async fn fetch(manager: &ReplicaManager, offset: i64, max_wait: Duration) -> FetchResult {
     let entries = vec![fetch_entry(offset)];
-    manager.fetch(fetch_params(max_wait), entries).await.remove(0)
+    manager
+        .fetch(fetch_params(max_wait), entries)
+        .await
+        .remove(0)
 }
 
 /// Waits for a condition that no event tells of.

@@ -98,8 +98,7 @@ pub fn log_config(image: &Image, topic: &Topic) -> LogConfig {
         flush_messages = "flush.messages",
         flush_ms = "flush.ms",
     );
-    if value::<String>(image, topic, "message.timestamp.type").as_deref() == Some("LogAppendTime")
-    {
+    if value::<String>(image, topic, "message.timestamp.type").as_deref() == Some("LogAppendTime") {
         config.timestamp_type = TimestampType::LogAppendTime;
     }
     config

@@ -47,8 +47,8 @@ pub async fn run(
         let requests: Vec<_> = partitions
             .into_iter()
             .filter_map(|partition| {
-                let request = partition
-                    .adjust(|state| Some(state.leader_mut()?.next_request(lag_max, now)?));
+                let request =
+                    partition.adjust(|state| Some(state.leader_mut()?.next_request(lag_max, now)?));
                 Some((partition, request?))
             })
             .collect();

@@ -230,7 +230,8 @@ impl Leader {
     /// other leader can have committed anything before that moment.
     pub fn confirmed_by_followers(&self, since: Instant) -> bool {
         self.maximal_isr().filter(|id| *id != self.me).all(|id| {
-            self.followers.get(&id)
+            self.followers
+                .get(&id)
                 .is_some_and(|follower| follower.fetched_at >= since)
         })
     }
@@ -282,11 +283,18 @@ impl Leader {
             *id != self.me
                 && !self.view.in_sync(*id)
                 && self.view.member(*id).is_some_and(|m| m.may_join)
-                && self.followers.get(id).is_some_and(|f| {
-                    f.log_end >= self.high_watermark && f.log_end >= self.start
-                })
+                && self
+                    .followers
+                    .get(id)
+                    .is_some_and(|f| f.log_end >= self.high_watermark && f.log_end >= self.start)
         };
-        let joining: Vec<_> = self.view.replicas.iter().copied().filter(eligible).collect();
+        let joining: Vec<_> = self
+            .view
+            .replicas
+            .iter()
+            .copied()
+            .filter(eligible)
+            .collect();
         (!joining.is_empty()).then(|| self.view.isr.iter().copied().chain(joining).collect())
     }
 

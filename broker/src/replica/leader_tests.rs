@@ -250,7 +250,11 @@ fn no_answer_ends_a_proposal() {
         b.wait(Duration::from_secs(3600));
         b.leader.appended(Offset(4));
         b.fetch(F1, 4);
-        assert_eq!(b.hw(), 0, "after {hint:?} the request may still be committed");
+        assert_eq!(
+            b.hw(),
+            0,
+            "after {hint:?} the request may still be committed"
+        );
     }
 }
 

@@ -14,8 +14,8 @@ use super::partition::{Leaderships, Partition};
 use super::proof::{LastConfirmed, Proof};
 use super::state::{Change, Role};
 use super::types::*;
-use super::view::View;
 use super::upkeep;
+use super::view::View;
 use leasehold_log::{LogConfig, LogDir, LogError};
 use leasehold_metadata::image::{Image, Topic};
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, Offset};
@@ -197,7 +197,10 @@ impl ReplicaManager {
     pub(super) fn high_watermarks(&self) -> Vec<(PartitionKey, Offset)> {
         let opened = |partition: &Arc<Partition>| {
             partition.log()?;
-            Some((partition.key(), partition.look(|state| state.high_watermark())))
+            Some((
+                partition.key(),
+                partition.look(|state| state.high_watermark()),
+            ))
         };
         self.partitions.read().values().filter_map(opened).collect()
     }
@@ -282,7 +285,9 @@ impl ReplicaManager {
             let Some(view) = view_of(image, topic, index) else {
                 continue;
             };
-            let config = config.get_or_insert_with(|| log_config(image, topic)).clone();
+            let config = config
+                .get_or_insert_with(|| log_config(image, topic))
+                .clone();
             self.apply_partition((topic.id, index), topic, config, view);
         }
     }
@@ -395,7 +400,11 @@ impl ReplicaManager {
         let assigned: HashSet<PartitionKey> = image
             .topics
             .values()
-            .flat_map(|topic| (0..).zip(&topic.partitions).map(|(n, p)| ((topic.id, n), p)))
+            .flat_map(|topic| {
+                (0..)
+                    .zip(&topic.partitions)
+                    .map(|(n, p)| ((topic.id, n), p))
+            })
             .filter(|(_, partition)| partition.replicas.contains(&me))
             .map(|(key, _)| key)
             .collect();

@@ -26,6 +26,7 @@ pub mod partition;
 pub mod produce;
 pub mod proof;
 pub mod proposal;
+mod seams;
 pub mod state;
 pub mod status;
 pub mod types;

@@ -54,13 +54,14 @@ impl Future for PendingProduce {
                 return Poll::Pending;
             }
         }
-        let results = this.slots.iter_mut().map(|slot| {
-            match std::mem::replace(slot, Slot::Taken) {
-                Slot::Done(result) => result,
-                Slot::Waiting(_, partition) => timed_out(&partition),
-                Slot::Taken => ProduceResult::failed(ErrorCode::UnknownServerError, None),
-            }
-        });
+        let results =
+            this.slots
+                .iter_mut()
+                .map(|slot| match std::mem::replace(slot, Slot::Taken) {
+                    Slot::Done(result) => result,
+                    Slot::Waiting(_, partition) => timed_out(&partition),
+                    Slot::Taken => ProduceResult::failed(ErrorCode::UnknownServerError, None),
+                });
         Poll::Ready(results.collect())
     }
 }
@@ -193,7 +194,11 @@ impl Append<'_> {
                     not_leader(hint(state))
                 });
             };
-            if self.entry.leader_epoch.is_some_and(|epoch| epoch != leader.epoch()) {
+            if self
+                .entry
+                .leader_epoch
+                .is_some_and(|epoch| epoch != leader.epoch())
+            {
                 return Err(not_leader(hint(state)));
             }
             if self.acks == Acks::All && !leader.has_min_isr() {

@@ -19,7 +19,10 @@ async fn acks_all_is_answered_once_every_replica_has_the_record() {
         let offset = produce_ok(&cluster.broker(0), Acks::All, &format!("v{n}")).await;
         assert_eq!(offset, n);
         for follower in [1, 2] {
-            assert!(cluster.log_end(follower) > n, "follower {follower} lacks {n}");
+            assert!(
+                cluster.log_end(follower) > n,
+                "follower {follower} lacks {n}"
+            );
         }
     }
     assert_eq!(cluster.same_logs(&[0, 1, 2]).await.len(), 20);
@@ -73,7 +76,10 @@ async fn a_follower_that_lags_leaves_the_isr_and_joins_again() {
     cluster.same_logs(&[0, 1, 2]).await;
     let counters = cluster.broker(0);
     let counters = counters.counters();
-    assert_eq!((counters.isr_shrinks.get(), counters.isr_expands.get()), (1, 1));
+    assert_eq!(
+        (counters.isr_shrinks.get(), counters.isr_expands.get()),
+        (1, 1)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -107,8 +113,15 @@ async fn acks_all_is_refused_up_front_without_enough_in_sync_replicas() {
     let refused = produce(&manager, Acks::All, "a").await;
     assert_eq!(refused.error, ErrorCode::NotEnoughReplicas);
     assert_eq!(cluster.log_end(0), end, "nothing was appended");
-    assert_eq!(produce(&manager, Acks::Leader, "b").await.error, ErrorCode::None);
-    assert_eq!(cluster.high_watermark(0), 0, "and nothing becomes committed");
+    assert_eq!(
+        produce(&manager, Acks::Leader, "b").await.error,
+        ErrorCode::None
+    );
+    assert_eq!(
+        cluster.high_watermark(0),
+        0,
+        "and nothing becomes committed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,7 +133,10 @@ async fn an_isr_that_becomes_too_small_after_the_append_is_said_so() {
     let manager = cluster.broker(0);
     let waits = manager.append(Acks::All, Duration::from_millis(400), vec![entry("a")]);
     cluster.controller.isolate(B0);
-    assert_eq!(waits.await[0].error, ErrorCode::NotEnoughReplicasAfterAppend);
+    assert_eq!(
+        waits.await[0].error,
+        ErrorCode::NotEnoughReplicasAfterAppend
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,7 +151,10 @@ async fn a_change_of_leader_fails_waiting_acknowledgements_and_names_the_new_lea
     let failed = waits.await.remove(0);
     assert_eq!(failed.error, ErrorCode::NotLeaderOrFollower);
     let hint = failed.current_leader.unwrap();
-    assert_eq!((hint.leader, hint.epoch), (Some(BrokerId(2)), LeaderEpoch(1)));
+    assert_eq!(
+        (hint.leader, hint.epoch),
+        (Some(BrokerId(2)), LeaderEpoch(1))
+    );
     let refused = produce(&manager, Acks::Leader, "b").await;
     assert_eq!(refused.error, ErrorCode::NotLeaderOrFollower);
     assert_eq!(refused.current_leader, Some(hint));
@@ -185,7 +204,10 @@ async fn divergence_over_several_missed_epochs_is_mended() {
     cluster.mend(0);
     cluster.mend(1);
     let log = cluster.same_logs(&[0, 1, 2]).await;
-    let texts: Vec<_> = log.iter().map(|(epoch, value)| (*epoch, value.as_str())).collect();
+    let texts: Vec<_> = log
+        .iter()
+        .map(|(epoch, value)| (*epoch, value.as_str()))
+        .collect();
     assert_eq!(texts, [(0, "common"), (2, "kept 1"), (2, "kept 2")]);
 }
 
@@ -219,7 +241,10 @@ async fn a_leader_that_was_killed_and_registers_again_leads_in_a_new_epoch_with_
     cluster.kill(B0).await;
     cluster.boot(B0, Incarnation(2)).await;
     let state = cluster.leader(0).await;
-    assert_eq!((state.epoch, state.epoch_start), (LeaderEpoch(1), Offset(1)));
+    assert_eq!(
+        (state.epoch, state.epoch_start),
+        (LeaderEpoch(1), Offset(1))
+    );
     produce_ok(&cluster.broker(0), Acks::All, "after").await;
     let log = cluster.same_logs(&[0, 1, 2]).await;
     assert_eq!(log, [(0, "before".to_owned()), (1, "after".to_owned())]);
@@ -274,7 +299,10 @@ async fn a_leader_that_is_cut_off_from_everyone_stops_serving_reads_and_acks_1()
     cluster.confirm(0, false);
     for _ in 0..5 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(fetch(&manager, 0, Duration::ZERO).await.error, ErrorCode::None);
+        assert_eq!(
+            fetch(&manager, 0, Duration::ZERO).await.error,
+            ErrorCode::None
+        );
     }
     // With one member of the ISR missing as well, nothing proves it.
     cluster.cut(2);
@@ -288,7 +316,10 @@ async fn a_leader_that_is_cut_off_from_everyone_stops_serving_reads_and_acks_1()
     let refused = produce(&manager, Acks::Leader, "b").await;
     assert_eq!(refused.error, ErrorCode::NotLeaderOrFollower);
     cluster.confirm(0, true);
-    assert_eq!(fetch(&manager, 0, Duration::ZERO).await.error, ErrorCode::None);
+    assert_eq!(
+        fetch(&manager, 0, Duration::ZERO).await.error,
+        ErrorCode::None
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -304,7 +335,10 @@ async fn an_image_without_our_own_registration_is_not_acted_on() {
         image.brokers.insert(B0, std::sync::Arc::new(broker));
     });
     cluster.controller.elect(B0);
-    eventually("it stops", || manager.leads(KEY.0, KEY.1).is_none().then_some(())).await;
+    eventually("it stops", || {
+        manager.leads(KEY.0, KEY.1).is_none().then_some(())
+    })
+    .await;
     let refused = produce(&manager, Acks::All, "b").await;
     assert_eq!(refused.error, ErrorCode::NotLeaderOrFollower);
 }
@@ -353,7 +387,10 @@ async fn subscribers_hear_every_change_of_leadership_in_order() {
     while let Ok(change) = changes.try_recv() {
         heard.push(change.leads.map(|epoch| epoch.0));
     }
-    assert_eq!(heard, [Some(0), None, Some(2), None, Some(4), None, Some(6)]);
+    assert_eq!(
+        heard,
+        [Some(0), None, Some(2), None, Some(4), None, Some(6)]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -368,6 +405,9 @@ async fn a_clean_close_keeps_high_watermark_and_log() {
     let began = Instant::now();
     cluster.boot(B0, Incarnation(2)).await;
     let state = cluster.leader(0).await;
-    assert_eq!((state.high_watermark, state.log_end), (Offset(5), Offset(5)));
+    assert_eq!(
+        (state.high_watermark, state.log_end),
+        (Offset(5), Offset(5))
+    );
     assert!(began.elapsed() < LONG);
 }

@@ -19,7 +19,10 @@ pub enum Role<T> {
     /// Elected; the epoch is being written to the log before anything is served.
     Preparing(LeaderEpoch),
     /// Serves the partition in one leader epoch.
-    Leading { leader: Box<Leader>, acks: AckQueue<T> },
+    Leading {
+        leader: Box<Leader>,
+        acks: AckQueue<T>,
+    },
     /// Copies the leader, if there is one.
     Following {
         leader: Option<BrokerId>,

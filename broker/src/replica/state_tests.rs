@@ -119,14 +119,21 @@ fn the_high_watermark_survives_a_change_of_role_and_falls_with_the_log() {
     replica.truncated(Offset(2));
     assert_eq!(replica.high_watermark(), Offset(2));
     replica.followed(Offset(3), Offset(9));
-    assert_eq!(replica.high_watermark(), Offset(3), "min(leader's, own end)");
+    assert_eq!(
+        replica.high_watermark(),
+        Offset(3),
+        "min(leader's, own end)"
+    );
 }
 
 #[test]
 fn a_replica_whose_storage_failed_stays_offline_whatever_the_image_says() {
     let mut replica = leading(1);
     replica.fail("disk".to_owned());
-    assert_eq!(replica.observe(view(Some(ME), 2), Instant::now()).prepare, None);
+    assert_eq!(
+        replica.observe(view(Some(ME), 2), Instant::now()).prepare,
+        None
+    );
     assert!(matches!(replica.role(), Role::Offline(_)));
 }
 
@@ -136,9 +143,15 @@ fn a_log_that_has_seen_a_newer_epoch_than_the_image_neither_leads_nor_follows() 
     let mut replica = Replica::<()>::new(ME, Offset(0), Offset(0));
     replica.observe(view(Some(OTHER), 3), now);
     replica.opened(Offset(0), Offset(9), LeaderEpoch(7));
-    assert!(matches!(replica.role(), Role::Following { leader: None, .. }));
+    assert!(matches!(
+        replica.role(),
+        Role::Following { leader: None, .. }
+    ));
     replica.observe(view(Some(OTHER), 4), now);
-    assert!(matches!(replica.role(), Role::Following { leader: None, .. }));
+    assert!(matches!(
+        replica.role(),
+        Role::Following { leader: None, .. }
+    ));
     assert_eq!(replica.observe(view(Some(ME), 5), now).prepare, None);
     let recovered = replica.observe(view(Some(ME), 1029), now);
     assert_eq!(recovered.prepare, Some(LeaderEpoch(1029)));

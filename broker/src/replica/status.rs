@@ -66,7 +66,7 @@ impl ReplicaManager {
 
     /// Ends of the logs of these partitions, as far as they are open: what the controller asks for
     /// when all who had every record may have lost some.
-    pub fn log_ends(&self, wanted: &[(TopicId, i32)]) -> Vec<LogEnd> {
+    pub fn ends_of(&self, wanted: &[(TopicId, i32)]) -> Vec<LogEnd> {
         let end = |key: &(TopicId, i32)| {
             let partition = self.find(*key).ok()?;
             Some(log_end(&partition, partition.log()?))
@@ -76,7 +76,7 @@ impl ReplicaManager {
 
     /// Replicas whose log has seen a newer leader epoch than the image: the metadata was put back to
     /// an older state, and they refuse to follow it.
-    pub fn epochs_ahead(&self) -> Vec<LogEnd> {
+    pub fn ahead_of_metadata(&self) -> Vec<LogEnd> {
         let ahead = |partition: &Arc<Partition>| {
             let log = partition.log()?;
             let view = partition.look(|state| state.view().cloned())?;

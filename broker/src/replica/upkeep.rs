@@ -27,10 +27,14 @@ pub fn spawn(tasks: &mut JoinSet<()>, manager: &Arc<ReplicaManager>) {
             async {}
         },
     ));
-    tasks.spawn(every(Duration::from_secs(1), Arc::downgrade(manager), |manager| {
-        flush(manager);
-        async {}
-    }));
+    tasks.spawn(every(
+        Duration::from_secs(1),
+        Arc::downgrade(manager),
+        |manager| {
+            flush(manager);
+            async {}
+        },
+    ));
     tasks.spawn(checkpoint(
         settings.checkpoint_interval,
         Arc::downgrade(manager),
@@ -128,7 +132,8 @@ async fn checkpoint(interval: Duration, manager: Weak<ReplicaManager>) {
             continue;
         }
         let (log_dir, snapshot) = (manager.log_dir().clone(), marks.clone());
-        let write = tokio::task::spawn_blocking(move || log_dir.checkpoint_high_watermarks(snapshot));
+        let write =
+            tokio::task::spawn_blocking(move || log_dir.checkpoint_high_watermarks(snapshot));
         match write.await {
             Ok(Ok(())) => written = marks,
             Ok(Err(error)) => tracing::warn!(%error, "cannot write the high watermarks"),

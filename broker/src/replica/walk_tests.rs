@@ -135,7 +135,10 @@ impl World {
         self.counts[0] += u32::try_from(change.committed.len()).unwrap();
         self.counts[1] += u32::try_from(change.failed.len()).unwrap();
         for value in &change.committed {
-            let held = self.nodes.iter().filter(|n| n.log.iter().any(|(_, v)| v == value));
+            let held = self
+                .nodes
+                .iter()
+                .filter(|n| n.log.iter().any(|(_, v)| v == value));
             assert!(
                 held.count() >= self.history[0].effective_min,
                 "{value} was acknowledged on too few replicas"
@@ -202,7 +205,10 @@ impl World {
                 incarnation: node.incarnation,
                 epoch: *epoch,
                 offset: node.log.len(),
-                last: node.log.last().map_or(LeaderEpoch::NONE, |(epoch, _)| *epoch),
+                last: node
+                    .log
+                    .last()
+                    .map_or(LeaderEpoch::NONE, |(epoch, _)| *epoch),
             }),
             _ => None,
         }
@@ -212,8 +218,14 @@ impl World {
         let now = self.now;
         let node = &mut self.nodes[at(fetch.to)];
         let leader = node.replica.leader().filter(|_| node.up)?;
-        if leader.admit(fetch.from, fetch.incarnation, fetch.epoch).is_err() {
-            let newer = node.replica.view().is_some_and(|view| fetch.epoch > view.leader_epoch);
+        if leader
+            .admit(fetch.from, fetch.incarnation, fetch.epoch)
+            .is_err()
+        {
+            let newer = node
+                .replica
+                .view()
+                .is_some_and(|view| fetch.epoch > view.leader_epoch);
             if newer {
                 let change = node.replica.heard(fetch.epoch);
                 self.settle(change);
@@ -230,7 +242,10 @@ impl World {
         let change = node.replica.with_leader(fetch.epoch, |leader| {
             leader.fetched(fetch.from, fetch.incarnation, offset, now)
         });
-        let data = (node.replica.high_watermark(), node.log.get(fetch.offset).copied());
+        let data = (
+            node.replica.high_watermark(),
+            node.log.get(fetch.offset).copied(),
+        );
         self.settle(change);
         Some(Answer::Data(data.0, data.1))
     }
@@ -327,7 +342,11 @@ impl World {
 
     fn elect(view: &mut View, not: Option<BrokerId>) {
         let live = |id: &&BrokerId| view.member(**id).is_some_and(|m| m.may_join);
-        let next = view.isr.iter().find(|id| live(id) && Some(**id) != not).copied();
+        let next = view
+            .isr
+            .iter()
+            .find(|id| live(id) && Some(**id) != not)
+            .copied();
         if next.is_some() || view.leader.is_some() {
             view.leader = next;
             view.leader_epoch = view.leader_epoch.next();
@@ -337,7 +356,10 @@ impl World {
     fn fence(&mut self, id: BrokerId) {
         self.commit(|view| {
             view.members[at(id)].may_join = false;
-            let stays = view.isr.iter().any(|m| *m != id && view.members[at(*m)].may_join);
+            let stays = view
+                .isr
+                .iter()
+                .any(|m| *m != id && view.members[at(*m)].may_join);
             if stays {
                 view.isr.retain(|member| *member != id);
             }
@@ -438,7 +460,11 @@ impl World {
         }
         for (n, one) in self.nodes.iter().enumerate() {
             for other in &self.nodes[..n] {
-                let shared = one.log.iter().zip(&other.log).rposition(|(a, b)| a.0 == b.0);
+                let shared = one
+                    .log
+                    .iter()
+                    .zip(&other.log)
+                    .rposition(|(a, b)| a.0 == b.0);
                 if let Some(last) = shared {
                     assert_eq!(one.log[..=last], other.log[..=last], "logs are spliced");
                 }

@@ -81,14 +81,17 @@ pub fn from_request(request: FetchRequest) -> Option<(FetchParams, Vec<FetchEntr
         .into_iter()
         .flat_map(|topic| {
             let id = TopicId(topic.topic_id);
-            topic.partitions.into_iter().map(move |partition| FetchEntry {
-                topic: id,
-                partition: partition.partition,
-                current_leader_epoch: epoch(partition.current_leader_epoch),
-                fetch_offset: Offset(partition.fetch_offset),
-                last_fetched_epoch: epoch(partition.last_fetched_epoch),
-                max_bytes: size(partition.partition_max_bytes),
-            })
+            topic
+                .partitions
+                .into_iter()
+                .map(move |partition| FetchEntry {
+                    topic: id,
+                    partition: partition.partition,
+                    current_leader_epoch: epoch(partition.current_leader_epoch),
+                    fetch_offset: Offset(partition.fetch_offset),
+                    last_fetched_epoch: epoch(partition.last_fetched_epoch),
+                    max_bytes: size(partition.partition_max_bytes),
+                })
         })
         .collect();
     Some((params, entries))
