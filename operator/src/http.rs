@@ -29,13 +29,13 @@ pub async fn serve(address: SocketAddr, health: Health, metrics: Metrics) -> any
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .map_err(|error| anyhow::anyhow!("cannot listen on {address} for probes and metrics: {error}"))?;
-    let live = warp::path!("livez").map(|| "ok\n");
+    let live = warp::path!("livez").map(|| "ok\n".to_owned());
     let ready = warp::path!("readyz").map(move || {
         if health.is_ready() {
-            warp::reply::with_status("ok\n", StatusCode::OK)
+            warp::reply::with_status("ok\n".to_owned(), StatusCode::OK)
         } else {
             let why = "the operator's Lease could not be read yet\n";
-            warp::reply::with_status(why, StatusCode::SERVICE_UNAVAILABLE)
+            warp::reply::with_status(why.to_owned(), StatusCode::SERVICE_UNAVAILABLE)
         }
     });
     let numbers = warp::path!("metrics").map(move || {

@@ -41,15 +41,14 @@ type Topics = DeserializeGuard<Topic>;
 
 /// Runs until SIGTERM, SIGINT, or the loss of the Lease.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let config = Config::infer().await.context("cannot find the Kubernetes API: neither in-cluster nor a kubeconfig")?;
+    let mut config = Config::infer().await.context("cannot find the Kubernetes API: neither in-cluster nor a kubeconfig")?;
     // Retries are decided here, per object, with a back-off; a blind one could repeat a late write.
-    let config = Config { default_retry: false, ..config };
+    config.default_retry = false;
     let client = Client::try_from(config.clone())?;
-    let quick = Client::try_from(Config {
-        connect_timeout: Some(Duration::from_secs(1)),
-        read_timeout: Some(Duration::from_secs(2)),
-        ..config.clone()
-    })?;
+    let mut quick = config.clone();
+    quick.connect_timeout = Some(Duration::from_secs(1));
+    quick.read_timeout = Some(Duration::from_secs(2));
+    let quick = Client::try_from(quick)?;
     let identity = args.identity.clone().unwrap_or_else(|| format!("operator-{:08x}", rand::random::<u32>()));
     let metrics = Metrics::default();
     let health = Health::default();
