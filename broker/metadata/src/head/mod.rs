@@ -19,6 +19,9 @@ pub mod load;
 pub mod plan;
 pub mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use format::{ControllerRef, Head};
 pub use genesis::{Genesis, GenesisError, genesis};
 pub use load::{LoadError, Loaded, load};

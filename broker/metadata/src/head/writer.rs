@@ -59,6 +59,8 @@ pub struct HeadWriter {
     may_act: MayAct,
     collection: Collection,
     last: Option<Arc<Entry>>,
+    /// A write failed: nothing may be built on this image any more.
+    over: bool,
 }
 
 impl HeadWriter {
@@ -89,6 +91,7 @@ impl HeadWriter {
             may_act,
             collection: Collection::default(),
             last: None,
+            over: false,
         };
         let committed = writer.write(planned).await?;
         if committed.deposed {
@@ -126,6 +129,10 @@ impl HeadWriter {
     }
 
     async fn write(&mut self, planned: Planned) -> Result<Committed, Failed> {
+        if std::mem::replace(&mut self.over, true) {
+            let why = "an earlier write of this term failed".to_owned();
+            return Err(Failed::NotApplied(why));
+        }
         let deadline = Instant::now() + WRITE_DEADLINE;
         let mut image = (*self.image).clone();
         image
@@ -135,6 +142,7 @@ impl HeadWriter {
             self.create(chunk, deadline).await?;
         }
         let deposed = self.send(&planned, deadline).await?;
+        self.over = deposed;
         self.head = planned.next;
         self.image = Arc::new(image);
         // Only now, when the write is known to be in, has the head stopped naming these.
@@ -174,6 +182,7 @@ impl HeadWriter {
     /// Sends the patch until its outcome is known. `Ok(true)`: applied, and another wrote after us.
     async fn send(&self, planned: &Planned, deadline: Instant) -> Result<bool, Failed> {
         let mut in_doubt = false;
+        let mut reason = "the chunks took all of its time".to_owned();
         let give_up = |in_doubt: bool, why: String| match in_doubt {
             true => Failed::Unknown(why),
             false => Failed::NotApplied(why),
@@ -183,15 +192,16 @@ impl HeadWriter {
                 let why = "the Lease deadline passed".to_owned();
                 return Err(give_up(in_doubt, why));
             }
+            if Instant::now() >= deadline {
+                return Err(give_up(in_doubt, reason));
+            }
             let patch = self
                 .store
                 .patch_head(&self.uid, &self.head.nonce, &planned.patch);
             let why = match timeout_at(deadline, patch).await {
                 Ok(Ok(())) => return Ok(false),
                 Ok(Err(PatchError::NotSent(why))) => {
-                    if Instant::now() >= deadline {
-                        return Err(give_up(in_doubt, why));
-                    }
+                    reason = why;
                     sleep(PAUSE).await;
                     continue;
                 }
@@ -199,6 +209,7 @@ impl HeadWriter {
                 Err(_) => "no answer in time".to_owned(),
             };
             in_doubt = true;
+            reason.clone_from(&why);
             match self.resolve(planned, deadline, &why).await? {
                 Verdict::Applied => return Ok(false),
                 Verdict::AppliedAndDeposed => return Ok(true),
@@ -207,8 +218,7 @@ impl HeadWriter {
                     return Err(Failed::NotApplied(why));
                 }
                 Verdict::Unknown => return Err(Failed::Unknown(why)),
-                Verdict::Unmoved if Instant::now() < deadline => sleep(PAUSE).await,
-                Verdict::Unmoved => return Err(Failed::Unknown(why)),
+                Verdict::Unmoved => sleep(PAUSE).await,
             }
         }
     }

@@ -47,6 +47,7 @@ struct World {
     late: Vec<(String, String, HeadPatch)>,
     stale_head_reads: VecDeque<usize>,
     down: bool,
+    reads_down: bool,
     versions: u64,
     head_writes: u64,
     refused: u64,
@@ -101,6 +102,11 @@ impl SimulatedStore {
     /// While down, every call fails as if the connection were refused.
     pub fn set_down(&self, down: bool) {
         self.world.lock().down = down;
+    }
+
+    /// While down, reads of the head fail; writes go through.
+    pub fn set_reads_down(&self, down: bool) {
+        self.world.lock().reads_down = down;
     }
 
     /// Rewinds to the state of `back` head writes ago, as a restored etcd does.
@@ -209,6 +215,12 @@ impl Store for SimulatedStore {
         tokio::task::yield_now().await;
         let mut world = self.world.lock();
         world.reachable("reading the head")?;
+        if world.reads_down {
+            return Err(StoreError::Unreachable {
+                what: "reading the head".to_owned(),
+                why: "timeout (simulated)".to_owned(),
+            });
+        }
         if let Some(back) = world.stale_head_reads.pop_front() {
             let at = world.history.len().saturating_sub(back);
             if let Some(then) = world.history.get(at) {
