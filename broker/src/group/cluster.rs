@@ -31,6 +31,6 @@ pub trait Cluster: Send + Sync + 'static {
     /// Creates the offsets topic. Succeeds if it exists already.
     async fn create_offsets_topic(&self) -> Result<(), ErrorCode>;
 
-    /// Resolves when the metadata changed, at the latest after `timeout`.
+    /// Resolves when the metadata changes after the first poll, at the latest after `timeout`.
     async fn changed(&self, timeout: Duration);
 }

@@ -123,6 +123,11 @@ impl GroupCoordinator {
         }
     }
 
+    /// Lets all groups go: the broker stops.
+    pub fn close(&self) {
+        self.shards.write().clear();
+    }
+
     /// Topics were deleted: the offsets committed for them are removed.
     pub async fn topics_deleted(&self, names: HashSet<String>) {
         let names = Arc::new(names);

@@ -4,6 +4,7 @@
 use super::coordinator::GroupCoordinator;
 use super::hash::partition_of;
 use super::types::FoundCoordinator;
+use futures::poll;
 use leasehold_types::BrokerId;
 use leasehold_wire::ErrorCode;
 use std::sync::Arc;
@@ -31,9 +32,14 @@ impl GroupCoordinator {
             self.create_in_background();
             let until = Instant::now() + CREATION_WAIT;
             while let Some(left) = until.checked_duration_since(Instant::now()) {
-                self.cluster.changed(left).await;
+                let mut changed = self.cluster.changed(left);
+                // It listens from its first poll on; looking after that misses no change.
+                let already = poll!(&mut changed).is_ready();
                 if let Some(found) = self.known(key) {
                     return found;
+                }
+                if !already {
+                    changed.await;
                 }
             }
         }
@@ -62,7 +68,10 @@ impl GroupCoordinator {
         let this = self.clone();
         tokio::spawn(async move {
             if let Err(error) = this.cluster.create_offsets_topic().await {
-                tracing::warn!(%error, "cannot create the offsets topic; the next FindCoordinator tries again");
+                tracing::warn!(
+                    %error,
+                    "cannot create the offsets topic; the next FindCoordinator tries again"
+                );
             }
             *this.creating.lock() = false;
         });

@@ -18,8 +18,10 @@ pub mod store;
 mod task;
 mod timer;
 pub mod types;
+mod wiring;
 
 #[cfg(test)]
 mod coordinator_tests;
 
 pub use coordinator::{GroupCoordinator, GroupStats};
+pub use wiring::start;
