@@ -66,9 +66,10 @@ impl EpochCache {
         any
     }
 
-    /// Forgets the epochs that end at or before `start`, the log start offset; whether there were any.
+    /// Forgets the epochs that end before `start`, the log start offset; whether there were any. One
+    /// that ends right there stays: cut back to its start, the log ends with that epoch.
     pub fn truncate_before(&mut self, start: Offset) -> bool {
-        let after = self.entries.partition_point(|&(_, s)| s <= start);
+        let after = self.entries.partition_point(|&(_, s)| s < start);
         let drop = after.saturating_sub(1);
         self.entries.drain(..drop);
         drop > 0
@@ -97,7 +98,11 @@ impl EpochCache {
                     Offset(start.parse().ok()?),
                 ))
             });
-            if !entry.is_some_and(|(epoch, start)| start.0 >= 0 && cache.assign(epoch, start)) {
+            // An append that failed after its epoch was saved says it again when it is retried.
+            let again = entry.is_some() && entry == cache.last();
+            if !again
+                && !entry.is_some_and(|(epoch, start)| start.0 >= 0 && cache.assign(epoch, start))
+            {
                 break;
             }
         }
@@ -195,7 +200,9 @@ mod tests {
         written.assign(LeaderEpoch(5), Offset(30));
         written.save_after(Some(LeaderEpoch(2)), &path).unwrap();
         assert_eq!(EpochCache::load(&path).unwrap(), Some(written.clone()));
-        let whole = std::fs::read(&path).unwrap();
+        let whole = b"2 10\n5 30\n5 30\n".to_vec();
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(EpochCache::load(&path).unwrap(), Some(written.clone()));
         for torn in [&b"6 1"[..], b"6", b"\0\0\0\0\n", b"6 -1\n", b"x y\n"] {
             std::fs::write(&path, [&whole, torn].concat()).unwrap();
             assert_eq!(EpochCache::load(&path).unwrap(), Some(written.clone()));

@@ -30,7 +30,7 @@ impl PartitionLog {
             writer.dirty = true;
             epochs
                 .save_after(known, &self.file(EPOCHS))
-                .map_err(|e| self.failed(e))?;
+                .map_err(|e| self.failed_or_passing(e))?;
         }
         self.view.write().epochs = Arc::new(epochs);
         Ok(view.end)
@@ -80,7 +80,7 @@ impl PartitionLog {
         };
         self.make_room(&mut writer, &config, &view.epochs, &header, time)
             .and_then(|active| self.write(&mut writer, &config, &active, &[header], &head, body))
-            .map_err(|e| self.failed(e))?;
+            .map_err(|e| self.failed_or_passing(e))?;
         self.view.write().end = header.next_offset();
         let flush = writer.unflushed_records >= config.flush_messages;
         drop(writer);
@@ -119,10 +119,10 @@ impl PartitionLog {
         if writer.created && epochs.last().map(|(epoch, _)| epoch) != known {
             epochs
                 .save_after(known, &self.file(EPOCHS))
-                .map_err(|e| self.failed(e))?;
+                .map_err(|e| self.failed_or_passing(e))?;
         }
         self.write_runs(&mut writer, &config, &epochs, &headers, batches)
-            .map_err(|e| self.failed(e))?;
+            .map_err(|e| self.failed_or_passing(e))?;
         let flush = writer.unflushed_records >= config.flush_messages;
         drop(writer);
         if flush {

@@ -14,7 +14,8 @@ const KEPT_SNAPSHOTS: usize = 2;
 impl PartitionLog {
     /// fsyncs everything appended so far.
     pub fn flush(&self) -> Result<(), LogError> {
-        self.flush_segments(true).map_err(|e| self.failed(e))
+        self.flush_segments(true)
+            .map_err(|e| self.failed_or_passing(e))
     }
 
     /// fsyncs if `flush.ms` has passed since a record was first found unflushed here: call it every
@@ -44,7 +45,7 @@ impl PartitionLog {
         let done = self.flush_segments(false);
         if let Err(e) = done.and_then(|()| self.save_recovery_point()) {
             // Whoever uses the log next is told so.
-            let _ = self.failed(e);
+            let _ = self.failed_or_passing(e);
         }
     }
 

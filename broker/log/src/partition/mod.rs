@@ -212,24 +212,37 @@ impl PartitionLog {
         }
     }
 
-    /// An operation failed with `e`, which says what on. Takes the log offline, unless the system
-    /// was only short of handles or memory for a moment and nothing was written.
-    fn fail(&self, e: LogError) -> StorageError {
+    /// An operation failed with `e`, which says on what: takes the log offline.
+    fn fail(&self, e: &LogError) -> StorageError {
         let error = self.storage_error(&e.to_string());
-        if is_passing(&e) {
-            tracing::warn!(partition = %self.name, "{e}");
-            return error;
-        }
         if self.offline.set(error.clone()).is_ok() {
             tracing::error!(partition = %self.name, "{e}: the partition goes offline");
         }
         error
     }
 
-    /// As [`Self::fail`], for operations that answer with a `LogError`; refusals pass unchanged.
+    /// As [`Self::fail`], for what changed nothing before it failed: that the system is short of
+    /// handles for a moment is no reason to go offline.
+    fn fail_or_pass(&self, e: &LogError) -> StorageError {
+        if !is_passing(e) {
+            return self.fail(e);
+        }
+        tracing::warn!(partition = %self.name, "{e}");
+        self.storage_error(&e.to_string())
+    }
+
+    /// [`Self::fail`] for disk errors; refusals pass unchanged.
     fn failed(&self, e: LogError) -> LogError {
         match e {
-            LogError::Io { .. } | LogError::Unreadable { .. } => self.fail(e).into(),
+            LogError::Io { .. } | LogError::Unreadable { .. } => self.fail(&e).into(),
+            refusal => refusal,
+        }
+    }
+
+    /// [`Self::fail_or_pass`] for disk errors; refusals pass unchanged.
+    fn failed_or_passing(&self, e: LogError) -> LogError {
+        match e {
+            LogError::Io { .. } | LogError::Unreadable { .. } => self.fail_or_pass(&e).into(),
             refusal => refusal,
         }
     }
@@ -259,20 +272,16 @@ impl From<LogError> for AppendError {
     }
 }
 
-/// Out of handles or memory while opening, before anything was written.
+/// Out of handles while opening a file: nothing was written.
 fn is_passing(e: &LogError) -> bool {
+    use rustix::io::Errno;
     let LogError::Io { action, source, .. } = e else {
         return false;
     };
-    let short = [
-        rustix::io::Errno::MFILE,
-        rustix::io::Errno::NFILE,
-        rustix::io::Errno::NOMEM,
-    ];
-    *action == "open"
-        && short
+    matches!(*action, "open" | "create")
+        && [Errno::MFILE, Errno::NFILE]
             .iter()
-            .any(|s| source.raw_os_error() == Some(s.raw_os_error()))
+            .any(|short| source.raw_os_error() == Some(short.raw_os_error()))
 }
 
 /// Reads a file that holds one offset; `None` if it is missing or torn.

@@ -5,7 +5,9 @@
 //! point on, checks its CRC and that it continues the one before, rebuilds indexes, epochs and
 //! producers on the way, cuts at the first bad batch and deletes what follows.
 
-use super::{EPOCHS, LOG_START, PartitionLog, RECOVERY_POINT, View, Writer, read_offset};
+use super::{
+    EPOCHS, LOG_START, PartitionLog, RECOVERY_POINT, View, Writer, offset_line, read_offset,
+};
 use crate::batch::BatchHeader;
 use crate::dir::Shared;
 use crate::epochs::EpochCache;
@@ -64,9 +66,13 @@ impl PartitionLog {
         };
         let Found { segments, end, .. } = &found;
         let first = segments.first().map_or(*end, |s| s.base());
-        let start = read_offset(&folder.join(LOG_START))?
-            .unwrap_or(first)
-            .clamp(first, (*end).max(first));
+        let start_file = folder.join(LOG_START);
+        let deleted_to = read_offset(&start_file)?.unwrap_or(first);
+        if deleted_to > *end {
+            // What is appended from here on was never deleted.
+            disk::write_durably(&start_file, offset_line(*end).as_bytes())?;
+        }
+        let start = deleted_to.max(first).min((*end).max(first));
         let mut snapshot = None;
         if found.clean && created {
             snapshot = Producers::load(&segment::file(&folder, *end, SNAPSHOT))?;

@@ -108,7 +108,7 @@ impl PartitionLog {
             match result {
                 Ok(result) => return result,
                 Err((segment, _)) if !now.segments.iter().any(|s| Arc::ptr_eq(s, &segment)) => {}
-                Err((_, e)) => return Err(self.fail(e).into()),
+                Err((_, e)) => return Err(self.fail_or_pass(&e).into()),
             }
         }
     }

@@ -660,8 +660,8 @@ fn readers_never_see_half_of_a_truncation_nor_wait_for_it() {
                 }
             });
         }
-        let mut epoch = 0;
-        for round in 0..400i64 {
+        for (epoch, round) in (0..400i64).enumerate() {
+            let epoch = epoch as i32;
             log.begin_epoch(LeaderEpoch(epoch)).unwrap();
             for i in 0..10 {
                 let size = 1 + (round * 7 + i) as usize % 5;
@@ -670,7 +670,6 @@ fn readers_never_see_half_of_a_truncation_nor_wait_for_it() {
             }
             let end = log.log_end_offset().0;
             log.truncate_to(Offset(end - 20 - round % 13)).unwrap();
-            epoch += 1;
         }
         done.store(true, Ordering::Relaxed);
     });

@@ -52,6 +52,10 @@ impl PartitionLog {
         tracing::info!(partition = %self.name, from = %view.end, to = %end, "truncating the log");
         let index = last.index_until(position, interval)?;
         writer.dirty = true;
+        if end < view.start {
+            // What is appended from here on was never deleted.
+            disk::write_durably(&self.file(LOG_START), offset_line(end).as_bytes())?;
+        }
         // Readers first: who sees the new view stays below the cut, who saw the old one looks again.
         {
             let mut view = self.view.write();
