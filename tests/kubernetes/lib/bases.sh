@@ -39,6 +39,16 @@ debian_base() {
   rm -rf "$root"
 }
 
+install_packages() { # container, packages...
+  local container=$1
+  shift
+  builder run --isolation chroot "$container" -- sh -c "
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q && apt-get install -y -q --no-install-recommends $*
+    rm -rf /var/cache/apt/* /var/lib/apt/lists/* /var/log/* /usr/share/doc/* /usr/share/man/*" \
+    >"$cache/apt.log" 2>&1 || die "apt-get failed in a build image, see $cache/apt.log"
+}
+
 # The toolchain's folder, which holds cargo and rustc whether rustup keeps it or not.
 toolchain() { rustc --print sysroot; }
 
@@ -48,9 +58,7 @@ rust_base() {
     say "adding a linker to it for building (once)"
     local container
     container=$(builder from "$debian_stand_in")
-    builder run --isolation chroot "$container" -- sh -c \
-      'apt-get update -q && apt-get install -y -q --no-install-recommends gcc libc6-dev make pkg-config' \
-      >"$cache/apt.log" 2>&1 || die "apt-get failed in the build image, see $cache/apt.log"
+    install_packages "$container" gcc libc6-dev make pkg-config
     builder commit -q --rm "$container" "$linker_stand_in" >/dev/null
   fi
   # Where things lie may differ from run to run, and costs nothing to say again.

@@ -62,24 +62,21 @@ busybox_image() {
   from_files localhost/busybox:1 '' "$links:/bin"
 }
 
-# A program of the host with every library that it loads.
-program_files() {
-  local program library
-  program=$(command -v "$1")
-  printf '%s:%s\n' "$program" "/usr/bin/$1"
-  ldd "$program" | grep -o '/[^ ]*' | while read -r library; do
-    printf '%s:%s\n' "$(realpath "$library")" "$library"
-  done
-}
-
-# kcat with a shell, for producing and consuming from inside a pod.
+# kcat in a Debian, for producing and consuming from inside a pod; busybox there is wget, nc, httpd.
 kcat_image() {
-  local files
-  mapfile -t files < <({
-    program_files kcat
-    echo "$cache/busybox/bin:/bin"
-  } | sort -u)
-  from_files localhost/kcat:1 '' "${files[@]}"
+  local archive=$archives/localhost-kcat-1.tar container
+  if [ ! -f "$archive" ]; then
+    debian_base
+    say "making an image with kcat (once)"
+    mkdir -p "$archives"
+    container=$(builder from "$debian_stand_in")
+    install_packages "$container" kcat busybox
+    builder config --cmd /bin/bash "$container"
+    rm -f "$archive.part"
+    builder commit -q --rm "$container" "docker-archive:$archive.part:localhost/kcat:1" >/dev/null
+    mv "$archive.part" "$archive"
+  fi
+  printf '%s\n' "$archive"
 }
 
 load_base_images() {

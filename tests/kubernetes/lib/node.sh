@@ -76,6 +76,11 @@ start_node() { # node
   start_containerd "$1"
 }
 
+# What the API says of a node may be from before it went away; the kubelet itself knows.
+kubelet_healthy() { # node
+  curl --silent --fail --max-time 2 "http://127.0.0.1:$((10248 + ($1 - 1) * 10))/healthz"
+}
+
 # As when the machine loses its power: the kubelet, containerd and every pod at once. Disks stay.
 kill_node() { # node
   stop "kubelet$1" KILL

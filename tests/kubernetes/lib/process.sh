@@ -14,24 +14,20 @@ alive() {
 
 gone() { [ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
 
-# start NAME COMMAND...: runs it in the background, out of this terminal and without our lock,
-# unless it runs already.
+# start NAME COMMAND...: runs it in the background, out of this terminal, unless it runs already. It
+# records itself before it becomes the command, and gives up our lock only then: whoever takes the
+# lock after us finds it recorded even if we are killed in between.
 start() {
-  local name=$1 pid
+  local name=$1
   shift
   if alive "$name"; then return; fi
   mkdir -p "$state/run" "$logs"
-  (cd / && exec setsid "$@" 9>&- </dev/null >>"$logs/$name.log" 2>&1) &
-  pid=$!
-  echo "$pid $(start_time "$pid")" >"$state/run/$name"
-}
-
-# signal NAME SIGNAL: if it runs.
-signal() {
-  local pid _
-  alive "$1" || return 0
-  read -r pid _ <"$state/run/$1"
-  kill "-$2" "$pid" 2>/dev/null || true
+  (
+    cd /
+    echo "$BASHPID $(start_time "$BASHPID")" >"$state/run/$name"
+    exec 9>&-
+    exec setsid "$@"
+  ) </dev/null >>"$logs/$name.log" 2>&1 &
 }
 
 # stop NAME [SIGNAL]: ends it and waits until it is gone, however unwilling.
