@@ -18,13 +18,14 @@ gone() { [ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/nul
 # records itself before it becomes the command, and gives up our lock only then: whoever takes the
 # lock after us finds it recorded even if we are killed in between.
 start() {
-  local name=$1
+  local name=$1 self
   shift
   if alive "$name"; then return; fi
   mkdir -p "$state/run" "$logs"
   (
     cd /
-    echo "$BASHPID $(start_time "$BASHPID")" >"$state/run/$name"
+    self=$BASHPID # which is another one inside $(...)
+    echo "$self $(start_time "$self")" >"$state/run/$name"
     exec 9>&-
     exec setsid "$@"
   ) </dev/null >>"$logs/$name.log" 2>&1 &
@@ -44,4 +45,37 @@ stop() {
     }
   fi
   rm -f "$state/run/$1"
+}
+
+# Daemons of this cluster that no file names, told by the state folder in their command line.
+strays() {
+  local process program
+  for process in /proc/[0-9]*; do
+    program=$(readlink "$process/exe" 2>/dev/null) || continue
+    case ${program% (deleted)} in
+    "$bin"/* | */containerd) ;;
+    *) continue ;;
+    esac
+    if tr '\0' '\n' 2>/dev/null <"$process/cmdline" | grep -qF "$state/"; then echo "${process#/proc/}"; fi
+  done
+}
+
+stop_strays() {
+  local process
+  for process in $(strays); do
+    say "ending process $process, which no file in $state/run names"
+    kill -KILL "$process" 2>/dev/null || true
+    wait_for "the end of process $process" 10 gone "$process"
+  done
+}
+
+# Says which of our processes have ended by themselves, and their last words.
+report_ended() {
+  local file name
+  for file in "$state"/run/*; do
+    name=${file##*/}
+    if [ ! -e "$file" ] || alive "$name"; then continue; fi
+    say "$name has ended; from $logs/$name.log:"
+    tail -n 3 "$logs/$name.log" >&2
+  done
 }
