@@ -62,11 +62,22 @@ cgroups() { # node
   done
 }
 
+# Of the unified hierarchy: pods may be limited only by what every level above them hands down.
+hand_down_controllers() { # group
+  local controller level
+  for level in "${1%/*}" "$1"; do
+    for controller in $(cat "$level/cgroup.controllers"); do
+      echo "+$controller" >"$level/cgroup.subtree_control" 2>/dev/null || true
+    done
+  done
+}
+
 # The kubelet wants its root to exist in every hierarchy.
 make_cgroups() { # node
   local group file
   for group in $(cgroups "$1"); do
     mkdir -p "$group"
+    [ ! -f "$group/cgroup.subtree_control" ] || hand_down_controllers "$group"
     for file in cpuset.cpus cpuset.mems; do
       [ ! -f "$group/$file" ] || [ -n "$(cat "$group/$file")" ] || cat "$group/../$file" >"$group/$file"
     done
