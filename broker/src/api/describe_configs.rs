@@ -229,9 +229,7 @@ impl View<'_> {
                 })
                 .collect();
         }
-        if self.documentation {
-            row.documentation = Some(text(doc));
-        }
+        row.documentation = self.documentation.then(|| text(doc));
         row
     }
 }

@@ -1,0 +1,8 @@
+//! What the APIs answer, over real connections to a handler with a real log, and an image and a
+//! controller made by hand.
+
+mod admin;
+mod data;
+mod groups;
+mod image_only;
+mod stage;
