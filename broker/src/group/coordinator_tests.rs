@@ -85,7 +85,7 @@ impl OffsetsLog for Memory {
     async fn read(&self, at: Leadership, from: Offset) -> Result<Bytes, ErrorCode> {
         let committed = *self.committed.lock();
         if committed.is_some_and(|end| from.0 >= end) {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
             return Ok(Bytes::new());
         }
         let logs = self.logs.lock();
@@ -138,14 +138,14 @@ impl Cluster for Topics {
 const SETTINGS: Settings = Settings {
     limits: Limits {
         max_size: 100,
-        initial_rebalance_delay_ms: 100,
+        initial_rebalance_delay_ms: 50,
         new_member_join_timeout_ms: 300_000,
         max_pending: 10,
     },
     offset_metadata_max: 4096,
     offsets_retention_ms: 1_000_000,
     offsets_check_interval_ms: 600_000,
-    write_timeout_ms: 5_000,
+    write_timeout_ms: 300,
 };
 
 fn topics(exist: bool) -> Arc<Topics> {
@@ -233,7 +233,7 @@ async fn offset(broker: &GroupCoordinator) -> Result<i64, ErrorCode> {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_member_joins_syncs_and_commits_and_the_next_coordinator_knows_it_all() {
     let memory = Arc::new(Memory::default());
     let first = broker(&memory);
@@ -284,7 +284,7 @@ async fn a_member_joins_syncs_and_commits_and_the_next_coordinator_knows_it_all(
     );
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn whoever_is_parked_when_the_leadership_ends_is_told_to_look_elsewhere() {
     let memory = Arc::new(Memory::default());
     let broker = broker(&memory);
@@ -294,14 +294,14 @@ async fn whoever_is_parked_when_the_leadership_ends_is_told_to_look_elsewhere() 
         let broker = broker.clone();
         async move { broker.join(join(&id)).await }
     });
-    tokio::task::yield_now().await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
     broker.resign(at(1).topic, at(1).partition);
     assert_eq!(parked.await.unwrap().error, ErrorCode::NotCoordinator);
     assert_eq!(broker.join(join("")).await.error, ErrorCode::NotCoordinator);
     assert_eq!(broker.stats(), GroupStats::default());
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn nothing_is_served_before_all_that_the_log_holds_is_committed_and_loaded() {
     let memory = Arc::new(Memory::default());
     let first = broker(&memory);
@@ -312,7 +312,7 @@ async fn nothing_is_served_before_all_that_the_log_holds_is_committed_and_loaded
     let second = broker(&memory);
     memory.leader.lock().insert(at(2).partition, LeaderEpoch(2));
     second.lead(at(2));
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(
         offset(&second).await,
         Err(ErrorCode::CoordinatorLoadInProgress)
@@ -335,7 +335,7 @@ async fn nothing_is_served_before_all_that_the_log_holds_is_committed_and_loaded
     assert_eq!(offset(&second).await, Ok(2));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn commits_that_come_together_share_a_batch_and_are_answered_together() {
     let memory = Arc::new(Memory::default());
     let broker = broker(&memory);
@@ -352,7 +352,7 @@ async fn commits_that_come_together_share_a_batch_and_are_answered_together() {
     assert_eq!(offset(&broker).await, Ok(49));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_commit_that_is_refused_changes_nothing_and_the_next_one_goes_on() {
     let memory = Arc::new(Memory::default());
     let broker = broker(&memory);
@@ -369,7 +369,7 @@ async fn a_commit_that_is_refused_changes_nothing_and_the_next_one_goes_on() {
     assert_eq!(offset(&broker).await, Ok(2));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn after_a_write_in_doubt_the_groups_are_what_the_log_says() {
     let memory = Arc::new(Memory::default());
     let broker = broker(&memory);
@@ -385,7 +385,7 @@ async fn after_a_write_in_doubt_the_groups_are_what_the_log_says() {
     assert_eq!(offset(&broker).await, Ok(3));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_commit_whose_replicas_do_not_answer_is_refused_in_time() {
     let memory = Arc::new(Memory::default());
     let broker = broker(&memory);
@@ -398,13 +398,13 @@ async fn a_commit_whose_replicas_do_not_answer_is_refused_in_time() {
         refused.topics[0].1[0],
         (0, ErrorCode::CoordinatorNotAvailable)
     );
-    assert!(begun.elapsed() < Duration::from_secs(6));
+    assert!(begun.elapsed() < Duration::from_secs(3));
     gate.notify_one();
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(offset(&broker).await, Ok(1), "it was stored after all");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn requests_that_no_group_could_ever_answer_are_refused_at_the_door() {
     let memory = Arc::new(Memory::default());
     let broker = broker(&memory);
@@ -438,7 +438,7 @@ async fn requests_that_no_group_could_ever_answer_are_refused_at_the_door() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn deleted_topics_take_their_offsets_along() {
     let memory = Arc::new(Memory::default());
     let broker = broker(&memory);
@@ -451,7 +451,7 @@ async fn deleted_topics_take_their_offsets_along() {
     assert_eq!(offset(&broker).await, Ok(-1));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn the_first_to_ask_creates_the_offsets_topic_and_all_are_told_the_leader() {
     let topics = topics(false);
     let memory = Arc::new(Memory::default());

@@ -287,7 +287,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn with(names: &[(&str, TopicId)]) -> Image {
-        let mut image = Image::default();
+        let mut image = Image::genesis(leasehold_types::ClusterId::random());
         for (name, id) in names {
             let topic = Topic {
                 id: *id,

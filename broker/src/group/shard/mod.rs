@@ -12,6 +12,7 @@
 
 mod cleanup;
 mod offsets;
+mod writes;
 
 #[cfg(test)]
 mod tests;
@@ -391,96 +392,6 @@ impl Shard {
         failed
     }
 
-    fn write(
-        &mut self,
-        group: &Arc<str>,
-        records: Vec<WriteRecord>,
-        purpose: Purpose,
-        now: Now,
-        out: &mut Output,
-    ) {
-        let id = WriteId(self.next_write);
-        self.next_write += 1;
-        if let Some(entry) = self.groups.get_mut(group) {
-            entry.writes += 1;
-        }
-        let pending = Pending {
-            group: group.clone(),
-            purpose,
-            answered: false,
-        };
-        self.writes.insert(id, pending);
-        self.timers
-            .set(Timer::Write(id), now.mono + self.settings.write_timeout_ms);
-        out.writes.push(Write { id, records });
-    }
-
-    /// A write is stored, or is known not to be: then `error` is the log's. Called in the order of
-    /// the writes.
-    pub fn written(&mut self, id: WriteId, error: Option<ErrorCode>, now: Now, out: &mut Output) {
-        self.timers.cancel(&Timer::Write(id));
-        let Some(pending) = self.writes.remove(&id) else {
-            return;
-        };
-        let group = pending.group;
-        if let Some(entry) = self.groups.get_mut(&group) {
-            entry.writes = entry.writes.saturating_sub(1);
-        }
-        match pending.purpose {
-            Purpose::Group(then) => {
-                let result = error.map_or(Ok(()), |error| Err(group_error(error)));
-                if !pending.answered {
-                    self.with_group(&group, now, out, |group, limits, fx| {
-                        group.written(then, result, limits, now, fx);
-                    });
-                }
-            }
-            Purpose::Commit { offsets, token } => {
-                self.commit_written(&group, offsets, error.is_none());
-                if !pending.answered {
-                    let error = error.map_or(ErrorCode::None, commit_error);
-                    out.replies.push((token, Reply::Commit(error)));
-                }
-            }
-            Purpose::Delete(token) => {
-                self.delete_written(&group, error.is_none(), now);
-                if !pending.answered {
-                    let error = error.map_or(ErrorCode::None, group_error);
-                    out.replies.push((token, Reply::Delete(error)));
-                }
-            }
-            Purpose::Forget(partitions) => {
-                if let (None, Some(entry)) = (error, self.groups.get_mut(&group)) {
-                    for (topic, partition) in &partitions {
-                        entry.offsets.remove(topic, *partition);
-                    }
-                }
-            }
-        }
-        self.forget_if_blank(&group);
-    }
-
-    /// Nobody waits longer than the timeout. The write itself may still be stored.
-    fn write_overdue(&mut self, id: WriteId, now: Now, out: &mut Output) {
-        let Some(pending) = self.writes.get_mut(&id) else {
-            return;
-        };
-        pending.answered = true;
-        let group = pending.group.clone();
-        let error = ErrorCode::CoordinatorNotAvailable;
-        match &mut pending.purpose {
-            Purpose::Group(then) => {
-                let then = std::mem::replace(then, Then::Nothing);
-                self.with_group(&group, now, out, |group, limits, fx| {
-                    group.written(then, Err(error), limits, now, fx);
-                });
-            }
-            Purpose::Commit { token, .. } => out.replies.push((*token, Reply::Commit(error))),
-            Purpose::Delete(token) => out.replies.push((*token, Reply::Delete(error))),
-            Purpose::Forget(_) => {}
-        }
-    }
-
     fn forget_if_blank(&mut self, group_id: &str) {
         let blank = |e: &Entry| e.group.is_blank() && e.offsets.is_empty() && e.writes == 0;
         if self.groups.get(group_id).is_some_and(blank) {
@@ -504,29 +415,4 @@ fn encode_group(group: &str, value: &GroupValue) -> Result<WriteRecord, FieldErr
         group: group.to_owned(),
     };
     Ok((key.encode()?, Some(value.encode()?)))
-}
-
-/// How a client is told that a group could not be stored.
-fn group_error(error: ErrorCode) -> ErrorCode {
-    match error {
-        ErrorCode::UnknownTopicOrPartition
-        | ErrorCode::NotEnoughReplicas
-        | ErrorCode::NotEnoughReplicasAfterAppend
-        | ErrorCode::RequestTimedOut => ErrorCode::CoordinatorNotAvailable,
-        ErrorCode::NotLeaderOrFollower | ErrorCode::KafkaStorageError => ErrorCode::NotCoordinator,
-        ErrorCode::MessageTooLarge
-        | ErrorCode::RecordListTooLarge
-        | ErrorCode::InvalidFetchSize => ErrorCode::UnknownServerError,
-        other => other,
-    }
-}
-
-/// The same for an offset commit, where a client can be told that its commit is too large.
-fn commit_error(error: ErrorCode) -> ErrorCode {
-    match error {
-        ErrorCode::MessageTooLarge
-        | ErrorCode::RecordListTooLarge
-        | ErrorCode::InvalidFetchSize => ErrorCode::InvalidCommitOffsetSize,
-        other => group_error(other),
-    }
 }
