@@ -69,6 +69,9 @@ impl LogDir {
     ) -> Result<Arc<Self>, LogError> {
         let path = path.into();
         disk::create_folder(&path)?;
+        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            disk::sync_folder(parent)?;
+        }
         let lock = lock::wait_for(&path)?;
         let names = disk::names(&path)?;
         let holds_logs = names.iter().any(|name| parse_folder(name).is_some());
