@@ -32,9 +32,17 @@ enum Place {
     Entry(usize),
 }
 
+/// A topic of the request.
+struct PlannedTopic {
+    /// Repeats the name or id that was asked for.
+    head: FetchableTopicResponse,
+    /// Which topic that is, if there is one.
+    id: Option<TopicId>,
+    partitions: Vec<(i32, Place)>,
+}
+
 struct Plan {
-    /// Per topic of the request: the name or id to repeat, and its partitions.
-    topics: Vec<(FetchableTopicResponse, Option<TopicId>, Vec<(i32, Place)>)>,
+    topics: Vec<PlannedTopic>,
     entries: Vec<FetchEntry>,
     all_good: bool,
 }
@@ -128,8 +136,11 @@ fn plan(image: &Image, version: i16, topics: &[FetchTopic]) -> Plan {
         } else {
             head.topic = topic_name(&asked.topic);
         }
-        plan.topics
-            .push((head, topic.map(|topic| topic.id), partitions));
+        plan.topics.push(PlannedTopic {
+            head,
+            id: topic.map(|topic| topic.id),
+            partitions,
+        });
     }
     plan
 }
@@ -162,12 +173,17 @@ fn reply(
     image: &Image,
     version: i16,
     read_committed: bool,
-    topics: Vec<(FetchableTopicResponse, Option<TopicId>, Vec<(i32, Place)>)>,
+    topics: Vec<PlannedTopic>,
     results: Vec<FetchResult>,
 ) -> FetchResponse {
     let mut named = Named::default();
     let mut results: Vec<Option<FetchResult>> = results.into_iter().map(Some).collect();
-    let responses = topics.into_iter().map(|(head, id, partitions)| {
+    let responses = topics.into_iter().map(|topic| {
+        let PlannedTopic {
+            head,
+            id,
+            partitions,
+        } = topic;
         let partitions = partitions.into_iter().map(|(index, place)| {
             let result = match place {
                 Place::Refused(error) => failed(id, index, error),

@@ -223,7 +223,7 @@ async fn large_frames_and_replies_pass_whole() {
     let client = Client::connect(&address, ClientOptions::default())
         .await
         .unwrap();
-    let body: Vec<u8> = (0..900_000u32).map(|i| (i * 31 >> 3) as u8).collect();
+    let body: Vec<u8> = (0..900_000u32).map(|i| (i * 31) as u8).collect();
     let body = Bytes::from(body);
     let calls = (0..4).map(|_| client.call_raw(ECHO, 0, body.clone(), Duration::from_secs(10)));
     for echoed in futures::future::join_all(calls).await {
