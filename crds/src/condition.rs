@@ -108,7 +108,10 @@ mod tests {
         conditions.set("Ready", false, "Starting", "no broker yet", Some(1), at(1));
         conditions.set("Ready", false, "Starting", "one broker", Some(2), at(2));
         assert_eq!(conditions.get("Ready").unwrap().last_transition_time, at(1));
-        assert_eq!(conditions.get("Ready").unwrap().observed_generation, Some(2));
+        assert_eq!(
+            conditions.get("Ready").unwrap().observed_generation,
+            Some(2)
+        );
         conditions.set("Ready", true, "Ready", "", Some(2), at(3));
         assert_eq!(conditions.get("Ready").unwrap().last_transition_time, at(3));
     }

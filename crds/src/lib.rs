@@ -12,8 +12,8 @@ mod topic;
 mod yaml;
 
 pub use cluster::{
-    Cluster, ClusterSpec, ClusterStatus, LocalReference, PullPolicy, RackSpec, ReclaimPolicy, ScalePolicy,
-    StorageKind, StorageSpec,
+    Cluster, ClusterSpec, ClusterStatus, LocalReference, PullPolicy, RackSpec, ReclaimPolicy,
+    ScalePolicy, StorageKind, StorageSpec,
 };
 pub use condition::{Condition, Conditions};
 pub use topic::{PartitionState, Topic, TopicReclaimPolicy, TopicSpec, TopicStatus};

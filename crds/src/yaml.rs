@@ -10,14 +10,23 @@ pub struct Generated {
     pub text: String,
 }
 
-const HEADER: &str = "# Generated from the types in crds/src: cargo run -p leasehold-crds -- --write\n";
+const HEADER: &str =
+    "# Generated from the types in crds/src: cargo run -p leasehold-crds -- --write\n";
 
 /// All generated files.
 pub fn generated() -> Result<Vec<Generated>, serde_yaml::Error> {
     let mut files = Vec::new();
     for (crd, plain, chart) in [
-        (Cluster::crd(), "crds/cluster.yaml", "charts/leasehold/templates/crd-cluster.yaml"),
-        (Topic::crd(), "crds/topic.yaml", "charts/leasehold/templates/crd-topic.yaml"),
+        (
+            Cluster::crd(),
+            "crds/cluster.yaml",
+            "charts/leasehold/templates/crd-cluster.yaml",
+        ),
+        (
+            Topic::crd(),
+            "crds/topic.yaml",
+            "charts/leasehold/templates/crd-topic.yaml",
+        ),
     ] {
         files.push(Generated {
             path: plain,
@@ -56,8 +65,17 @@ mod tests {
                 "{} is not current: run `cargo run -p leasehold-crds -- --write`",
                 file.path
             );
-            assert!(file.text.len() < 100_000, "{} has grown to {}", file.path, file.text.len());
-            assert!(!file.text.contains("{{"), "{} would be taken for a Helm template", file.path);
+            assert!(
+                file.text.len() < 100_000,
+                "{} has grown to {}",
+                file.path,
+                file.text.len()
+            );
+            assert!(
+                !file.text.contains("{{"),
+                "{} would be taken for a Helm template",
+                file.path
+            );
         }
     }
 
@@ -66,9 +84,15 @@ mod tests {
         fn walk(path: &str, schema: &serde_json::Value, found: &mut Vec<String>) {
             let kind = schema["type"].as_str().unwrap_or_default();
             let bounded = match kind {
-                "string" => !schema["maxLength"].is_null() || !schema["enum"].is_null() || !schema["format"].is_null(),
+                "string" => {
+                    !schema["maxLength"].is_null()
+                        || !schema["enum"].is_null()
+                        || !schema["format"].is_null()
+                }
                 "array" => !schema["maxItems"].is_null(),
-                "object" if !schema["additionalProperties"].is_null() => !schema["maxProperties"].is_null(),
+                "object" if !schema["additionalProperties"].is_null() => {
+                    !schema["maxProperties"].is_null()
+                }
                 _ => true,
             };
             if !bounded {

@@ -7,7 +7,9 @@
 
 use bytes::Bytes;
 use leasehold_metadata::image::Image;
-use leasehold_metadata::rpc::{AdminRequest, AdminResponse, Call, ControllerHint, Request, Response};
+use leasehold_metadata::rpc::{
+    AdminRequest, AdminResponse, Call, ControllerHint, Request, Response,
+};
 use leasehold_types::BrokerId;
 use leasehold_wire::{Client, ClientError, ClientOptions};
 use std::time::Duration;
@@ -39,20 +41,29 @@ pub async fn ask(image: &Image, request: AdminRequest) -> Result<AdminResponse, 
     let timeout_ms = u64::try_from(TIMEOUT.as_millis()).unwrap_or(u64::MAX);
     let call = Call {
         cluster_id: image.cluster_id.clone(),
-        request: Request::Admin { request, timeout_ms },
+        request: Request::Admin {
+            request,
+            timeout_ms,
+        },
     };
-    let body = serde_json::to_vec(&call).map_err(|error| AdminError::Confused(error.to_string()))?;
+    let body =
+        serde_json::to_vec(&call).map_err(|error| AdminError::Confused(error.to_string()))?;
     let body = Bytes::from(body);
     let mut candidates = candidates(image);
     candidates.reverse();
     let mut last = None;
     for _ in 0..ATTEMPTS {
-        let Some(address) = candidates.pop() else { break };
+        let Some(address) = candidates.pop() else {
+            break;
+        };
         match exchange(&address, &call.cluster_id.0, body.clone()).await {
             Ok(Response::Admin(answer)) => return Ok(answer),
             Ok(Response::NotController { hint }) => {
                 last = Some(format!("{address} is not the controller"));
-                if let Some(hint) = hint.map(|hint| address_of(&hint)).filter(|hint| *hint != address) {
+                if let Some(hint) = hint
+                    .map(|hint| address_of(&hint))
+                    .filter(|hint| *hint != address)
+                {
                     candidates.retain(|candidate| *candidate != hint);
                     candidates.push(hint);
                 }
@@ -63,7 +74,11 @@ pub async fn ask(image: &Image, request: AdminRequest) -> Result<AdminResponse, 
                     message: outcome.message.unwrap_or_default(),
                 });
             }
-            Ok(other) => return Err(AdminError::Confused(format!("{other:?}").chars().take(200).collect())),
+            Ok(other) => {
+                return Err(AdminError::Confused(
+                    format!("{other:?}").chars().take(200).collect(),
+                ));
+            }
             Err(error) => last = Some(error),
         }
     }
@@ -88,7 +103,11 @@ fn candidates(image: &Image) -> Vec<String> {
 /// Who claimed control last.
 pub fn controller(image: &Image) -> Option<BrokerId> {
     // The claim of genesis is nobody's.
-    image.claims.last().map(|claim| claim.broker).filter(|broker| broker.0 >= 0)
+    image
+        .claims
+        .last()
+        .map(|claim| claim.broker)
+        .filter(|broker| broker.0 >= 0)
 }
 
 async fn exchange(address: &str, cluster_id: &str, body: Bytes) -> Result<Response, String> {
@@ -101,6 +120,10 @@ async fn exchange(address: &str, cluster_id: &str, body: Bytes) -> Result<Respon
     let text = |error: ClientError| error.to_string();
     let client = Client::connect(address, options).await.map_err(text)?;
     let limit = TIMEOUT + Duration::from_secs(2);
-    let reply = client.call_raw(CONTROLLER_CALL, 0, body, limit).await.map_err(text)?;
-    serde_json::from_slice(&reply).map_err(|error| format!("{address} answered what is no answer: {error}"))
+    let reply = client
+        .call_raw(CONTROLLER_CALL, 0, body, limit)
+        .await
+        .map_err(text)?;
+    serde_json::from_slice(&reply)
+        .map_err(|error| format!("{address} answered what is no answer: {error}"))
 }

@@ -70,14 +70,18 @@ impl Backoff {
     /// One more failure: how long to wait now.
     pub fn failed(&self, kind: &'static str, namespace: &str, name: &str) -> Duration {
         let mut failures = self.failures.lock();
-        let count = failures.entry((kind, namespace.to_owned(), name.to_owned())).or_insert(0);
+        let count = failures
+            .entry((kind, namespace.to_owned(), name.to_owned()))
+            .or_insert(0);
         *count = count.saturating_add(1);
         Duration::from_millis(500 << (*count - 1).min(7)).min(Duration::from_secs(60))
     }
 
     /// It went well: the next failure is the first.
     pub fn succeeded(&self, kind: &'static str, namespace: &str, name: &str) {
-        self.failures.lock().remove(&(kind, namespace.to_owned(), name.to_owned()));
+        self.failures
+            .lock()
+            .remove(&(kind, namespace.to_owned(), name.to_owned()));
     }
 }
 
@@ -86,8 +90,13 @@ mod tests {
     #[test]
     fn waits_double_up_to_a_minute_and_begin_anew_after_a_success() {
         let backoff = super::Backoff::default();
-        let waits: Vec<u128> = (0..9).map(|_| backoff.failed("Topic", "a", "b").as_millis()).collect();
-        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]);
+        let waits: Vec<u128> = (0..9)
+            .map(|_| backoff.failed("Topic", "a", "b").as_millis())
+            .collect();
+        assert_eq!(
+            waits,
+            [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]
+        );
         backoff.succeeded("Topic", "a", "b");
         assert_eq!(backoff.failed("Topic", "a", "b").as_millis(), 500);
     }

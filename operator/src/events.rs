@@ -78,8 +78,14 @@ impl Publisher {
                 continue;
             }
             left -= 1.0;
-            let api: Api<Event> = Api::namespaced(client.clone(), about.namespace.as_deref().unwrap_or("default"));
-            match api.create(&PostParams::default(), &self.object(about, news)).await {
+            let api: Api<Event> = Api::namespaced(
+                client.clone(),
+                about.namespace.as_deref().unwrap_or("default"),
+            );
+            match api
+                .create(&PostParams::default(), &self.object(about, news))
+                .await
+            {
                 Ok(_) => self.metrics.event("published"),
                 Err(error) => {
                     self.metrics.event("failed");
@@ -94,7 +100,11 @@ impl Publisher {
         let name = about.name.as_deref().unwrap_or("leasehold");
         Event {
             metadata: ObjectMeta {
-                name: Some(format!("{name}.{:x}.{:04x}", now.as_nanosecond(), rand::random::<u16>())),
+                name: Some(format!(
+                    "{name}.{:x}.{:04x}",
+                    now.as_nanosecond(),
+                    rand::random::<u16>()
+                )),
                 namespace: about.namespace.clone(),
                 ..ObjectMeta::default()
             },

@@ -28,7 +28,9 @@ impl Health {
 pub async fn serve(address: SocketAddr, health: Health, metrics: Metrics) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(address)
         .await
-        .map_err(|error| anyhow::anyhow!("cannot listen on {address} for probes and metrics: {error}"))?;
+        .map_err(|error| {
+            anyhow::anyhow!("cannot listen on {address} for probes and metrics: {error}")
+        })?;
     let live = warp::path!("livez").map(|| "ok\n".to_owned());
     let ready = warp::path!("readyz").map(move || {
         if health.is_ready() {

@@ -16,18 +16,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How long an unchanged Lease protects its holder.
-pub const DURATION: Duration = Duration::from_secs(10);
+pub const DURATION: Duration = Duration::from_secs(8);
 /// How often it is renewed, and how often others look.
-pub const PERIOD: Duration = Duration::from_secs(2);
+pub const PERIOD: Duration = Duration::from_secs(1);
 /// How long after sending its last successful renewal the holder still acts.
-pub const ACTING: Duration = Duration::from_secs(7);
+pub const ACTING: Duration = Duration::from_secs(5);
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(2);
 
 /// Time since boot, sleep included: a machine that was suspended must find its Lease expired.
 fn now() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Duration::new(time.tv_sec.max(0).unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+    Duration::new(
+        time.tv_sec.max(0).unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }
 
 /// What a look at the Lease means.
@@ -47,7 +50,13 @@ struct Observed {
 }
 
 /// Pure: decides on one look. `version` is the Lease's resourceVersion.
-fn judge(observed: &mut Observed, holder: &str, version: &str, duration: Duration, now: Duration) -> Verdict {
+fn judge(
+    observed: &mut Observed,
+    holder: &str,
+    version: &str,
+    duration: Duration,
+    now: Duration,
+) -> Verdict {
     if observed.version != version {
         observed.version = version.to_owned();
         observed.since = now;
@@ -96,7 +105,13 @@ pub struct Elector {
 
 impl Elector {
     /// `client` should have short time limits and no retries of its own.
-    pub fn new(client: Client, namespace: &str, name: &str, identity: &str, leadership: Leadership) -> Self {
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        leadership: Leadership,
+    ) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
@@ -135,8 +150,16 @@ impl Elector {
         };
         let spec = seen.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
-        let version = seen.metadata.resource_version.as_deref().unwrap_or_default();
-        let seconds = spec.lease_duration_seconds.unwrap_or(0).max(1).unsigned_abs();
+        let version = seen
+            .metadata
+            .resource_version
+            .as_deref()
+            .unwrap_or_default();
+        let seconds = spec
+            .lease_duration_seconds
+            .unwrap_or(0)
+            .max(1)
+            .unsigned_abs();
         let duration = Duration::from_secs(u64::from(seconds)).max(DURATION);
         match judge(&mut self.observed, holder, version, duration, now()) {
             Verdict::Wait => Ok(None),
@@ -185,13 +208,19 @@ impl Elector {
         if let Some(spec) = lease.spec.as_mut() {
             spec.holder_identity = Some(String::new());
         }
-        if let Err(error) = within(self.api.replace(&self.name, &PostParams::default(), &lease)).await {
+        if let Err(error) =
+            within(self.api.replace(&self.name, &PostParams::default(), &lease)).await
+        {
             tracing::warn!(%error, "could not release the operator's Lease; others wait until it expires");
         }
     }
 
     fn holds(&self, lease: &Lease) -> bool {
-        lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.identity)
+        lease
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.holder_identity.as_ref())
+            == Some(&self.identity)
     }
 
     /// The record to write over `old`: uid and resourceVersion are the precondition.
@@ -214,9 +243,17 @@ impl Elector {
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.identity.clone()),
                 lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
-                acquire_time: if same { old_spec.acquire_time } else { at.clone() },
+                acquire_time: if same {
+                    old_spec.acquire_time
+                } else {
+                    at.clone()
+                },
                 renew_time: at,
-                lease_transitions: Some(if same { transitions } else { transitions.saturating_add(1) }),
+                lease_transitions: Some(if same {
+                    transitions
+                } else {
+                    transitions.saturating_add(1)
+                }),
                 ..LeaseSpec::default()
             }),
         }
@@ -236,7 +273,12 @@ impl Elector {
                 self.leadership.extend(sent);
                 Ok(Some(lease))
             }
-            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(None),
+            // Nothing can be created where there is no namespace: that is an error, not a conflict.
+            Err(kube::Error::Api(status))
+                if status.code == 409 || (status.code == 404 && !create) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -244,7 +286,10 @@ impl Elector {
 
 async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
     tokio::time::timeout(CALL, call).await.unwrap_or_else(|_| {
-        let late = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {CALL:?}"));
+        let late = std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            format!("no answer within {CALL:?}"),
+        );
         Err(kube::Error::Service(late.into()))
     })
 }
@@ -263,14 +308,21 @@ mod tests {
         let ten = at(10);
         assert_eq!(judge(&mut observed, "a", "1", ten, at(100)), Verdict::Wait);
         assert_eq!(judge(&mut observed, "a", "1", ten, at(109)), Verdict::Wait);
-        assert_eq!(judge(&mut observed, "a", "2", ten, at(109)), Verdict::Wait, "a renewal starts the wait anew");
+        assert_eq!(
+            judge(&mut observed, "a", "2", ten, at(109)),
+            Verdict::Wait,
+            "a renewal starts the wait anew"
+        );
         assert_eq!(judge(&mut observed, "a", "2", ten, at(118)), Verdict::Wait);
         assert_eq!(judge(&mut observed, "a", "2", ten, at(119)), Verdict::Take);
     }
 
     #[test]
     fn a_released_lease_is_taken_at_once() {
-        assert_eq!(judge(&mut Observed::default(), "", "1", at(10), at(100)), Verdict::Take);
+        assert_eq!(
+            judge(&mut Observed::default(), "", "1", at(10), at(100)),
+            Verdict::Take
+        );
     }
 
     #[test]

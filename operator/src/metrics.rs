@@ -39,7 +39,9 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Arc::default(),
             reconciles: Family::default(),
-            durations: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 4.0, 8))),
+            durations: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.001, 4.0, 8))
+            }),
             status_writes: Family::default(),
             status_waiting: Gauge::default(),
             events: Family::default(),
@@ -47,13 +49,41 @@ impl Default for Metrics {
             clusters: Gauge::default(),
         };
         let mut registry = Registry::with_prefix("leasehold_operator");
-        registry.register("reconciles", "Reconciles by kind and result", metrics.reconciles.clone());
-        registry.register("reconcile_seconds", "How long reconciles took", metrics.durations.clone());
-        registry.register("status_writes", "Writes of a status by result", metrics.status_writes.clone());
-        registry.register("status_waiting", "Statuses that wait to be written", metrics.status_waiting.clone());
-        registry.register("events", "Events by result: published, failed, dropped by the rate bound", metrics.events.clone());
-        registry.register("acting", "1 on the replica that acts", metrics.acting.clone());
-        registry.register("followed_clusters", "Clusters whose metadata is followed", metrics.clusters.clone());
+        registry.register(
+            "reconciles",
+            "Reconciles by kind and result",
+            metrics.reconciles.clone(),
+        );
+        registry.register(
+            "reconcile_seconds",
+            "How long reconciles took",
+            metrics.durations.clone(),
+        );
+        registry.register(
+            "status_writes",
+            "Writes of a status by result",
+            metrics.status_writes.clone(),
+        );
+        registry.register(
+            "status_waiting",
+            "Statuses that wait to be written",
+            metrics.status_waiting.clone(),
+        );
+        registry.register(
+            "events",
+            "Events by result: published, failed, dropped by the rate bound",
+            metrics.events.clone(),
+        );
+        registry.register(
+            "acting",
+            "1 on the replica that acts",
+            metrics.acting.clone(),
+        );
+        registry.register(
+            "followed_clusters",
+            "Clusters whose metadata is followed",
+            metrics.clusters.clone(),
+        );
         metrics.registry = Arc::new(registry);
         metrics
     }
@@ -65,20 +95,38 @@ fn result(ok: bool) -> &'static str {
 
 impl Metrics {
     pub fn reconciled(&self, kind: &'static str, ok: bool, took: Duration) {
-        self.reconciles.get_or_create(&ByResult { kind, result: result(ok) }).inc();
-        self.durations.get_or_create(&ByKind { kind }).observe(took.as_secs_f64());
+        self.reconciles
+            .get_or_create(&ByResult {
+                kind,
+                result: result(ok),
+            })
+            .inc();
+        self.durations
+            .get_or_create(&ByKind { kind })
+            .observe(took.as_secs_f64());
     }
 
     pub fn status_written(&self, ok: bool) {
-        self.status_writes.get_or_create(&ByResult { kind: "status", result: result(ok) }).inc();
+        self.status_writes
+            .get_or_create(&ByResult {
+                kind: "status",
+                result: result(ok),
+            })
+            .inc();
     }
 
     pub fn status_waiting(&self, count: usize) {
-        self.status_waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.status_waiting
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub fn event(&self, result: &'static str) {
-        self.events.get_or_create(&ByResult { kind: "event", result }).inc();
+        self.events
+            .get_or_create(&ByResult {
+                kind: "event",
+                result,
+            })
+            .inc();
     }
 
     pub fn acting(&self, acting: bool) {
@@ -105,6 +153,9 @@ mod tests {
         let metrics = super::Metrics::default();
         metrics.reconciled("Cluster", true, std::time::Duration::from_millis(3));
         let text = metrics.text();
-        assert!(text.contains("leasehold_operator_reconciles_total{kind=\"Cluster\",result=\"ok\"} 1"), "{text}");
+        assert!(
+            text.contains("leasehold_operator_reconciles_total{kind=\"Cluster\",result=\"ok\"} 1"),
+            "{text}"
+        );
     }
 }

@@ -44,7 +44,9 @@ fn controller(cluster: &str, old: &Image, new: &Image, changes: &mut Changes) {
     if let Some(broker) = crate::admin::controller(new) {
         let pod = crate::cluster::names::pod(cluster, broker.0);
         let note = format!("{pod} is controller, epoch {}", new.position.epoch);
-        changes.news.push(news(false, "ControllerElected", "Elect", note));
+        changes
+            .news
+            .push(news(false, "ControllerElected", "Elect", note));
     }
 }
 
@@ -54,18 +56,29 @@ fn brokers(cluster: &str, old: &Image, new: &Image, changes: &mut Changes) {
         let before = old.brokers.get(id);
         changes.brokers |= before != Some(broker);
         let was_live = before.is_some_and(|b| !b.fenced);
-        let same_life = before.is_some_and(|b| b.incarnation == broker.incarnation);
+        let is_new = before.is_none_or(|b| b.fenced || b.incarnation != broker.incarnation);
         if broker.fenced && was_live {
             let note = format!("{} is fenced: it leads nothing until it is back", pod(*id));
             changes.news.push(news(true, "BrokerFenced", "Fence", note));
-        } else if !broker.fenced && !(was_live && same_life) {
+        } else if !broker.fenced && is_new {
             let note = format!("{} serves", pod(*id));
-            changes.news.push(news(false, "BrokerServes", "Unfence", note));
+            changes
+                .news
+                .push(news(false, "BrokerServes", "Unfence", note));
         }
     }
-    for id in old.brokers.keys().filter(|id| new.brokers.get(*id).is_none()) {
+    for id in old
+        .brokers
+        .keys()
+        .filter(|id| new.brokers.get(*id).is_none())
+    {
         changes.brokers = true;
-        changes.news.push(news(false, "BrokerRemoved", "Unregister", format!("{} was unregistered", pod(*id))));
+        changes.news.push(news(
+            false,
+            "BrokerRemoved",
+            "Unregister",
+            format!("{} was unregistered", pod(*id)),
+        ));
     }
 }
 
@@ -85,19 +98,36 @@ fn topics(old: &Image, new: &Image, changes: &mut Changes) {
             }
             let name = format!("{}-{index}", topic.name);
             match is.leader {
-                Some(leader) => elected.push(format!("{name}: {leader} (leader epoch {})", is.leader_epoch)),
+                Some(leader) => elected.push(format!(
+                    "{name}: {leader} (leader epoch {})",
+                    is.leader_epoch
+                )),
                 None => lost.push(name),
             }
         }
     }
-    for (_, topic) in old.topics.iter().filter(|(id, _)| new.topics.get(*id).is_none()) {
+    for (_, topic) in old
+        .topics
+        .iter()
+        .filter(|(id, _)| new.topics.get(*id).is_none())
+    {
         changes.topics.insert(topic.name.clone());
     }
     if !elected.is_empty() {
-        changes.news.push(news(false, "LeaderElected", "Elect", listed("new leader of", &elected)));
+        changes.news.push(news(
+            false,
+            "LeaderElected",
+            "Elect",
+            listed("new leader of", &elected),
+        ));
     }
     if !lost.is_empty() {
-        changes.news.push(news(true, "PartitionOffline", "Elect", listed("no leader for", &lost)));
+        changes.news.push(news(
+            true,
+            "PartitionOffline",
+            "Elect",
+            listed("no leader for", &lost),
+        ));
     }
 }
 
@@ -136,7 +166,10 @@ mod tests {
         new.topics.insert(id, Arc::new(topic));
         let changes = changes("demo", &old, &new);
         assert_eq!(reasons(&changes), ["LeaderElected"]);
-        assert!(changes.news[0].note.contains("20 partitions") && changes.news[0].note.contains("12 more"));
+        assert!(
+            changes.news[0].note.contains("20 partitions")
+                && changes.news[0].note.contains("12 more")
+        );
         assert!(changes.topics.contains("orders") && !changes.brokers);
     }
 
@@ -145,7 +178,10 @@ mod tests {
         let (live, fenced) = (image("0 1"), image("0 1f"));
         assert_eq!(reasons(&changes("demo", &live, &fenced)), ["BrokerFenced"]);
         assert_eq!(reasons(&changes("demo", &fenced, &live)), ["BrokerServes"]);
-        assert_eq!(reasons(&changes("demo", &live, &image("0"))), ["BrokerRemoved"]);
+        assert_eq!(
+            reasons(&changes("demo", &live, &image("0"))),
+            ["BrokerRemoved"]
+        );
     }
 
     #[test]

@@ -15,12 +15,18 @@ use std::time::Duration;
 
 /// Does it.
 pub async fn release(args: ReleaseArgs) -> anyhow::Result<()> {
-    let client = Client::try_default().await.context("cannot reach the Kubernetes API")?;
+    let client = Client::try_default()
+        .await
+        .context("cannot reach the Kubernetes API")?;
     stop(&client, &args).await?;
     let namespace = args.namespace.as_deref();
     let topics = take_off::<Topic>(&client, namespace, TOPIC_FINALIZER).await?;
     let clusters = take_off::<Cluster>(&client, namespace, CLUSTER_FINALIZER).await?;
-    tracing::info!(topics, clusters, "finalizers are taken off; no data was deleted");
+    tracing::info!(
+        topics,
+        clusters,
+        "finalizers are taken off; no data was deleted"
+    );
     Ok(())
 }
 
@@ -28,15 +34,26 @@ pub async fn release(args: ReleaseArgs) -> anyhow::Result<()> {
 async fn stop(client: &Client, args: &ReleaseArgs) -> anyhow::Result<()> {
     let api: Api<Deployment> = Api::namespaced(client.clone(), &args.own_namespace);
     let patch = serde_json::json!({"spec": {"replicas": 0}});
-    match api.patch_scale(&args.deployment, &PatchParams::default(), &Patch::Merge(&patch)).await {
+    match api
+        .patch_scale(
+            &args.deployment,
+            &PatchParams::default(),
+            &Patch::Merge(&patch),
+        )
+        .await
+    {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
         Err(error) => return Err(error).context("cannot stop the operator's Deployment"),
     }
-    let stopped = kube::runtime::wait::await_condition(api, &args.deployment, |deployment: Option<&Deployment>| {
-        let status = deployment.and_then(|deployment| deployment.status.as_ref());
-        status.is_none_or(|status| status.replicas.unwrap_or(0) == 0)
-    });
+    let stopped = kube::runtime::wait::await_condition(
+        api,
+        &args.deployment,
+        |deployment: Option<&Deployment>| {
+            let status = deployment.and_then(|deployment| deployment.status.as_ref());
+            status.is_none_or(|status| status.replicas.unwrap_or(0) == 0)
+        },
+    );
     tokio::time::timeout(Duration::from_secs(60), stopped)
         .await
         .context("the operator's pods did not end within a minute")?
@@ -44,12 +61,22 @@ async fn stop(client: &Client, args: &ReleaseArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn take_off<K>(client: &Client, namespace: Option<&str>, finalizer: &str) -> anyhow::Result<usize>
+async fn take_off<K>(
+    client: &Client,
+    namespace: Option<&str>,
+    finalizer: &str,
+) -> anyhow::Result<usize>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug,
 {
     let mut count = 0;
-    let list = match Context::scoped::<K>(client, namespace).list_metadata(&ListParams::default()).await {
+    let list = match Context::scoped::<K>(client, namespace)
+        .list_metadata(&ListParams::default())
+        .await
+    {
         Ok(list) => list,
         // The CRD is gone already.
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(0),
@@ -62,11 +89,25 @@ where
         }
         finalizers.retain(|name| name != finalizer);
         let patch = serde_json::json!({"metadata": {"finalizers": finalizers, "resourceVersion": object.resource_version()}});
-        let api: Api<K> = Api::namespaced(client.clone(), object.namespace().as_deref().unwrap_or_default());
-        match api.patch_metadata(&object.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
+        let api: Api<K> = Api::namespaced(
+            client.clone(),
+            object.namespace().as_deref().unwrap_or_default(),
+        );
+        match api
+            .patch_metadata(
+                &object.name_any(),
+                &PatchParams::default(),
+                &Patch::Merge(&patch),
+            )
+            .await
+        {
             Ok(_) => count += 1,
             Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot take the finalizer off {}", object.name_any())),
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!("cannot take the finalizer off {}", object.name_any())
+                });
+            }
         }
     }
     Ok(count)

@@ -17,8 +17,8 @@ use crate::status_queue::StatusQueue;
 use crate::view::{self, ClusterKey, Update, Views};
 use crate::{cluster, news, topic};
 use anyhow::{Context as _, bail};
-use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::StreamExt as _;
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
@@ -41,7 +41,9 @@ type Topics = DeserializeGuard<Topic>;
 
 /// Runs until SIGTERM, SIGINT, or the loss of the Lease.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let mut config = Config::infer().await.context("cannot find the Kubernetes API: neither in-cluster nor a kubeconfig")?;
+    let mut config = Config::infer()
+        .await
+        .context("cannot find the Kubernetes API: neither in-cluster nor a kubeconfig")?;
     // Retries are decided here, per object, with a back-off; a blind one could repeat a late write.
     config.default_retry = false;
     let client = Client::try_from(config.clone())?;
@@ -49,13 +51,26 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     quick.connect_timeout = Some(Duration::from_secs(1));
     quick.read_timeout = Some(Duration::from_secs(2));
     let quick = Client::try_from(quick)?;
-    let identity = args.identity.clone().unwrap_or_else(|| format!("operator-{:08x}", rand::random::<u32>()));
+    let identity = args
+        .identity
+        .clone()
+        .unwrap_or_else(|| format!("operator-{:08x}", rand::random::<u32>()));
     let metrics = Metrics::default();
     let health = Health::default();
     let leadership = Leadership::default();
     let mut stop = stop_signal()?;
-    let mut probes = tokio::spawn(http::serve(args.http_listen, health.clone(), metrics.clone()));
-    let mut elector = Elector::new(quick, &args.own_namespace, &args.lease, &identity, leadership.clone());
+    let mut probes = tokio::spawn(http::serve(
+        args.http_listen,
+        health.clone(),
+        metrics.clone(),
+    ));
+    let mut elector = Elector::new(
+        quick,
+        &args.own_namespace,
+        &args.lease,
+        &identity,
+        leadership.clone(),
+    );
 
     tracing::info!(%identity, lease = %args.lease, namespace = args.namespace.as_deref().unwrap_or("(all)"), "standing by");
     let lease = tokio::select! {
@@ -65,7 +80,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     };
     tracing::info!(%identity, "this replica acts");
     metrics.acting(true);
-    let rounds = tokio::spawn(act(args, client, config, identity, metrics, leadership, stop.clone()));
+    let rounds = tokio::spawn(act(
+        args,
+        client,
+        config,
+        identity,
+        metrics,
+        leadership,
+        stop.clone(),
+    ));
     let outcome = tokio::select! {
         why = elector.hold(lease) => Err(anyhow::anyhow!("the operator's Lease is lost: {why}")),
         ended = rounds => match ended {
@@ -90,7 +113,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 
 fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
@@ -115,8 +141,14 @@ async fn act(
     let scope = args.namespace.as_deref();
     let cluster_api = Context::scoped::<Clusters>(&client, scope);
     let topic_api = Context::scoped::<Topics>(&client, scope);
-    let pace = |concurrency| controller::Config::default().debounce(Duration::from_millis(200)).concurrency(concurrency);
-    let clusters = Controller::new(cluster_api.clone(), watcher::Config::default()).with_config(pace(8));
+    // Kube's debounce waits for silence, so it must be shorter than any steady stream's pace.
+    let pace = |concurrency| {
+        controller::Config::default()
+            .debounce(Duration::from_millis(50))
+            .concurrency(concurrency)
+    };
+    let clusters =
+        Controller::new(cluster_api.clone(), watcher::Config::default()).with_config(pace(8));
     let topics = Controller::new(topic_api, watcher::Config::default()).with_config(pace(32));
 
     let (known_clusters, writer) = reflector::store();
@@ -128,7 +160,10 @@ async fn act(
         namespace: args.namespace.clone(),
         defaults: Defaults {
             image: args.broker_image.clone(),
-            image_pull_policy: args.broker_image_pull_policy.clone().filter(|policy| !policy.is_empty()),
+            image_pull_policy: args
+                .broker_image_pull_policy
+                .clone()
+                .filter(|policy| !policy.is_empty()),
         },
         leadership: leadership.clone(),
         views: views.clone(),
@@ -145,9 +180,18 @@ async fn act(
 
     let (cluster_hints, cluster_hinted) = unbounded();
     let (topic_hints, topic_hinted) = unbounded();
-    let clusters_followed = follow_clusters(cluster_api, writer, context.topics.clone(), topic_hints.clone());
-    let hints = Hints { context: context.clone(), clusters: cluster_hints, topics: topic_hints };
-    let following = view::follow(Context::scoped::<ConfigMap>(&client, scope), views, move |update| hints.give(&update));
+    let clusters_followed =
+        follow_clusters(cluster_api, writer, context.clone(), topic_hints.clone());
+    let hints = Hints {
+        context: context.clone(),
+        clusters: cluster_hints,
+        topics: topic_hints,
+    };
+    let following = view::follow(
+        Context::scoped::<ConfigMap>(&client, scope),
+        views,
+        move |update| hints.give(&update),
+    );
 
     let clusters = children(clusters, &context, &client, scope);
     let rounds_of_clusters = run_clusters(clusters, cluster_hinted, context.clone(), stop.clone());
@@ -160,7 +204,12 @@ async fn act(
 }
 
 /// Watches everything that a cluster consists of, so that what was changed or deleted is put right.
-fn children(controller: Controller<Clusters>, context: &Arc<Context>, client: &Client, scope: Option<&str>) -> Controller<Clusters> {
+fn children(
+    controller: Controller<Clusters>,
+    context: &Arc<Context>,
+    client: &Client,
+    scope: Option<&str>,
+) -> Controller<Clusters> {
     let applied = &context.applied;
     let controller = child::<StatefulSet>(controller, applied, client, scope);
     let controller = child::<Service>(controller, applied, client, scope);
@@ -172,7 +221,12 @@ fn children(controller: Controller<Clusters>, context: &Arc<Context>, client: &C
     child::<Pod>(controller, applied, client, scope)
 }
 
-fn child<K>(controller: Controller<Clusters>, applied: &Arc<Applied>, client: &Client, scope: Option<&str>) -> Controller<Clusters>
+fn child<K>(
+    controller: Controller<Clusters>,
+    applied: &Arc<Applied>,
+    client: &Client,
+    scope: Option<&str>,
+) -> Controller<Clusters>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     K: k8s_openapi::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -187,7 +241,11 @@ where
     let applied = applied.clone();
     controller.watches(Context::scoped::<K>(client, scope), config, move |object| {
         let namespace = object.namespace()?;
-        applied.touched(<K as k8s_openapi::Resource>::KIND, &namespace, &object.name_any());
+        applied.touched(
+            <K as k8s_openapi::Resource>::KIND,
+            &namespace,
+            &object.name_any(),
+        );
         let cluster = object.labels().get(CLUSTER_LABEL)?;
         Some(ObjectRef::<Clusters>::new(cluster).within(&namespace))
     })
@@ -202,7 +260,11 @@ async fn run_clusters(
     controller
         .reconcile_on(hinted)
         .graceful_shutdown_on(async move { drop(stop.wait_for(|stop| *stop).await) })
-        .run(cluster::reconcile::reconcile, cluster::reconcile::on_error, context)
+        .run(
+            cluster::reconcile::reconcile,
+            cluster::reconcile::on_error,
+            context,
+        )
         .for_each(|_| async {})
         .await;
 }
@@ -216,7 +278,11 @@ async fn run_topics(
     controller
         .reconcile_on(hinted)
         .graceful_shutdown_on(async move { drop(stop.wait_for(|stop| *stop).await) })
-        .run(topic::reconcile::reconcile, topic::reconcile::on_error, context)
+        .run(
+            topic::reconcile::reconcile,
+            topic::reconcile::on_error,
+            context,
+        )
         .for_each(|_| async {})
         .await;
 }
@@ -226,16 +292,18 @@ async fn run_topics(
 async fn follow_clusters(
     api: kube::Api<Clusters>,
     writer: reflector::store::Writer<Clusters>,
-    topics: Store<Topics>,
+    context: Arc<Context>,
     hints: UnboundedSender<ObjectRef<Topics>>,
 ) {
-    let watched = watcher(api, watcher::Config::default()).default_backoff().reflect(writer);
+    let watched = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .reflect(writer);
     let mut events = std::pin::pin!(watched);
     let mut seen: HashMap<ClusterKey, String> = HashMap::new();
     let mut listed: HashSet<ClusterKey> = HashSet::new();
     let key_of = |cluster: &Clusters| (cluster.namespace().unwrap_or_default(), cluster.name_any());
     let tell = |key: &ClusterKey| {
-        for topic in of_cluster(&topics, &key.0, &key.1) {
+        for topic in of_cluster(&context.topics, &key.0, &key.1) {
             let _ended = hints.unbounded_send(topic);
         }
     };
@@ -253,17 +321,27 @@ async fn follow_clusters(
             }
             Ok(watcher::Event::Apply(cluster)) => {
                 let meta = cluster.meta();
-                let standing = format!("{:?} {:?} {}", meta.uid, meta.generation, meta.deletion_timestamp.is_some());
+                let standing = format!(
+                    "{:?} {:?} {}",
+                    meta.uid,
+                    meta.generation,
+                    meta.deletion_timestamp.is_some()
+                );
                 let key = key_of(&cluster);
                 if seen.insert(key.clone(), standing.clone()) != Some(standing) {
                     tell(&key);
                 }
             }
             Ok(watcher::Event::Delete(cluster)) => {
-                seen.remove(&key_of(&cluster));
-                tell(&key_of(&cluster));
+                let key = key_of(&cluster);
+                seen.remove(&key);
+                context.applied.forget(&key.0, &key.1);
+                context.views.forget(&key);
+                tell(&key);
             }
-            Err(error) => tracing::warn!(%error, "the watch of Clusters is interrupted; it resumes"),
+            Err(error) => {
+                tracing::warn!(%error, "the watch of Clusters is interrupted; it resumes")
+            }
         }
     }
 }
@@ -273,7 +351,12 @@ fn of_cluster(topics: &Store<Topics>, namespace: &str, cluster: &str) -> Vec<Obj
         .state()
         .iter()
         .filter(|topic| topic.namespace().as_deref() == Some(namespace))
-        .filter(|topic| topic.0.as_ref().is_ok_and(|topic| topic.spec.cluster == cluster))
+        .filter(|topic| {
+            topic
+                .0
+                .as_ref()
+                .is_ok_and(|topic| topic.spec.cluster == cluster)
+        })
         .map(|topic| ObjectRef::from_obj(&**topic))
         .collect()
 }
@@ -298,7 +381,11 @@ impl Hints {
             (Some(before), Some(after)) => {
                 let changes = news::changes(name, &before.image, &after.image);
                 self.tell(namespace, name, &self.context.events, changes.news);
-                if changes.brokers { all } else { self.named(all, &changes.topics) }
+                if changes.brokers {
+                    all
+                } else {
+                    self.named(all, &changes.topics)
+                }
             }
             _ => all,
         };
@@ -307,22 +394,33 @@ impl Hints {
         }
     }
 
-    fn named(&self, all: Vec<ObjectRef<Topics>>, names: &std::collections::BTreeSet<String>) -> Vec<ObjectRef<Topics>> {
+    fn named(
+        &self,
+        all: Vec<ObjectRef<Topics>>,
+        names: &std::collections::BTreeSet<String>,
+    ) -> Vec<ObjectRef<Topics>> {
         let concerned = |reference: &ObjectRef<Topics>| {
             let topic = self.context.topics.get(reference)?;
             let topic = topic.0.as_ref().ok()?;
-            let name = topic.spec.topic_name.clone().unwrap_or_else(|| topic.name_any());
+            let name = topic
+                .spec
+                .topic_name
+                .clone()
+                .unwrap_or_else(|| topic.name_any());
             names.contains(&name).then_some(())
         };
-        all.into_iter().filter(|reference| concerned(reference).is_some()).collect()
+        all.into_iter()
+            .filter(|reference| concerned(reference).is_some())
+            .collect()
     }
 
     fn tell(&self, namespace: &str, name: &str, events: &Events, news: Vec<events::News>) {
-        let Some(cluster) = self.context.cluster(namespace, name) else { return };
+        let Some(cluster) = self.context.cluster(namespace, name) else {
+            return;
+        };
         for news in news {
             tracing::info!(%namespace, cluster = name, reason = news.reason, "{}", news.note);
             events.tell(cluster.object_ref(&()), news);
         }
     }
 }
-

@@ -29,6 +29,8 @@ const BURST_BYTES: f64 = 1024.0 * 1024.0;
 
 /// How long a watch may lag before a status that differs from what was written counts as edited.
 const LAG: Duration = Duration::from_secs(10);
+/// How long what was written is remembered at least.
+const KEPT: Duration = Duration::from_secs(300);
 
 /// Whose status it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +48,8 @@ struct State {
     wanted: HashMap<Key, Value>,
     /// What was written last, so that an unchanged status costs nothing.
     written: HashMap<Key, (Value, Instant)>,
+    /// When to look for entries of `written` that serve no purpose any more.
+    prune_at: usize,
 }
 
 /// The queue; clones share it.
@@ -71,7 +75,9 @@ impl StatusQueue {
         let superfluous = match (state.wanted.get(&key), state.written.get(&key)) {
             (Some(wanted), _) => *wanted == status,
             // What the object shows may lag behind what was written; after a while it was edited.
-            (None, Some((written, at))) => *written == status && (*current == status || at.elapsed() < LAG),
+            (None, Some((written, at))) => {
+                *written == status && (*current == status || at.elapsed() < LAG)
+            }
             (None, None) => *current == status,
         };
         if superfluous {
@@ -83,15 +89,6 @@ impl StatusQueue {
         self.metrics.status_waiting(state.order.len());
         drop(state);
         self.work.notify_one();
-    }
-
-    /// The object is gone: nothing is to be written any more.
-    pub fn forget(&self, kind: &str, namespace: &str, name: &str) {
-        let gone = |key: &Key| key.kind == kind && key.namespace == namespace && key.name == name;
-        let mut state = self.state.lock();
-        state.order.retain(|key| !gone(key));
-        state.wanted.retain(|key, _| !gone(key));
-        state.written.retain(|key, _| !gone(key));
     }
 
     /// Writes until the process ends.
@@ -127,17 +124,27 @@ impl StatusQueue {
             kind: key.kind.to_owned(),
             plural: format!("{}s", key.kind.to_lowercase()),
         };
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &key.namespace, &resource);
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(client.clone(), &key.namespace, &resource);
         let body = json!({
             "apiVersion": resource.api_version, "kind": key.kind,
             "metadata": {"name": key.name, "uid": key.uid},
             "status": status,
         });
         let params = PatchParams::apply("leasehold-operator-status").force();
-        match api.patch_status(&key.name, &params, &Patch::Apply(&body)).await {
+        match api
+            .patch_status(&key.name, &params, &Patch::Apply(&body))
+            .await
+        {
             Ok(_) => {
                 self.metrics.status_written(true);
-                self.state.lock().written.insert(key, (status, Instant::now()));
+                let mut state = self.state.lock();
+                state.written.insert(key, (status, Instant::now()));
+                // What was written long ago is shown by the watch; objects that are gone go with it.
+                if state.written.len() >= state.prune_at {
+                    state.written.retain(|_, (_, at)| at.elapsed() < KEPT);
+                    state.prune_at = (2 * state.written.len()).max(1024);
+                }
             }
             // Gone, or another object of the name by now.
             Err(kube::Error::Api(answer)) if [404, 409].contains(&answer.code) => {
@@ -152,7 +159,9 @@ impl StatusQueue {
                     tokio::time::sleep(Duration::from_secs(2)).await;
                     let mut state = queue.state.lock();
                     state.written.remove(&key);
-                    if let std::collections::hash_map::Entry::Vacant(slot) = state.wanted.entry(key.clone()) {
+                    if let std::collections::hash_map::Entry::Vacant(slot) =
+                        state.wanted.entry(key.clone())
+                    {
                         slot.insert(status);
                         state.order.push_back(key);
                     }
@@ -184,7 +193,8 @@ impl Budget {
 
     async fn spend(&mut self, amount: f64) {
         let now = Instant::now();
-        self.left = (self.left + now.duration_since(self.at).as_secs_f64() * self.rate).min(self.burst);
+        self.left =
+            (self.left + now.duration_since(self.at).as_secs_f64() * self.rate).min(self.burst);
         self.at = now;
         self.left -= amount;
         if self.left < 0.0 {
@@ -223,9 +233,16 @@ mod tests {
         let queue = StatusQueue::new(Metrics::default());
         queue.put(key("a"), json!({"n": 1}), &json!({"n": 1}));
         assert!(queue.state.lock().order.is_empty());
-        queue.state.lock().written.insert(key("a"), (json!({"n": 2}), Instant::now()));
+        queue
+            .state
+            .lock()
+            .written
+            .insert(key("a"), (json!({"n": 2}), Instant::now()));
         queue.put(key("a"), json!({"n": 2}), &json!({"n": 1}));
-        assert!(queue.state.lock().order.is_empty(), "the watch lags behind what was written");
+        assert!(
+            queue.state.lock().order.is_empty(),
+            "the watch lags behind what was written"
+        );
     }
 
     #[tokio::test]
@@ -235,6 +252,10 @@ mod tests {
         for _ in 0..12 {
             budget.spend(1.0).await;
         }
-        assert!(start.elapsed() >= Duration::from_millis(95), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() >= Duration::from_millis(95),
+            "{:?}",
+            start.elapsed()
+        );
     }
 }

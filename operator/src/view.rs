@@ -24,7 +24,7 @@ use tokio::sync::watch;
 pub type ClusterKey = (String, String);
 
 /// The shortest time between two folds of one cluster's metadata.
-const PACE: Duration = Duration::from_millis(100);
+const PACE: Duration = Duration::from_millis(250);
 
 /// One cluster's metadata at one moment.
 #[derive(Clone, Debug)]
@@ -91,7 +91,11 @@ impl Views {
         if let Some(store) = stores.get(cluster) {
             return Ok(store.clone());
         }
-        let store = Arc::new(KubernetesStore::new(self.config.clone(), &cluster.0, &cluster.1)?);
+        let store = Arc::new(KubernetesStore::new(
+            self.config.clone(),
+            &cluster.0,
+            &cluster.1,
+        )?);
         stores.insert(cluster.clone(), store.clone());
         Ok(store)
     }
@@ -101,7 +105,11 @@ impl Views {
         self.stores.lock().remove(cluster);
     }
 
-    fn replace(&self, cluster: &ClusterKey, view: Option<View>) -> (Option<Arc<View>>, Option<Arc<View>>) {
+    fn replace(
+        &self,
+        cluster: &ClusterKey,
+        view: Option<View>,
+    ) -> (Option<Arc<View>>, Option<Arc<View>>) {
         let view = view.map(Arc::new);
         let mut views = self.views.write();
         let before = match &view {
@@ -119,7 +127,8 @@ pub async fn follow(
     on_update: impl Fn(Update) + Clone + Send + Sync + 'static,
 ) {
     let labels = format!("{COMPONENT_LABEL}={HEAD_COMPONENT}");
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default().labels(&labels)).default_backoff());
+    let mut events =
+        std::pin::pin!(watcher(api, watcher::Config::default().labels(&labels)).default_backoff());
     let mut feeds: HashMap<ClusterKey, watch::Sender<Option<ConfigMap>>> = HashMap::new();
     let mut listed: HashSet<ClusterKey> = HashSet::new();
     while let Some(event) = events.next().await {
@@ -142,7 +151,9 @@ pub async fn follow(
                     feed.send_replace(None);
                 }
             }
-            Err(error) => tracing::warn!(%error, "the watch of the clusters' metadata is interrupted; it resumes"),
+            Err(error) => {
+                tracing::warn!(%error, "the watch of the clusters' metadata is interrupted; it resumes")
+            }
         }
     }
 }
@@ -182,19 +193,28 @@ async fn fold(
             match next_view(&key, &head, &views).await {
                 Ok(Some(view)) => {
                     let (before, after) = views.replace(&key, Some(view));
-                    on_update(Update { cluster: key.clone(), before, after });
+                    on_update(Update {
+                        cluster: key.clone(),
+                        before,
+                        after,
+                    });
                 }
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(namespace = %key.0, cluster = %key.1, %error, "cannot read the cluster's metadata; it is tried again");
                     // Again after a second, or as soon as there is a newer head.
-                    let _newer_or_not = tokio::time::timeout(Duration::from_secs(1), heads.changed()).await;
+                    let _newer_or_not =
+                        tokio::time::timeout(Duration::from_secs(1), heads.changed()).await;
                     heads.mark_changed();
                 }
             }
         } else if views.get(&key).is_some() {
             let (before, after) = views.replace(&key, None);
-            on_update(Update { cluster: key.clone(), before, after });
+            on_update(Update {
+                cluster: key.clone(),
+                before,
+                after,
+            });
         }
         tokio::time::sleep(PACE).await;
         if heads.changed().await.is_err() {
@@ -204,12 +224,20 @@ async fn fold(
     // The watch dropped this cluster: its last word was that the head is gone.
     if views.get(&key).is_some() && heads.borrow().is_none() {
         let (before, after) = views.replace(&key, None);
-        on_update(Update { cluster: key, before, after });
+        on_update(Update {
+            cluster: key,
+            before,
+            after,
+        });
     }
 }
 
 /// The view after `map`; `None` if it shows nothing new.
-async fn next_view(key: &ClusterKey, map: &ConfigMap, views: &Views) -> Result<Option<View>, LoadError> {
+async fn next_view(
+    key: &ClusterKey,
+    map: &ConfigMap,
+    views: &Views,
+) -> Result<Option<View>, LoadError> {
     let object = HeadObject {
         uid: map.metadata.uid.clone().unwrap_or_default(),
         data: map.data.clone().unwrap_or_default(),
@@ -234,7 +262,10 @@ async fn next_view(key: &ClusterKey, map: &ConfigMap, views: &Views) -> Result<O
 fn continued(view: &View, head: &Head) -> Option<Image> {
     let at = view.image.position.seq;
     // The nonce in the tail proves that this very content came before: after a restore it would not.
-    let same_line = head.tail.get(&at).is_some_and(|entry| entry.header.nonce == view.nonce);
+    let same_line = head
+        .tail
+        .get(&at)
+        .is_some_and(|entry| entry.header.nonce == view.nonce);
     if !same_line {
         return None;
     }

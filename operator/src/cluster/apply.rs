@@ -21,7 +21,9 @@ use std::hash::{Hash as _, Hasher as _};
 /// Why an object is not in place.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    #[error("{kind} {name} exists and belongs to {owner}: rename the Cluster, or move that object away")]
+    #[error(
+        "{kind} {name} exists and belongs to {owner}: rename the Cluster, or move that object away"
+    )]
     Foreign {
         kind: String,
         name: String,
@@ -52,7 +54,9 @@ pub struct Applied {
 impl Applied {
     /// The object changed, or is gone: apply it at the next opportunity.
     pub fn touched(&self, kind: &'static str, namespace: &str, name: &str) {
-        self.hashes.lock().remove(&(kind, namespace.to_owned(), name.to_owned()));
+        self.hashes
+            .lock()
+            .remove(&(kind, namespace.to_owned(), name.to_owned()));
     }
 
     /// Forgets a whole cluster's objects.
@@ -84,9 +88,18 @@ pub async fn apply_all(
     apply::<StatefulSet>(client, applied, &objects.stateful_set, stateful_set_version).await
 }
 
-async fn apply<K>(client: &Client, applied: &Applied, object: &K, version: Option<&str>) -> Result<(), ApplyError>
+async fn apply<K>(
+    client: &Client,
+    applied: &Applied,
+    object: &K,
+    version: Option<&str>,
+) -> Result<(), ApplyError>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug,
     K: k8s_openapi::Resource,
 {
     let kind = <K as k8s_openapi::Resource>::KIND;
@@ -113,7 +126,10 @@ where
     let api: Api<K> = Api::namespaced(client.clone(), &namespace);
     let live = api.get_metadata_opt(&name).await.map_err(failed)?;
     if let Some(live) = live {
-        let mine = object.owner_references().first().map(|owner| owner.uid.clone());
+        let mine = object
+            .owner_references()
+            .first()
+            .map(|owner| owner.uid.clone());
         let same_cluster = live.labels().get(CLUSTER_LABEL) == object.labels().get(CLUSTER_LABEL);
         let owner = live.owner_references().first();
         // Without an owner but with our labels: left behind when a Cluster was deleted with its
@@ -123,7 +139,9 @@ where
             None => same_cluster,
         };
         if !ours {
-            let owner = owner.map_or("nobody we know".to_owned(), |o| format!("{} {} ({})", o.kind, o.name, o.uid));
+            let owner = owner.map_or("nobody we know".to_owned(), |o| {
+                format!("{} {} ({})", o.kind, o.name, o.uid)
+            });
             return Err(ApplyError::Foreign {
                 kind: kind.to_owned(),
                 name,
@@ -135,7 +153,9 @@ where
         }
     }
     let params = PatchParams::apply(MANAGER).force();
-    api.patch(&name, &params, &Patch::Apply(&body)).await.map_err(failed)?;
+    api.patch(&name, &params, &Patch::Apply(&body))
+        .await
+        .map_err(failed)?;
     applied.hashes.lock().insert(id, hash);
     tracing::info!(kind, namespace = %namespace, name = %name, "applied");
     Ok(())

@@ -68,7 +68,10 @@ fn count(totals: &mut Totals, image: &Image, topic: &Topic, partition: &Partitio
 impl Totals {
     /// Brokers that are registered and serve.
     pub fn serving(&self) -> impl Iterator<Item = i32> {
-        self.brokers.iter().filter(|(_, b)| b.registered && !b.fenced).map(|(id, _)| *id)
+        self.brokers
+            .iter()
+            .filter(|(_, b)| b.registered && !b.fenced)
+            .map(|(id, _)| *id)
     }
 }
 
@@ -108,7 +111,10 @@ pub(crate) mod tests {
     }
 
     fn ids(text: &str) -> Vec<BrokerId> {
-        text.chars().filter_map(|c| c.to_digit(10)).map(|n| BrokerId(n as i32)).collect()
+        text.chars()
+            .filter_map(|c| c.to_digit(10))
+            .map(|n| BrokerId(n as i32))
+            .collect()
     }
 
     /// Adds a topic; each partition is `"replicas/isr/leader"`, such as `"012/01/0"` or `"01//-"`.
@@ -142,7 +148,15 @@ pub(crate) mod tests {
         add_topic(&mut image, "a", &["012/01/0", "123/13/-"]);
         add_topic(&mut image, "b", &["0/0/0"]);
         let totals = totals(&image);
-        assert_eq!((totals.topics, totals.partitions, totals.under_replicated, totals.offline), (2, 3, 2, 1));
+        assert_eq!(
+            (
+                totals.topics,
+                totals.partitions,
+                totals.under_replicated,
+                totals.offline
+            ),
+            (2, 3, 2, 1)
+        );
         assert_eq!(totals.brokers[&0].leaders, 2);
         assert_eq!(totals.brokers[&1].replicas, 2);
         assert_eq!(totals.widest, Some(("a".into(), 3)));

@@ -64,12 +64,26 @@ pub async fn existing(context: &Context, cluster: &ClusterKey) -> Result<Existin
     let (namespace, name) = cluster;
     let by_label = ListParams::default().labels(&names::selector_text(name));
     let sets = context.api::<StatefulSet>(namespace);
-    let stateful_set = sets.get_opt(&names::stateful_set(name)).await.map_err(api("the StatefulSet"))?;
-    let pods = context.api::<Pod>(namespace).list(&by_label).await.map_err(api("the pods"))?;
-    let claims = context.api::<PersistentVolumeClaim>(namespace).list_metadata(&by_label).await.map_err(api("the volume claims"))?;
+    let stateful_set = sets
+        .get_opt(&names::stateful_set(name))
+        .await
+        .map_err(api("the StatefulSet"))?;
+    let pods = context
+        .api::<Pod>(namespace)
+        .list(&by_label)
+        .await
+        .map_err(api("the pods"))?;
+    let claims = context
+        .api::<PersistentVolumeClaim>(namespace)
+        .list_metadata(&by_label)
+        .await
+        .map_err(api("the volume claims"))?;
     Ok(Existing {
         stateful_set,
-        pods: pods.into_iter().filter_map(|pod| broker_pod(name, &pod)).collect(),
+        pods: pods
+            .into_iter()
+            .filter_map(|pod| broker_pod(name, &pod))
+            .collect(),
         claims: claims
             .into_iter()
             .map(|claim| Claim {
@@ -109,12 +123,26 @@ pub async fn found(
     let chunks = match head {
         // With a head, stray chunks mean nothing.
         Some(_) => Vec::new(),
-        None => store.list_chunks().await?.into_iter().map(|chunk| format!("{}-{}", names::head(&cluster.1), chunk.name)).collect(),
+        None => store
+            .list_chunks()
+            .await?
+            .into_iter()
+            .map(|chunk| format!("{}-{}", names::head(&cluster.1), chunk.name))
+            .collect(),
     };
     Ok(Found {
-        head: head.map(|head| head.data.get(CLUSTER_ID).filter(|id| !id.is_empty()).cloned()),
+        head: head.map(|head| {
+            head.data
+                .get(CLUSTER_ID)
+                .filter(|id| !id.is_empty())
+                .cloned()
+        }),
         chunks,
-        volumes: existing.claims.iter().map(|claim| (claim.name.clone(), claim.cluster_id.clone())).collect(),
+        volumes: existing
+            .claims
+            .iter()
+            .map(|claim| (claim.name.clone(), claim.cluster_id.clone()))
+            .collect(),
         known_id,
     })
 }

@@ -25,7 +25,10 @@ pub enum Verdict {
     /// Nothing exists: create the head.
     Create,
     /// Do nothing, and say why.
-    Hold { reason: &'static str, message: String },
+    Hold {
+        reason: &'static str,
+        message: String,
+    },
 }
 
 /// Decides.
@@ -35,20 +38,30 @@ pub fn decide(cluster: &str, found: &Found) -> Verdict {
     match &found.head {
         Some(None) => hold(
             "MalformedMetadata",
-            format!("ConfigMap {head_name} carries no cluster id: it is not a cluster's metadata. Restore it, or remove it if it is none of ours"),
+            format!(
+                "ConfigMap {head_name} carries no cluster id: it is not a cluster's metadata. Restore it, or remove it if it is none of ours"
+            ),
         ),
         Some(Some(id)) => {
             if let Some(known) = found.known_id.as_ref().filter(|known| *known != id) {
                 return hold(
                     "ForeignMetadata",
-                    format!("ConfigMap {head_name} belongs to cluster id {id}, this Cluster was {known}. Restore the metadata of {known}, or delete and re-apply the Cluster to adopt {id}"),
+                    format!(
+                        "ConfigMap {head_name} belongs to cluster id {id}, this Cluster was {known}. Restore the metadata of {known}, or delete and re-apply the Cluster to adopt {id}"
+                    ),
                 );
             }
-            let foreign = found.volumes.iter().find(|(_, of)| of.as_ref().is_some_and(|of| of != id));
+            let foreign = found
+                .volumes
+                .iter()
+                .find(|(_, of)| of.as_ref().is_some_and(|of| of != id));
             match foreign {
                 Some((name, of)) => hold(
                     "ForeignVolumes",
-                    format!("volume claim {name} holds data of cluster id {}, but ConfigMap {head_name} belongs to {id}. Move one of the two away", of.as_deref().unwrap_or_default()),
+                    format!(
+                        "volume claim {name} holds data of cluster id {}, but ConfigMap {head_name} belongs to {id}. Move one of the two away",
+                        of.as_deref().unwrap_or_default()
+                    ),
                 ),
                 None => Verdict::Adopt(id.clone()),
             }
@@ -69,7 +82,9 @@ fn missing_head(found: &Found, head_name: &str) -> Verdict {
     };
     Verdict::Hold {
         reason: "MetadataLost",
-        message: format!("ConfigMap {head_name} is gone, but there are {what}. Restore it from a backup or from a broker's copy; or, to begin anew without the data, delete the Cluster, its chunks and its volume claims"),
+        message: format!(
+            "ConfigMap {head_name} is gone, but there are {what}. Restore it from a backup or from a broker's copy; or, to begin anew without the data, delete the Cluster, its chunks and its volume claims"
+        ),
     }
 }
 
@@ -84,19 +99,85 @@ mod tests {
     #[test]
     fn the_table_of_births() {
         let nothing = Found::default();
-        let head = Found { head: Some(id("a")), ..Found::default() };
+        let head = Found {
+            head: Some(id("a")),
+            ..Found::default()
+        };
         let cases: Vec<(&str, Found, &str)> = vec![
             ("nothing exists", nothing.clone(), "create"),
             ("the head exists", head.clone(), "adopt a"),
-            ("re-applied over its volumes", Found { volumes: vec![("v".into(), id("a"))], ..head.clone() }, "adopt a"),
-            ("volumes from before they were marked", Found { volumes: vec![("v".into(), None)], ..head.clone() }, "adopt a"),
-            ("the same cluster as ever", Found { known_id: id("a"), ..head.clone() }, "adopt a"),
-            ("another cluster's head", Found { known_id: id("b"), ..head.clone() }, "ForeignMetadata"),
-            ("another cluster's volume", Found { volumes: vec![("v".into(), id("b"))], ..head.clone() }, "ForeignVolumes"),
-            ("a ConfigMap that is no head", Found { head: Some(None), ..nothing.clone() }, "MalformedMetadata"),
-            ("volumes without a head", Found { volumes: vec![("v".into(), id("a"))], ..nothing.clone() }, "MetadataLost"),
-            ("chunks without a head", Found { chunks: vec!["c".into()], ..nothing.clone() }, "MetadataLost"),
-            ("the head of a living cluster vanished", Found { known_id: id("a"), ..nothing }, "MetadataLost"),
+            (
+                "re-applied over its volumes",
+                Found {
+                    volumes: vec![("v".into(), id("a"))],
+                    ..head.clone()
+                },
+                "adopt a",
+            ),
+            (
+                "volumes from before they were marked",
+                Found {
+                    volumes: vec![("v".into(), None)],
+                    ..head.clone()
+                },
+                "adopt a",
+            ),
+            (
+                "the same cluster as ever",
+                Found {
+                    known_id: id("a"),
+                    ..head.clone()
+                },
+                "adopt a",
+            ),
+            (
+                "another cluster's head",
+                Found {
+                    known_id: id("b"),
+                    ..head.clone()
+                },
+                "ForeignMetadata",
+            ),
+            (
+                "another cluster's volume",
+                Found {
+                    volumes: vec![("v".into(), id("b"))],
+                    ..head.clone()
+                },
+                "ForeignVolumes",
+            ),
+            (
+                "a ConfigMap that is no head",
+                Found {
+                    head: Some(None),
+                    ..nothing.clone()
+                },
+                "MalformedMetadata",
+            ),
+            (
+                "volumes without a head",
+                Found {
+                    volumes: vec![("v".into(), id("a"))],
+                    ..nothing.clone()
+                },
+                "MetadataLost",
+            ),
+            (
+                "chunks without a head",
+                Found {
+                    chunks: vec!["c".into()],
+                    ..nothing.clone()
+                },
+                "MetadataLost",
+            ),
+            (
+                "the head of a living cluster vanished",
+                Found {
+                    known_id: id("a"),
+                    ..nothing
+                },
+                "MetadataLost",
+            ),
         ];
         for (what, found, expected) in cases {
             let got = match decide("demo", &found) {

@@ -71,7 +71,10 @@ pub fn ordinal(cluster: &str, name: &str) -> Option<i32> {
 /// What selects the brokers' pods; fixed for a StatefulSet's life.
 pub fn selector(cluster: &str) -> BTreeMap<String, String> {
     BTreeMap::from([
-        ("app.kubernetes.io/component".to_owned(), "broker".to_owned()),
+        (
+            "app.kubernetes.io/component".to_owned(),
+            "broker".to_owned(),
+        ),
         (CLUSTER_LABEL.to_owned(), cluster.to_owned()),
     ])
 }
@@ -81,7 +84,10 @@ pub fn labels(cluster: &str) -> BTreeMap<String, String> {
     let mut labels = selector(cluster);
     labels.insert("app.kubernetes.io/name".to_owned(), "leasehold".to_owned());
     labels.insert("app.kubernetes.io/instance".to_owned(), cluster.to_owned());
-    labels.insert("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned());
+    labels.insert(
+        "app.kubernetes.io/managed-by".to_owned(),
+        MANAGER.to_owned(),
+    );
     labels
 }
 

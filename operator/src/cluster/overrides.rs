@@ -37,7 +37,9 @@ fn merge_at(name: &str, base: &mut Value, over: &Value) {
         (Value::Array(base), Value::Array(over)) if merge_key(name).is_some() => {
             let key = merge_key(name).unwrap_or_default();
             for element in over {
-                let same = base.iter_mut().find(|old| old[key] == element[key] && !element[key].is_null());
+                let same = base
+                    .iter_mut()
+                    .find(|old| old[key] == element[key] && !element[key].is_null());
                 match same {
                     Some(old) => merge_at("", old, element),
                     None => base.push(element.clone()),
@@ -60,7 +62,10 @@ pub fn problems(over: &Value) -> Vec<String> {
             let known = serde_json::to_value(typed).unwrap_or_default();
             let mut lost = Vec::new();
             unknown_fields("spec.podTemplate", &complete, &known, &mut lost);
-            problems.extend(lost.into_iter().map(|path| format!("{path} is not a field of a pod template")));
+            problems.extend(
+                lost.into_iter()
+                    .map(|path| format!("{path} is not a field of a pod template")),
+            );
         }
     }
     reserved(over, &mut problems);
@@ -99,18 +104,30 @@ fn reserved(over: &Value, problems: &mut Vec<String>) {
             refuse(&format!("metadata.labels[{label}]"));
         }
     }
-    for annotation in [leasehold_crds::RACK_ANNOTATION, leasehold_crds::REVISION_ANNOTATION] {
+    for annotation in [
+        leasehold_crds::RACK_ANNOTATION,
+        leasehold_crds::REVISION_ANNOTATION,
+    ] {
         if !over["metadata"]["annotations"][annotation].is_null() {
             refuse(&format!("metadata.annotations[{annotation}]"));
         }
     }
-    for field in ["hostname", "subdomain", "restartPolicy", "serviceAccountName", "terminationGracePeriodSeconds"] {
+    for field in [
+        "hostname",
+        "subdomain",
+        "restartPolicy",
+        "serviceAccountName",
+        "terminationGracePeriodSeconds",
+    ] {
         if !over["spec"][field].is_null() {
             refuse(&format!("spec.{field}"));
         }
     }
     let no_containers = Vec::new();
-    for container in over["spec"]["containers"].as_array().unwrap_or(&no_containers) {
+    for container in over["spec"]["containers"]
+        .as_array()
+        .unwrap_or(&no_containers)
+    {
         if container["name"] == super::names::CONTAINER {
             for field in ["command", "args", "image"] {
                 if !container[field].is_null() {
@@ -131,19 +148,41 @@ mod tests {
 
     #[test]
     fn containers_merge_by_name_and_tolerations_are_replaced() {
-        let mut base = yaml("spec: {containers: [{name: broker, env: [{name: A, value: '1'}], image: x}], tolerations: [{key: a}]}");
-        merge(&mut base, &yaml("spec: {containers: [{name: broker, env: [{name: B, value: '2'}]}, {name: side, image: y}], tolerations: [{key: b}]}"));
-        assert_eq!(base, yaml("spec: {containers: [{name: broker, env: [{name: A, value: '1'}, {name: B, value: '2'}], image: x}, {name: side, image: y}], tolerations: [{key: b}]}"));
+        let mut base = yaml(
+            "spec: {containers: [{name: broker, env: [{name: A, value: '1'}], image: x}], tolerations: [{key: a}]}",
+        );
+        merge(
+            &mut base,
+            &yaml(
+                "spec: {containers: [{name: broker, env: [{name: B, value: '2'}]}, {name: side, image: y}], tolerations: [{key: b}]}",
+            ),
+        );
+        assert_eq!(
+            base,
+            yaml(
+                "spec: {containers: [{name: broker, env: [{name: A, value: '1'}, {name: B, value: '2'}], image: x}, {name: side, image: y}], tolerations: [{key: b}]}"
+            )
+        );
     }
 
     #[test]
     fn a_misspelt_field_is_named_by_its_path() {
-        let found = problems(&yaml("spec: {nodeSelecter: {a: b}, containers: [{name: side, imagee: y}]}"));
-        assert_eq!(found, [
-            "spec.podTemplate.spec.containers[0].imagee is not a field of a pod template",
-            "spec.podTemplate.spec.nodeSelecter is not a field of a pod template",
-        ]);
-        assert!(problems(&yaml("{metadata: {annotations: {a: b}}, spec: {nodeSelector: {a: b}}}")).is_empty());
+        let found = problems(&yaml(
+            "spec: {nodeSelecter: {a: b}, containers: [{name: side, imagee: y}]}",
+        ));
+        assert_eq!(
+            found,
+            [
+                "spec.podTemplate.spec.containers[0].imagee is not a field of a pod template",
+                "spec.podTemplate.spec.nodeSelecter is not a field of a pod template",
+            ]
+        );
+        assert!(
+            problems(&yaml(
+                "{metadata: {annotations: {a: b}}, spec: {nodeSelector: {a: b}}}"
+            ))
+            .is_empty()
+        );
     }
 
     #[test]
@@ -153,7 +192,9 @@ mod tests {
 
     #[test]
     fn identity_cannot_be_overridden() {
-        let found = problems(&yaml("spec: {hostname: x, containers: [{name: broker, args: [a]}]}"));
+        let found = problems(&yaml(
+            "spec: {hostname: x, containers: [{name: broker, args: [a]}]}",
+        ));
         assert_eq!(found.len(), 2, "{found:?}");
     }
 }

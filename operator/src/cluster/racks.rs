@@ -12,15 +12,29 @@ use kube::api::{Patch, PatchParams};
 use leasehold_crds::RACK_ANNOTATION;
 
 /// Annotates the pods whose rack is not told yet, or is another by now.
-pub async fn tell(context: &Context, namespace: &str, topology_key: &str, pods: &[BrokerPod]) -> Result<(), kube::Error> {
+pub async fn tell(
+    context: &Context,
+    namespace: &str,
+    topology_key: &str,
+    pods: &[BrokerPod],
+) -> Result<(), kube::Error> {
     for pod in pods.iter().filter(|pod| !pod.revision.terminating) {
-        let Some(rack) = rack_of(context, topology_key, pod).await? else { continue };
+        let Some(rack) = rack_of(context, topology_key, pod).await? else {
+            continue;
+        };
         if pod.rack.as_ref() == Some(&rack) {
             continue;
         }
         let patch = serde_json::json!({"metadata": {"annotations": {RACK_ANNOTATION: rack}}});
         let api = context.api::<Pod>(namespace);
-        match api.patch_metadata(&pod.revision.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        match api
+            .patch_metadata(
+                &pod.revision.name,
+                &PatchParams::default(),
+                &Patch::Merge(&patch),
+            )
+            .await
+        {
             Ok(_) => tracing::info!(pod = %pod.revision.name, rack, "told the pod its rack"),
             // It went meanwhile.
             Err(kube::Error::Api(status)) if status.code == 404 => {}
@@ -30,7 +44,11 @@ pub async fn tell(context: &Context, namespace: &str, topology_key: &str, pods: 
     Ok(())
 }
 
-async fn rack_of(context: &Context, topology_key: &str, pod: &BrokerPod) -> Result<Option<String>, kube::Error> {
+async fn rack_of(
+    context: &Context,
+    topology_key: &str,
+    pod: &BrokerPod,
+) -> Result<Option<String>, kube::Error> {
     // Newer Kubernetes copies the node's topology labels to the pod.
     if let Some(rack) = pod.labels.get(topology_key) {
         return Ok(Some(rack.clone()));
@@ -43,6 +61,8 @@ async fn rack_of(context: &Context, topology_key: &str, pod: &BrokerPod) -> Resu
     if pod.rack.is_some() {
         return Ok(pod.rack.clone());
     }
-    let node = Api::<Node>::all(context.client.clone()).get_metadata_opt(node).await?;
+    let node = Api::<Node>::all(context.client.clone())
+        .get_metadata_opt(node)
+        .await?;
     Ok(node.and_then(|node| node.labels().get(topology_key).cloned()))
 }

@@ -3,18 +3,17 @@
 //! Promises: a round never waits for the world to change; it does what can be done now, writes why the
 //! rest cannot, and comes back. Nothing is changed without holding the operator's Lease.
 
-use super::apply::{ApplyError, apply_all};
-use super::build::{BuildError, Inputs, build};
-use super::facts::{Totals, totals};
+use super::apply::ApplyError;
+use super::build::BuildError;
+use super::facts::totals;
 use super::fetch::{Existing, FetchError, existing, found};
 use super::genesis::{self, Verdict};
-use super::restart::outdated;
-use super::scale::{self, Decision, Facts};
+use super::round::Round;
 use super::status::{Findings, status};
 use super::teardown::{self, TeardownError};
-use super::validate::{ValidCluster, validate};
-use crate::admin::{self, AdminError};
+use super::validate::validate;
 use crate::context::Context;
+use crate::events::News;
 use crate::status_queue::Key;
 use crate::view::{ClusterKey, View};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -23,21 +22,20 @@ use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
-use leasehold_crds::{CLUSTER_FINALIZER, Cluster, PAUSED_ANNOTATION, ReclaimPolicy, ScalePolicy};
+use leasehold_crds::{CLUSTER_FINALIZER, Cluster, ClusterStatus, PAUSED_ANNOTATION, ReclaimPolicy};
 use leasehold_metadata::head::genesis::{self as head, Genesis, GenesisError};
 use leasehold_metadata::head::keys::CLUSTER_ID;
 use leasehold_metadata::head::load::LoadError;
-use leasehold_metadata::rpc::{AdminRequest, AdminResponse, Outcome};
 use leasehold_metadata::store::StoreError;
-use leasehold_types::{BrokerId, ClusterId};
+use leasehold_types::ClusterId;
 use std::sync::Arc;
 use std::time::Duration;
 
-const KIND: &str = "Cluster";
+pub(super) const KIND: &str = "Cluster";
 /// How soon a round comes back while something is under way that no watch reports.
-const BUSY: Duration = Duration::from_secs(2);
+pub(super) const BUSY: Duration = Duration::from_secs(2);
 /// How soon it comes back when all is well: a watch that was missed is made up for.
-const IDLE: Duration = Duration::from_secs(300);
+pub(super) const IDLE: Duration = Duration::from_secs(300);
 
 /// Why a round broke off. It is logged, told in `status`, and tried again.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +61,10 @@ pub enum ClusterError {
 }
 
 /// The controller's entry.
-pub async fn reconcile(guarded: Arc<DeserializeGuard<Cluster>>, context: Arc<Context>) -> Result<Action, ClusterError> {
+pub async fn reconcile(
+    guarded: Arc<DeserializeGuard<Cluster>>,
+    context: Arc<Context>,
+) -> Result<Action, ClusterError> {
     let cluster = match &guarded.0 {
         Ok(cluster) => cluster,
         Err(invalid) => {
@@ -73,7 +74,9 @@ pub async fn reconcile(guarded: Arc<DeserializeGuard<Cluster>>, context: Arc<Con
     };
     let started = std::time::Instant::now();
     let result = round(cluster, &context).await;
-    context.metrics.reconciled(KIND, result.is_ok(), started.elapsed());
+    context
+        .metrics
+        .reconciled(KIND, result.is_ok(), started.elapsed());
     if let Err(error) = &result
         && !matches!(error, ClusterError::NotLeader)
     {
@@ -83,9 +86,16 @@ pub async fn reconcile(guarded: Arc<DeserializeGuard<Cluster>>, context: Arc<Con
 }
 
 /// What the controller does after an error.
-pub fn on_error(guarded: Arc<DeserializeGuard<Cluster>>, error: &ClusterError, context: Arc<Context>) -> Action {
+pub fn on_error(
+    guarded: Arc<DeserializeGuard<Cluster>>,
+    error: &ClusterError,
+    context: Arc<Context>,
+) -> Action {
     let meta = guarded.meta();
-    let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+    let (namespace, name) = (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    );
     let wait = context.backoff.failed(KIND, &namespace, &name);
     tracing::warn!(%namespace, cluster = %name, %error, ?wait, "a round failed");
     Action::requeue(wait)
@@ -99,7 +109,10 @@ async fn round(cluster: &Cluster, context: &Context) -> Result<Action, ClusterEr
     if cluster.metadata.deletion_timestamp.is_some() {
         return delete(cluster, context, &key).await;
     }
-    let paused = cluster.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true");
+    let paused = cluster
+        .annotations()
+        .get(PAUSED_ANNOTATION)
+        .is_some_and(|value| value == "true");
     if !paused {
         let wants = cluster.spec.reclaim_policy == ReclaimPolicy::Delete;
         set_finalizer(cluster, context, wants).await?;
@@ -110,7 +123,7 @@ async fn round(cluster: &Cluster, context: &Context) -> Result<Action, ClusterEr
         pods: i32::try_from(existing.pods.len()).unwrap_or(i32::MAX),
         ..Findings::default()
     };
-    let view = context.views.get(&key);
+    let view = view_of(cluster, context, &key).await?;
     let known = view.as_deref().map(|view| (view, totals(&view.image)));
     findings.image = known.as_ref().map(|(view, totals)| (&*view.image, totals));
     if paused {
@@ -134,8 +147,37 @@ async fn round(cluster: &Cluster, context: &Context) -> Result<Action, ClusterEr
             return Ok(Action::requeue(Duration::from_secs(30)));
         }
     };
-    let round = Round { context, key: &key, valid: &valid, existing: &existing, cluster_id: &cluster_id };
+    let round = Round {
+        context,
+        key: &key,
+        valid: &valid,
+        existing: &existing,
+        cluster_id: &cluster_id,
+    };
     round.run(cluster, known.as_ref(), findings).await
+}
+
+/// The metadata as the watch has it. Where it has none yet but there should be some, it is read: a
+/// replica that has just begun to act must not report an empty cluster.
+async fn view_of(
+    cluster: &Cluster,
+    context: &Context,
+    key: &ClusterKey,
+) -> Result<Option<Arc<View>>, ClusterError> {
+    let known = context.views.get(key);
+    if known.is_some()
+        || cluster
+            .status
+            .as_ref()
+            .is_none_or(|status| status.cluster_id.is_none())
+    {
+        return Ok(known);
+    }
+    match context.views.read(key).await {
+        Ok(view) => Ok(Some(Arc::new(view))),
+        Err(LoadError::NoHead(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Creates or adopts the metadata: the cluster id, or why the cluster is held.
@@ -145,7 +187,10 @@ async fn birth(
     key: &ClusterKey,
     existing: &Existing,
 ) -> Result<Result<String, Verdict>, ClusterError> {
-    let known_id = cluster.status.as_ref().and_then(|status| status.cluster_id.clone());
+    let known_id = cluster
+        .status
+        .as_ref()
+        .and_then(|status| status.cluster_id.clone());
     let found = found(context, key, existing, known_id).await?;
     match genesis::decide(&key.1, &found) {
         Verdict::Adopt(id) => Ok(Ok(id)),
@@ -155,161 +200,50 @@ async fn birth(
             }
             // If someone else was faster, theirs counts.
             let store = context.views.store(key)?;
-            Ok(Ok(match head::genesis(&*store, &ClusterId::random()).await? {
-                Genesis::Created(head) => {
-                    let id = head.data.get(CLUSTER_ID).cloned().unwrap_or_default();
-                    tracing::info!(namespace = %key.0, cluster = %key.1, cluster_id = %id, "a cluster is born");
-                    id
-                }
-                Genesis::Adopted(id) => id.to_string(),
-            }))
+            Ok(Ok(
+                match head::genesis(&*store, &ClusterId::random()).await? {
+                    Genesis::Created(head) => {
+                        let id = head.data.get(CLUSTER_ID).cloned().unwrap_or_default();
+                        tracing::info!(namespace = %key.0, cluster = %key.1, cluster_id = %id, "a cluster is born");
+                        id
+                    }
+                    Genesis::Adopted(id) => id.to_string(),
+                },
+            ))
         }
         hold @ Verdict::Hold { .. } => Ok(Err(hold)),
     }
 }
 
-/// The part of a round that changes the world.
-struct Round<'a> {
-    context: &'a Context,
-    key: &'a ClusterKey,
-    valid: &'a ValidCluster,
-    existing: &'a Existing,
-    cluster_id: &'a str,
-}
-
-impl Round<'_> {
-    async fn run(
-        &self,
-        cluster: &Cluster,
-        known: Option<&(&View, Totals)>,
-        mut findings: Findings<'_>,
-    ) -> Result<Action, ClusterError> {
-        let facts = self.facts(known.map(|(_, totals)| totals));
-        let mut decision = scale::decide(&facts);
-        let current = facts.current.unwrap_or(0);
-        if decision.replicas < current && self.valid.spec.replicas > 0 && !self.still_lower(&decision).await? {
-            decision.replicas = current;
-        }
-        if let Some((view, _)) = known {
-            findings.problems.extend(self.settle_brokers(view, &decision).await);
-        }
-        let inputs = Inputs {
-            cluster_id: self.cluster_id,
-            replicas: decision.replicas,
-            may_disrupt: known.is_none_or(|(_, totals)| totals.at_minimum == 0),
-        };
-        let objects = build(self.valid, &inputs)?;
-        if !self.context.leadership.is_held() {
-            return Err(ClusterError::NotLeader);
-        }
-        // Fewer pods only if the StatefulSet is the very one that the decision looked at.
-        let set = self.existing.stateful_set.as_ref();
-        let version = set.filter(|_| decision.replicas < current).and_then(|set| set.resource_version());
-        apply_all(&self.context.client, &self.context.applied, &objects, version.as_deref()).await?;
-        if self.valid.spec.storage.when_scaled == ScalePolicy::Delete {
-            self.delete_spent(&decision).await?;
-        }
-        let rack_key = &self.valid.spec.rack.topology_key;
-        if let Err(error) = super::racks::tell(self.context, &self.key.0, rack_key, &self.existing.pods).await {
-            tracing::warn!(namespace = %self.key.0, cluster = %self.key.1, %error, "cannot tell the pods their racks; brokers keep the last known ones");
-        }
-        let revisions: Vec<_> = self.existing.pods.iter().map(|pod| pod.revision.clone()).collect();
-        findings.outdated = Some(outdated(&revisions, &objects.revision));
-        let busy = matches!(decision.draining, scale::Draining::InProgress(_)) || !findings.problems.is_empty();
-        findings.draining = Some(decision.draining);
-        publish(cluster, self.context, &findings);
-        self.context.backoff.succeeded(KIND, &self.key.0, &self.key.1);
-        Ok(Action::requeue(if busy { BUSY } else { IDLE }))
-    }
-
-    fn facts(&self, totals: Option<&Totals>) -> Facts {
-        let spec = self.existing.stateful_set.as_ref().and_then(|set| set.spec.as_ref());
-        Facts {
-            wanted: self.valid.spec.replicas,
-            current: spec.map(|spec| spec.replicas.unwrap_or(1)),
-            pods: self.existing.pods.iter().map(|pod| pod.revision.ordinal).collect(),
-            brokers: totals.map(|totals| totals.brokers.clone()),
-            widest: totals.and_then(|totals| totals.widest.clone()),
-        }
-    }
-
-    /// Looks again, by a quorum read of the head, whether the pod may really go: whoever is controller
-    /// now, under whatever epoch, this is what it has committed, and the cordon keeps it so.
-    async fn still_lower(&self, decision: &Decision) -> Result<bool, ClusterError> {
-        let view = self.context.views.read(self.key).await?;
-        let again = scale::decide(&self.facts(Some(&totals(&view.image))));
-        let same = again.replicas == decision.replicas;
-        tracing::info!(
-            namespace = %self.key.0, cluster = %self.key.1, replicas = decision.replicas,
-            controller_epoch = %view.image.position.epoch, seq = %view.image.position.seq, confirmed = same,
-            "a drained broker is to go"
-        );
-        Ok(same)
-    }
-
-    /// Cordons and forgets brokers as decided. What does not work is told, and does not stop the rest.
-    async fn settle_brokers(&self, view: &View, decision: &Decision) -> Vec<String> {
-        let mut problems = Vec::new();
-        let image = &view.image;
-        if let Some(wanted) = &decision.cordon {
-            let is: std::collections::BTreeSet<i32> =
-                image.brokers.values().filter(|b| b.cordoned).map(|b| b.id.0).collect();
-            if is != *wanted {
-                let brokers = wanted.iter().map(|id| BrokerId(*id)).collect();
-                let answer = self.ask(view, AdminRequest::Cordon { brokers }).await;
-                problems.extend(failure("cordon the brokers that are to leave", answer));
-            }
-        }
-        for id in &decision.unregister {
-            let broker = BrokerId(*id);
-            let answer = self.ask(view, AdminRequest::UnregisterBroker { broker }).await;
-            problems.extend(failure(&format!("unregister broker {id}"), answer));
-        }
-        problems
-    }
-
-    async fn ask(&self, view: &View, request: AdminRequest) -> Result<AdminResponse, AdminError> {
-        if !self.context.leadership.is_held() {
-            return Err(AdminError::NotLeader);
-        }
-        admin::ask(&view.image, request).await
-    }
-
-    async fn delete_spent(&self, decision: &Decision) -> Result<(), ClusterError> {
-        for claim in &self.existing.claims {
-            let spent = claim.ordinal.is_some_and(|ordinal| decision.spent.contains(&ordinal));
-            if spent && claim.cluster_id.as_deref() == Some(self.cluster_id) {
-                teardown::delete_claim(self.context, &self.key.0, &claim.name, &claim.uid).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What went wrong with a request, for people; `None` if nothing.
-fn failure(what: &str, answer: Result<AdminResponse, AdminError>) -> Option<String> {
-    let refused = |outcome: &Outcome| {
-        (!outcome.is_ok()).then(|| format!("cannot {what}: {}", outcome.message.as_deref().unwrap_or("refused")))
-    };
-    match answer {
-        Ok(AdminResponse::Cordon(outcomes)) => outcomes.iter().find_map(|(_, outcome)| refused(outcome)),
-        Ok(AdminResponse::UnregisterBroker(outcome)) => refused(&outcome),
-        Ok(_) => None,
-        Err(error) => Some(format!("cannot {what}: {error}")),
-    }
-}
-
-async fn delete(cluster: &Cluster, context: &Context, key: &ClusterKey) -> Result<Action, ClusterError> {
+async fn delete(
+    cluster: &Cluster,
+    context: &Context,
+    key: &ClusterKey,
+) -> Result<Action, ClusterError> {
     context.applied.forget(&key.0, &key.1);
-    if !cluster.finalizers().iter().any(|finalizer| finalizer == CLUSTER_FINALIZER) {
+    if !cluster
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == CLUSTER_FINALIZER)
+    {
         return Ok(Action::await_change());
     }
     if cluster.spec.reclaim_policy == ReclaimPolicy::Retain {
         set_finalizer(cluster, context, false).await?;
         return Ok(Action::await_change());
     }
-    publish(cluster, context, &Findings { deleting: true, ..Findings::default() });
-    let known_id = cluster.status.as_ref().and_then(|status| status.cluster_id.clone());
+    publish(
+        cluster,
+        context,
+        &Findings {
+            deleting: true,
+            ..Findings::default()
+        },
+    );
+    let known_id = cluster
+        .status
+        .as_ref()
+        .and_then(|status| status.cluster_id.clone());
     if !teardown::step(context, key, known_id).await? {
         return Ok(Action::requeue(Duration::from_secs(1)));
     }
@@ -317,9 +251,15 @@ async fn delete(cluster: &Cluster, context: &Context, key: &ClusterKey) -> Resul
     Ok(Action::await_change())
 }
 
-async fn set_finalizer(cluster: &Cluster, context: &Context, wanted: bool) -> Result<(), ClusterError> {
+async fn set_finalizer(
+    cluster: &Cluster,
+    context: &Context,
+    wanted: bool,
+) -> Result<(), ClusterError> {
     let mut finalizers = cluster.finalizers().to_vec();
-    let has = finalizers.iter().any(|finalizer| finalizer == CLUSTER_FINALIZER);
+    let has = finalizers
+        .iter()
+        .any(|finalizer| finalizer == CLUSTER_FINALIZER);
     if has == wanted {
         return Ok(());
     }
@@ -331,7 +271,14 @@ async fn set_finalizer(cluster: &Cluster, context: &Context, wanted: bool) -> Re
     // The resourceVersion guards the finalizers that others set meanwhile.
     let patch = serde_json::json!({"metadata": {"finalizers": finalizers, "resourceVersion": cluster.resource_version()}});
     let api = context.api::<Cluster>(&cluster.namespace().unwrap_or_default());
-    match api.patch_metadata(&cluster.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
+    match api
+        .patch_metadata(
+            &cluster.name_any(),
+            &PatchParams::default(),
+            &Patch::Merge(&patch),
+        )
+        .await
+    {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(ClusterError::Finalizer(Box::new(error))),
@@ -347,10 +294,43 @@ fn key_of(cluster: &Cluster) -> Key {
     }
 }
 
-fn publish(cluster: &Cluster, context: &Context, findings: &Findings<'_>) {
+/// Leaves the status with the queue that writes it.
+pub(super) fn publish(cluster: &Cluster, context: &Context, findings: &Findings<'_>) {
     let next = status(cluster, findings, Time(Timestamp::now()));
+    warn(cluster, context, findings, &next);
     let current = serde_json::to_value(&cluster.status).unwrap_or_default();
-    context.statuses.put(key_of(cluster), serde_json::to_value(next).unwrap_or_default(), &current);
+    context.statuses.put(
+        key_of(cluster),
+        serde_json::to_value(next).unwrap_or_default(),
+        &current,
+    );
+}
+
+/// Tells people when a cluster begins to be refused or held.
+fn warn(cluster: &Cluster, context: &Context, findings: &Findings<'_>, next: &ClusterStatus) {
+    let (reason, note) = match (&findings.invalid, &findings.held) {
+        (Some(problems), _) => ("InvalidSpec", problems.clone()),
+        (None, Some(Verdict::Hold { reason, message })) => (*reason, message.clone()),
+        _ => return,
+    };
+    let ready = |status: &ClusterStatus| {
+        status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == "Ready")
+            .map(|c| c.reason.clone())
+    };
+    if cluster.status.as_ref().and_then(ready) != ready(next) {
+        context.events.tell(
+            cluster.object_ref(&()),
+            News {
+                warning: true,
+                reason,
+                action: "Reconcile",
+                note,
+            },
+        );
+    }
 }
 
 /// After an error, what is known from the watch still stands.

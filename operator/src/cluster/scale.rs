@@ -75,10 +75,18 @@ pub fn decide(facts: &Facts) -> Decision {
         return steady(current.max(facts.wanted), Draining::Idle);
     };
     let beyond = |id: &i32| *id >= facts.wanted;
-    let held = brokers.iter().filter(|(id, b)| beyond(id) && b.replicas > 0).map(|(id, _)| *id).max();
+    let held = brokers
+        .iter()
+        .filter(|(id, b)| beyond(id) && b.replicas > 0)
+        .map(|(id, _)| *id)
+        .max();
     let floor = facts.wanted.max(held.map_or(0, |id| id.saturating_add(1)));
     let shrinking = current > facts.wanted || held.is_some();
-    if let Some((topic, width)) = facts.widest.as_ref().filter(|(_, width)| shrinking && exceeds(*width, facts.wanted)) {
+    if let Some((topic, width)) = facts
+        .widest
+        .as_ref()
+        .filter(|(_, width)| shrinking && exceeds(*width, facts.wanted))
+    {
         return Decision {
             cordon: Some(BTreeSet::new()),
             ..steady(
@@ -90,7 +98,11 @@ pub fn decide(facts: &Facts) -> Decision {
             )
         };
     }
-    let leaving: BTreeSet<i32> = brokers.iter().filter(|(id, b)| beyond(id) && b.registered).map(|(id, _)| *id).collect();
+    let leaving: BTreeSet<i32> = brokers
+        .iter()
+        .filter(|(id, b)| beyond(id) && b.registered)
+        .map(|(id, _)| *id)
+        .collect();
     let replicas = match current.cmp(&floor) {
         std::cmp::Ordering::Less => floor,
         std::cmp::Ordering::Equal => current,
@@ -135,7 +147,10 @@ fn may_lower(facts: &Facts, brokers: &BTreeMap<i32, BrokerFacts>, current: i32) 
 }
 
 fn progress(facts: &Facts, brokers: &BTreeMap<i32, BrokerFacts>) -> String {
-    let top = facts.current.unwrap_or(0).max(brokers.keys().max().map_or(0, |id| id + 1));
+    let top = facts
+        .current
+        .unwrap_or(0)
+        .max(brokers.keys().max().map_or(0, |id| id + 1));
     let (mut names, mut replicas, mut leaders) = (Vec::new(), 0, 0);
     for id in facts.wanted..top {
         let broker = brokers.get(&id);
@@ -194,8 +209,14 @@ mod tests {
             Draining::InProgress(_) => "draining",
             Draining::Refused(_) => "refused",
         };
-        let cordon = decision.cordon.as_ref().map_or("-".to_owned(), |set| format!("{set:?}"));
-        format!("{} {cordon} {:?} {draining}", decision.replicas, decision.unregister)
+        let cordon = decision
+            .cordon
+            .as_ref()
+            .map_or("-".to_owned(), |set| format!("{set:?}"));
+        format!(
+            "{} {cordon} {:?} {draining}",
+            decision.replicas, decision.unregister
+        )
     }
 
     #[test]
@@ -204,24 +225,94 @@ mod tests {
         let cases: Vec<(&str, Facts, &str)> = vec![
             ("nothing to do", facts(3, 3, 3, three), "3 {} [] idle"),
             ("up at once", facts(5, 3, 3, three), "5 {} [] idle"),
-            ("down begins with a cordon", facts(3, 5, 5, "0:9 1:9 2:9 3:4 4:4"), "5 {3, 4} [] draining"),
-            ("an empty broker that is not cordoned yet stays", facts(3, 5, 5, "0:9 1:9 2:9 3:4 4:0"), "5 {3, 4} [] draining"),
-            ("the highest leaves first, though another is not empty", facts(3, 5, 5, "0:9 1:9 2:9 3:4c 4:0c"), "4 {3, 4} [] draining"),
-            ("an empty one below the highest waits for it", facts(3, 5, 5, "0:9 1:9 2:9 3:0c 4:1c"), "5 {3, 4} [] draining"),
-            ("both empty: still one by one", facts(3, 5, 5, "0:9 1:9 2:9 3:0c 4:0c"), "4 {3, 4} [] draining"),
-            ("the next waits until the former's pod is gone", facts(3, 4, 5, "0:9 1:9 2:9 3:0c 4:0c"), "4 {3, 4} [] draining"),
-            ("a pod that is gone but not yet fenced is remembered", facts(3, 4, 4, "0:9 1:9 2:9 3:4c 4:0c"), "4 {3, 4} [] draining"),
-            ("gone and fenced: forgotten, and the next goes", facts(3, 4, 4, "0:9 1:9 2:9 3:0c 4:0cf"), "3 {3, 4} [4] draining"),
-            ("the last one is forgotten", facts(3, 3, 3, "0:9 1:9 2:9 3:0cf"), "3 {3} [3] draining"),
-            ("raising again cancels", facts(5, 5, 5, "0:9 1:9 2:9 3:4c 4:0c"), "5 {} [] idle"),
-            ("too few brokers for a topic", facts(2, 3, 3, three), "3 {} [] refused"),
-            ("someone lowered the StatefulSet by hand", facts(3, 3, 3, "0:9 1:9 2:9 3:4f"), "4 {3} [] draining"),
+            (
+                "down begins with a cordon",
+                facts(3, 5, 5, "0:9 1:9 2:9 3:4 4:4"),
+                "5 {3, 4} [] draining",
+            ),
+            (
+                "an empty broker that is not cordoned yet stays",
+                facts(3, 5, 5, "0:9 1:9 2:9 3:4 4:0"),
+                "5 {3, 4} [] draining",
+            ),
+            (
+                "the highest leaves first, though another is not empty",
+                facts(3, 5, 5, "0:9 1:9 2:9 3:4c 4:0c"),
+                "4 {3, 4} [] draining",
+            ),
+            (
+                "an empty one below the highest waits for it",
+                facts(3, 5, 5, "0:9 1:9 2:9 3:0c 4:1c"),
+                "5 {3, 4} [] draining",
+            ),
+            (
+                "both empty: still one by one",
+                facts(3, 5, 5, "0:9 1:9 2:9 3:0c 4:0c"),
+                "4 {3, 4} [] draining",
+            ),
+            (
+                "the next waits until the former's pod is gone",
+                facts(3, 4, 5, "0:9 1:9 2:9 3:0c 4:0c"),
+                "4 {3, 4} [] draining",
+            ),
+            (
+                "a pod that is gone but not yet fenced is remembered",
+                facts(3, 4, 4, "0:9 1:9 2:9 3:4c 4:0c"),
+                "4 {3, 4} [] draining",
+            ),
+            (
+                "gone and fenced: forgotten, and the next goes",
+                facts(3, 4, 4, "0:9 1:9 2:9 3:0c 4:0cf"),
+                "3 {3, 4} [4] draining",
+            ),
+            (
+                "the last one is forgotten",
+                facts(3, 3, 3, "0:9 1:9 2:9 3:0cf"),
+                "3 {3} [3] draining",
+            ),
+            (
+                "raising again cancels",
+                facts(5, 5, 5, "0:9 1:9 2:9 3:4c 4:0c"),
+                "5 {} [] idle",
+            ),
+            (
+                "too few brokers for a topic",
+                facts(2, 3, 3, three),
+                "3 {} [] refused",
+            ),
+            (
+                "someone lowered the StatefulSet by hand",
+                facts(3, 3, 3, "0:9 1:9 2:9 3:4f"),
+                "4 {3} [] draining",
+            ),
             ("asleep", facts(0, 3, 3, three), "0 - [] idle"),
-            ("awake with fewer than before: all come back to be drained", facts(3, 0, 0, "0:9f 1:9f 2:9f 3:4f"), "4 {3} [] draining"),
+            (
+                "awake with fewer than before: all come back to be drained",
+                facts(3, 0, 0, "0:9f 1:9f 2:9f 3:4f"),
+                "4 {3} [] draining",
+            ),
             ("awake", facts(3, 0, 0, "0:9f 1:9f 2:9f"), "3 {} [] idle"),
-            ("metadata unknown: never fewer pods", Facts { brokers: None, ..facts(3, 5, 5, "") }, "5 - [] idle"),
-            ("born", Facts { current: None, ..facts(3, 0, 0, "") }, "3 {} [] idle"),
-            ("a surplus pod that never registered", facts(3, 4, 4, three), "3 {} [] draining"),
+            (
+                "metadata unknown: never fewer pods",
+                Facts {
+                    brokers: None,
+                    ..facts(3, 5, 5, "")
+                },
+                "5 - [] idle",
+            ),
+            (
+                "born",
+                Facts {
+                    current: None,
+                    ..facts(3, 0, 0, "")
+                },
+                "3 {} [] idle",
+            ),
+            (
+                "a surplus pod that never registered",
+                facts(3, 4, 4, three),
+                "3 {} [] draining",
+            ),
         ];
         for (what, facts, expected) in cases {
             assert_eq!(show(&decide(&facts)), expected, "{what}");
@@ -230,10 +321,15 @@ mod tests {
 
     #[test]
     fn progress_names_brokers_and_what_is_left() {
-        let Draining::InProgress(text) = decide(&facts(3, 5, 5, "0:9 1:9 2:9 3:4/1c 4:1/0c")).draining else {
+        let Draining::InProgress(text) =
+            decide(&facts(3, 5, 5, "0:9 1:9 2:9 3:4/1c 4:1/0c")).draining
+        else {
             panic!("not draining")
         };
-        assert_eq!(text, "removing brokers 3, 4: 5 replicas and 1 leader left to move");
+        assert_eq!(
+            text,
+            "removing brokers 3, 4: 5 replicas and 1 leader left to move"
+        );
     }
 
     #[test]
@@ -245,13 +341,16 @@ mod tests {
     #[test]
     fn a_pod_never_leaves_with_a_replica_whatever_the_facts() {
         use proptest::prelude::*;
-        let broker = (any::<bool>(), any::<bool>(), 0usize..3).prop_map(|(fenced, cordoned, replicas)| BrokerFacts {
-            registered: true,
-            fenced,
-            cordoned,
-            replicas,
-            leaders: 0,
-        });
+        let broker =
+            (any::<bool>(), any::<bool>(), 0usize..3).prop_map(|(fenced, cordoned, replicas)| {
+                BrokerFacts {
+                    registered: true,
+                    fenced,
+                    cordoned,
+                    replicas,
+                    leaders: 0,
+                }
+            });
         let table = proptest::collection::btree_map(0i32..8, broker, 0..8);
         proptest!(|(table in table, wanted in 1i32..8, current in 0i32..8, pods in 0i32..8, width in 0usize..4)| {
             let facts = Facts {

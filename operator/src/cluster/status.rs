@@ -93,8 +93,14 @@ fn conditions(
         Some(pods) => {
             let more = pods.len().saturating_sub(NAMED);
             let named = pods[..pods.len().min(NAMED)].join(", ");
-            let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let message = format!("{named}{tail} run an older image or configuration; each takes the new one when its pod is deleted");
+            let tail = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            let message = format!(
+                "{named}{tail} run an older image or configuration; each takes the new one when its pod is deleted"
+            );
             set("RestartRequired", true, "SpecChanged", &message);
         }
         None => {}
@@ -102,11 +108,18 @@ fn conditions(
     match &findings.draining {
         Some(Draining::Idle) => set("Draining", false, "Idle", ""),
         Some(Draining::InProgress(message)) => set("Draining", true, "InProgress", message),
-        Some(Draining::Refused(message)) => set("Draining", false, "ReplicationFactorTooLarge", message),
+        Some(Draining::Refused(message)) => {
+            set("Draining", false, "ReplicationFactorTooLarge", message)
+        }
         None => {}
     }
     if findings.paused {
-        set("Paused", true, "Annotated", "the operator leaves this cluster alone until the annotation leasehold.dev/paused is removed");
+        set(
+            "Paused",
+            true,
+            "Annotated",
+            "the operator leaves this cluster alone until the annotation leasehold.dev/paused is removed",
+        );
     } else {
         conditions.remove("Paused");
     }
@@ -115,7 +128,11 @@ fn conditions(
 
 fn readiness(wanted: i32, name: &str, findings: &Findings<'_>) -> (bool, &'static str, String) {
     if findings.deleting {
-        return (false, "Deleting", "the cluster, its volumes and its metadata are being deleted".to_owned());
+        return (
+            false,
+            "Deleting",
+            "the cluster, its volumes and its metadata are being deleted".to_owned(),
+        );
     }
     if let Some(problems) = &findings.invalid {
         return (false, "InvalidSpec", problems.clone());
@@ -127,10 +144,18 @@ fn readiness(wanted: i32, name: &str, findings: &Findings<'_>) -> (bool, &'stati
         return (false, "Retrying", problem.clone());
     }
     if wanted == 0 {
-        return (false, "Asleep", "replicas is 0: all brokers are stopped, disks and metadata are kept".to_owned());
+        return (
+            false,
+            "Asleep",
+            "replicas is 0: all brokers are stopped, disks and metadata are kept".to_owned(),
+        );
     }
     let Some((image, totals)) = findings.image else {
-        return (false, "Starting", "the metadata is not there yet".to_owned());
+        return (
+            false,
+            "Starting",
+            "the metadata is not there yet".to_owned(),
+        );
     };
     let missing: Vec<String> = (0..wanted)
         .filter(|id| !image.is_live(leasehold_types::BrokerId(*id)))
@@ -139,13 +164,24 @@ fn readiness(wanted: i32, name: &str, findings: &Findings<'_>) -> (bool, &'stati
     if !missing.is_empty() {
         let serving = usize::try_from(wanted).unwrap_or_default() - missing.len();
         let named = missing[..missing.len().min(NAMED)].join(", ");
-        return (false, "BrokersMissing", format!("{serving} of {wanted} brokers serve; missing: {named}"));
+        return (
+            false,
+            "BrokersMissing",
+            format!("{serving} of {wanted} brokers serve; missing: {named}"),
+        );
     }
     if totals.offline > 0 {
-        let message = format!("{} of {} partitions have no leader", totals.offline, totals.partitions);
+        let message = format!(
+            "{} of {} partitions have no leader",
+            totals.offline, totals.partitions
+        );
         return (false, "PartitionsOffline", message);
     }
-    (true, "Ready", format!("all {wanted} brokers serve, every partition is led"))
+    (
+        true,
+        "Ready",
+        format!("all {wanted} brokers serve, every partition is led"),
+    )
 }
 
 #[cfg(test)]
@@ -161,7 +197,11 @@ mod tests {
 
     fn ready(findings: &Findings<'_>) -> String {
         let status = status(&cluster("{replicas: 3}"), findings, at());
-        let ready = status.conditions.iter().find(|c| c.type_ == "Ready").unwrap();
+        let ready = status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == "Ready")
+            .unwrap();
         assert_eq!(ready.observed_generation, Some(4));
         format!("{} {}: {}", ready.status, ready.reason, ready.message)
     }
@@ -175,11 +215,20 @@ mod tests {
         let missing = image("0 2f");
         for (image, expected) in [
             (&good, "True Ready"),
-            (&headless, "False PartitionsOffline: 1 of 1 partitions have no leader"),
-            (&missing, "False BrokersMissing: 1 of 3 brokers serve; missing: demo-broker-1, demo-broker-2"),
+            (
+                &headless,
+                "False PartitionsOffline: 1 of 1 partitions have no leader",
+            ),
+            (
+                &missing,
+                "False BrokersMissing: 1 of 3 brokers serve; missing: demo-broker-1, demo-broker-2",
+            ),
         ] {
             let totals = totals(image);
-            let findings = Findings { image: Some((image, &totals)), ..Findings::default() };
+            let findings = Findings {
+                image: Some((image, &totals)),
+                ..Findings::default()
+            };
             let got = ready(&findings);
             assert!(got.starts_with(expected), "{got}");
         }
@@ -188,19 +237,47 @@ mod tests {
 
     #[test]
     fn a_hold_and_an_invalid_spec_are_told_before_anything_else() {
-        let held = Verdict::Hold { reason: "MetadataLost", message: "gone".into() };
-        assert_eq!(ready(&Findings { held: Some(held), ..Findings::default() }), "False MetadataLost: gone");
+        let held = Verdict::Hold {
+            reason: "MetadataLost",
+            message: "gone".into(),
+        };
+        assert_eq!(
+            ready(&Findings {
+                held: Some(held),
+                ..Findings::default()
+            }),
+            "False MetadataLost: gone"
+        );
         let invalid = Some("bad key".to_owned());
-        assert_eq!(ready(&Findings { invalid, ..Findings::default() }), "False InvalidSpec: bad key");
+        assert_eq!(
+            ready(&Findings {
+                invalid,
+                ..Findings::default()
+            }),
+            "False InvalidSpec: bad key"
+        );
     }
 
     #[test]
     fn pods_that_need_a_restart_are_named() {
-        let findings = Findings { outdated: Some(vec!["demo-broker-0".into(), "demo-broker-2".into()]), ..Findings::default() };
+        let findings = Findings {
+            outdated: Some(vec!["demo-broker-0".into(), "demo-broker-2".into()]),
+            ..Findings::default()
+        };
         let status = status(&cluster("{}"), &findings, at());
-        let restart = status.conditions.iter().find(|c| c.type_ == "RestartRequired").unwrap();
+        let restart = status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == "RestartRequired")
+            .unwrap();
         assert_eq!(restart.status, "True");
-        assert!(restart.message.starts_with("demo-broker-0, demo-broker-2 run an older"), "{}", restart.message);
+        assert!(
+            restart
+                .message
+                .starts_with("demo-broker-0, demo-broker-2 run an older"),
+            "{}",
+            restart.message
+        );
     }
 
     #[test]
@@ -208,9 +285,26 @@ mod tests {
         let mut image = image("0 1 2f");
         add_topic(&mut image, "a", &["012/01/0", "12/1/1"]);
         let totals = totals(&image);
-        let status = status(&cluster("{}"), &Findings { image: Some((&image, &totals)), ..Findings::default() }, at());
+        let status = status(
+            &cluster("{}"),
+            &Findings {
+                image: Some((&image, &totals)),
+                ..Findings::default()
+            },
+            at(),
+        );
         assert_eq!(status.brokers.as_deref(), Some("2/3"));
-        assert_eq!((status.topics, status.partitions, status.under_replicated_partitions), (1, 2, 2));
-        assert_eq!(status.bootstrap.as_deref(), Some("demo-bootstrap.shop.svc.cluster.local:9092"));
+        assert_eq!(
+            (
+                status.topics,
+                status.partitions,
+                status.under_replicated_partitions
+            ),
+            (1, 2, 2)
+        );
+        assert_eq!(
+            status.bootstrap.as_deref(),
+            Some("demo-bootstrap.shop.svc.cluster.local:9092")
+        );
     }
 }

@@ -29,12 +29,26 @@ pub enum TeardownError {
 }
 
 /// Deletes the next things; `true` when nothing is left.
-pub async fn step(context: &Context, cluster: &ClusterKey, known_id: Option<String>) -> Result<bool, TeardownError> {
+pub async fn step(
+    context: &Context,
+    cluster: &ClusterKey,
+    known_id: Option<String>,
+) -> Result<bool, TeardownError> {
     let (namespace, name) = cluster;
-    let Existing { stateful_set, pods, claims } = fetch::existing(context, cluster).await?;
+    let Existing {
+        stateful_set,
+        pods,
+        claims,
+    } = fetch::existing(context, cluster).await?;
     if stateful_set.is_some() {
         let set = names::stateful_set(name);
-        gone(&set, context.api::<StatefulSet>(namespace).delete(&set, &DeleteParams::background()).await)?;
+        gone(
+            &set,
+            context
+                .api::<StatefulSet>(namespace)
+                .delete(&set, &DeleteParams::background())
+                .await,
+        )?;
         return Ok(false);
     }
     if !pods.is_empty() {
@@ -42,7 +56,11 @@ pub async fn step(context: &Context, cluster: &ClusterKey, known_id: Option<Stri
     }
     let store = context.views.store(cluster)?;
     let head = store.read_head().await?;
-    let id = head.as_ref().and_then(|head| head.data.get(CLUSTER_ID)).cloned().or(known_id);
+    let id = head
+        .as_ref()
+        .and_then(|head| head.data.get(CLUSTER_ID))
+        .cloned()
+        .or(known_id);
     for claim in claims.iter().filter(|claim| claim.ordinal.is_some()) {
         if claim.cluster_id.is_none() || claim.cluster_id == id {
             delete_claim(context, namespace, &claim.name, &claim.uid).await?;
@@ -54,18 +72,41 @@ pub async fn step(context: &Context, cluster: &ClusterKey, known_id: Option<Stri
         }
     }
     let lease = names::lease(name);
-    gone(&lease, context.api::<Lease>(namespace).delete(&lease, &DeleteParams::default()).await)?;
+    gone(
+        &lease,
+        context
+            .api::<Lease>(namespace)
+            .delete(&lease, &DeleteParams::default())
+            .await,
+    )?;
     if let Some(head) = head {
         // The metadata last: as long as it stands, an interrupted teardown is recognised as such.
         let name = names::head(name);
-        gone(&name, context.api::<ConfigMap>(namespace).delete(&name, &only(&head.uid)).await)?;
+        gone(
+            &name,
+            context
+                .api::<ConfigMap>(namespace)
+                .delete(&name, &only(&head.uid))
+                .await,
+        )?;
     }
     Ok(true)
 }
 
 /// Deletes one volume claim: that very object, not a namesake made since.
-pub async fn delete_claim(context: &Context, namespace: &str, name: &str, uid: &str) -> Result<(), TeardownError> {
-    gone(name, context.api::<PersistentVolumeClaim>(namespace).delete(name, &only(uid)).await)
+pub async fn delete_claim(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+) -> Result<(), TeardownError> {
+    gone(
+        name,
+        context
+            .api::<PersistentVolumeClaim>(namespace)
+            .delete(name, &only(uid))
+            .await,
+    )
 }
 
 fn only(uid: &str) -> DeleteParams {

@@ -66,7 +66,10 @@ pub fn validate(cluster: &Cluster, defaults: &Defaults) -> Result<ValidCluster, 
         let probe = serde_json::json!({"spec": {"containers": [{"name": super::names::CONTAINER, "resources": resources}]}});
         let found = super::overrides::problems(&probe);
         problems.extend(found.into_iter().map(|problem| {
-            problem.replace("spec.podTemplate.spec.containers[0].resources", "spec.resources")
+            problem.replace(
+                "spec.podTemplate.spec.containers[0].resources",
+                "spec.resources",
+            )
         }));
     }
     let owner = cluster.controller_owner_ref(&());
@@ -88,7 +91,9 @@ pub fn validate(cluster: &Cluster, defaults: &Defaults) -> Result<ValidCluster, 
         }),
         (false, _) => Err(InvalidCluster { problems }),
         (true, None) => Err(InvalidCluster {
-            problems: vec!["the object carries no uid: it was not read from the API server".to_owned()],
+            problems: vec![
+                "the object carries no uid: it was not read from the API server".to_owned(),
+            ],
         }),
     }
 }
@@ -106,12 +111,18 @@ pub fn plain_values(
             Value::Bool(flag) => texts.insert(key.clone(), flag.to_string()),
             Value::Number(number) => texts.insert(key.clone(), number.to_string()),
             Value::Null | Value::Array(_) | Value::Object(_) => {
-                problems.push(format!("{field}[{key}] must be a string, a number or a boolean"));
+                problems.push(format!(
+                    "{field}[{key}] must be a string, a number or a boolean"
+                ));
                 None
             }
         };
     }
-    if problems.is_empty() { Ok(texts) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(texts)
+    } else {
+        Err(problems)
+    }
 }
 
 #[cfg(test)]
@@ -142,14 +153,20 @@ pub(crate) mod tests {
             "{config: {no.such.key: 1, num.partitions: 0, min.insync.replicas: [2]}, podTemplate: {spec: {nodeSelecter: {}}}, resources: {request: {cpu: 1}}}",
         );
         let text = validate(&cluster, &defaults()).unwrap_err().to_string();
-        for part in ["spec.config[min.insync.replicas]", "spec.podTemplate.spec.nodeSelecter", "spec.resources.request"] {
+        for part in [
+            "spec.config[min.insync.replicas]",
+            "spec.podTemplate.spec.nodeSelecter",
+            "spec.resources.request",
+        ] {
             assert!(text.contains(part), "{part} is not in: {text}");
         }
     }
 
     #[test]
     fn an_unknown_configuration_key_is_named() {
-        let text = validate(&cluster("{config: {no.such.key: 1}}"), &defaults()).unwrap_err().to_string();
+        let text = validate(&cluster("{config: {no.such.key: 1}}"), &defaults())
+            .unwrap_err()
+            .to_string();
         assert!(text.contains("no.such.key"), "{text}");
     }
 

@@ -2,4 +2,6 @@
 
 pub mod plan;
 pub mod reconcile;
+pub mod request;
 pub mod status;
+mod tell;

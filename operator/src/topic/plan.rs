@@ -64,20 +64,36 @@ pub struct Wish {
 
 /// Reads the wish; refuses what no cluster could ever fulfil.
 pub fn wish(object_name: &str, spec: &TopicSpec) -> Result<Wish, Refusal> {
-    let name = spec.topic_name.clone().unwrap_or_else(|| object_name.to_owned());
+    let name = spec
+        .topic_name
+        .clone()
+        .unwrap_or_else(|| object_name.to_owned());
     let legal = |c: char| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&c);
-    if name.is_empty() || name.len() > MAX_NAME || name == "." || name == ".." || !name.chars().all(legal) {
+    if name.is_empty()
+        || name.len() > MAX_NAME
+        || name == "."
+        || name == ".."
+        || !name.chars().all(legal)
+    {
         let shown: String = name.chars().take(80).collect();
         return Err(Refusal::new(
             "InvalidName",
-            format!("{shown:?} is no topic name: 1 to {MAX_NAME} letters, digits, '.', '_' and '-', and neither \".\" nor \"..\""),
+            format!(
+                "{shown:?} is no topic name: 1 to {MAX_NAME} letters, digits, '.', '_' and '-', and neither \".\" nor \"..\""
+            ),
         ));
     }
     if name == "__consumer_offsets" {
-        return Err(Refusal::new("InvalidName", format!("{name} is the brokers' own: spec.config of the Cluster configures it")));
+        return Err(Refusal::new(
+            "InvalidName",
+            format!("{name} is the brokers' own: spec.config of the Cluster configures it"),
+        ));
     }
     if let Some(partitions) = spec.partitions.filter(|n| *n < 1) {
-        return Err(Refusal::new("InvalidPartitions", format!("spec.partitions is {partitions}: a topic has at least one")));
+        return Err(Refusal::new(
+            "InvalidPartitions",
+            format!("spec.partitions is {partitions}: a topic has at least one"),
+        ));
     }
     let replication_factor = match spec.replication_factor {
         None => None,
@@ -86,7 +102,9 @@ pub fn wish(object_name: &str, spec: &TopicSpec) -> Result<Wish, Refusal> {
             None => {
                 return Err(Refusal::new(
                     "InvalidReplicationFactor",
-                    format!("spec.replicationFactor is {wanted}: a partition has at least one replica"),
+                    format!(
+                        "spec.replicationFactor is {wanted}: a partition has at least one replica"
+                    ),
                 ));
             }
         },
@@ -121,7 +139,9 @@ pub fn plan(wish: &Wish, owned_keys: &[String], image: &Image) -> Result<Vec<Act
         Some(wanted) if wanted < has => {
             return Err(Refusal::new(
                 "PartitionsCannotShrink",
-                format!("the topic has {has} partitions and cannot go back to {wanted}: that would lose records. Set spec.partitions to {has} or more"),
+                format!(
+                    "the topic has {has} partitions and cannot go back to {wanted}: that would lose records. Set spec.partitions to {has} or more"
+                ),
             ));
         }
         Some(wanted) if wanted > has => actions.push(Action::Grow {
@@ -138,7 +158,10 @@ pub fn plan(wish: &Wish, owned_keys: &[String], image: &Image) -> Result<Vec<Act
         });
     }
     if let Some(wanted) = wish.replication_factor
-        && topic.partitions.iter().any(|p| target_width(p) != usize::from(wanted.unsigned_abs()))
+        && topic
+            .partitions
+            .iter()
+            .any(|p| target_width(p) != usize::from(wanted.unsigned_abs()))
     {
         actions.push(Action::SetReplicationFactor {
             name: wish.name.clone(),
@@ -150,17 +173,27 @@ pub fn plan(wish: &Wish, owned_keys: &[String], image: &Image) -> Result<Vec<Act
 
 /// The number of replicas that a partition has once what is under way is done.
 fn target_width(partition: &leasehold_metadata::image::Partition) -> usize {
-    partition.replicas.len().saturating_sub(partition.removing.len())
+    partition
+        .replicas
+        .len()
+        .saturating_sub(partition.removing.len())
 }
 
 fn fits(wish: &Wish, image: &Image) -> Result<(), Refusal> {
-    let brokers = image.brokers.values().filter(|broker| !broker.cordoned).count();
+    let brokers = image
+        .brokers
+        .values()
+        .filter(|broker| !broker.cordoned)
+        .count();
     if let Some(wanted) = wish.replication_factor
         && usize::from(wanted.unsigned_abs()) > brokers
     {
         return Err(Refusal::new(
             "ReplicationFactorTooLarge",
-            format!("spec.replicationFactor is {wanted}, but the cluster has {brokers} broker{} to hold replicas: lower it or add brokers", if brokers == 1 { "" } else { "s" }),
+            format!(
+                "spec.replicationFactor is {wanted}, but the cluster has {brokers} broker{} to hold replicas: lower it or add brokers",
+                if brokers == 1 { "" } else { "s" }
+            ),
         ));
     }
     Ok(())
@@ -169,7 +202,11 @@ fn fits(wish: &Wish, image: &Image) -> Result<(), Refusal> {
 /// Kafka's rule: `.` and `_` are the same in metric names, so two topics may not differ only in them.
 fn collides(wish: &Wish, image: &Image) -> Result<(), Refusal> {
     let folded = wish.name.replace('.', "_");
-    match image.names.keys().find(|name| name.replace('.', "_") == folded) {
+    match image
+        .names
+        .keys()
+        .find(|name| name.replace('.', "_") == folded)
+    {
         Some(other) => Err(Refusal::new(
             "NameCollision",
             format!("topic {other} exists, and '.' and '_' count as the same in topic names"),
@@ -178,7 +215,11 @@ fn collides(wish: &Wish, image: &Image) -> Result<(), Refusal> {
     }
 }
 
-fn config_changes(wish: &Wish, owned_keys: &[String], topic: &Topic) -> BTreeMap<String, Option<String>> {
+fn config_changes(
+    wish: &Wish,
+    owned_keys: &[String],
+    topic: &Topic,
+) -> BTreeMap<String, Option<String>> {
     let mut changes = BTreeMap::new();
     for (key, value) in &wish.configs {
         if topic.configs.get(key) != Some(value) {
@@ -234,12 +275,19 @@ mod tests {
             Ok(actions) => actions
                 .iter()
                 .map(|action| match action {
-                    Action::Create { partitions, replication_factor, configs, .. } => {
+                    Action::Create {
+                        partitions,
+                        replication_factor,
+                        configs,
+                        ..
+                    } => {
                         format!("create {partitions}x{replication_factor} {configs:?}")
                     }
                     Action::Grow { partitions, .. } => format!("grow to {partitions}"),
                     Action::Configure { changes, .. } => format!("configure {changes:?}"),
-                    Action::SetReplicationFactor { replication_factor, .. } => format!("width {replication_factor}"),
+                    Action::SetReplicationFactor {
+                        replication_factor, ..
+                    } => format!("width {replication_factor}"),
                 })
                 .collect::<Vec<_>>()
                 .join(", "),
@@ -260,23 +308,119 @@ mod tests {
     fn the_table_of_wishes() {
         let (empty, orders) = (image("0 1 2"), with_orders());
         let cases: Vec<(&str, &str, &[&str], &Image, &str)> = vec![
-            ("a new topic", "{partitions: 3, replicationFactor: 2, config: {retention.ms: 5}}", &[], &empty, "create 3x2 {\"retention.ms\": \"5\"}"),
-            ("the cluster's defaults", "{}", &[], &empty, "create -1x-1 {}"),
-            ("fulfilled", "{partitions: 2, replicationFactor: 3}", &[], &orders, ""),
+            (
+                "a new topic",
+                "{partitions: 3, replicationFactor: 2, config: {retention.ms: 5}}",
+                &[],
+                &empty,
+                "create 3x2 {\"retention.ms\": \"5\"}",
+            ),
+            (
+                "the cluster's defaults",
+                "{}",
+                &[],
+                &empty,
+                "create -1x-1 {}",
+            ),
+            (
+                "fulfilled",
+                "{partitions: 2, replicationFactor: 3}",
+                &[],
+                &orders,
+                "",
+            ),
             ("no opinion about an existing topic", "{}", &[], &orders, ""),
-            ("more partitions", "{partitions: 4}", &[], &orders, "grow to 4"),
-            ("fewer partitions", "{partitions: 1}", &[], &orders, "PartitionsCannotShrink"),
-            ("no partitions", "{partitions: 0}", &[], &empty, "InvalidPartitions"),
-            ("no replicas", "{replicationFactor: 0}", &[], &empty, "InvalidReplicationFactor"),
-            ("more replicas than brokers", "{replicationFactor: 4}", &[], &empty, "ReplicationFactorTooLarge"),
-            ("fewer replicas", "{replicationFactor: 2}", &[], &orders, "width 2"),
-            ("another value", "{config: {retention.ms: 2}}", &[], &orders, "configure {\"retention.ms\": Some(\"2\")}"),
-            ("the same value", "{config: {retention.ms: 1}}", &[], &orders, ""),
-            ("a key taken back; another tool's stays", "{}", &["retention.ms"], &orders, "configure {\"retention.ms\": None}"),
-            ("a value that is none", "{config: {retention.ms: [1]}}", &[], &empty, "InvalidConfig"),
-            ("a bad name", "{topicName: 'a b'}", &[], &empty, "InvalidName"),
-            ("a reserved name", "{topicName: __consumer_offsets}", &[], &empty, "InvalidName"),
-            ("two wishes at once", "{partitions: 3, config: {retention.ms: 2}}", &[], &orders, "grow to 3, configure {\"retention.ms\": Some(\"2\")}"),
+            (
+                "more partitions",
+                "{partitions: 4}",
+                &[],
+                &orders,
+                "grow to 4",
+            ),
+            (
+                "fewer partitions",
+                "{partitions: 1}",
+                &[],
+                &orders,
+                "PartitionsCannotShrink",
+            ),
+            (
+                "no partitions",
+                "{partitions: 0}",
+                &[],
+                &empty,
+                "InvalidPartitions",
+            ),
+            (
+                "no replicas",
+                "{replicationFactor: 0}",
+                &[],
+                &empty,
+                "InvalidReplicationFactor",
+            ),
+            (
+                "more replicas than brokers",
+                "{replicationFactor: 4}",
+                &[],
+                &empty,
+                "ReplicationFactorTooLarge",
+            ),
+            (
+                "fewer replicas",
+                "{replicationFactor: 2}",
+                &[],
+                &orders,
+                "width 2",
+            ),
+            (
+                "another value",
+                "{config: {retention.ms: 2}}",
+                &[],
+                &orders,
+                "configure {\"retention.ms\": Some(\"2\")}",
+            ),
+            (
+                "the same value",
+                "{config: {retention.ms: 1}}",
+                &[],
+                &orders,
+                "",
+            ),
+            (
+                "a key taken back; another tool's stays",
+                "{}",
+                &["retention.ms"],
+                &orders,
+                "configure {\"retention.ms\": None}",
+            ),
+            (
+                "a value that is none",
+                "{config: {retention.ms: [1]}}",
+                &[],
+                &empty,
+                "InvalidConfig",
+            ),
+            (
+                "a bad name",
+                "{topicName: 'a b'}",
+                &[],
+                &empty,
+                "InvalidName",
+            ),
+            (
+                "a reserved name",
+                "{topicName: __consumer_offsets}",
+                &[],
+                &empty,
+                "InvalidName",
+            ),
+            (
+                "two wishes at once",
+                "{partitions: 3, config: {retention.ms: 2}}",
+                &[],
+                &orders,
+                "grow to 3, configure {\"retention.ms\": Some(\"2\")}",
+            ),
         ];
         for (what, wish, owned, image, expected) in cases {
             assert_eq!(run(wish, owned, image), expected, "{what}");
@@ -293,7 +437,10 @@ mod tests {
 
     #[test]
     fn a_cordoned_broker_does_not_count_as_room() {
-        assert_eq!(run("{replicationFactor: 3}", &[], &image("0 1 2c")), "ReplicationFactorTooLarge");
+        assert_eq!(
+            run("{replicationFactor: 3}", &[], &image("0 1 2c")),
+            "ReplicationFactorTooLarge"
+        );
     }
 
     #[test]
@@ -319,7 +466,11 @@ mod tests {
         let image = with_orders();
         let id = *image.names.get("orders").unwrap();
         assert_eq!(to_delete(Some(id), &image), Some(id));
-        assert_eq!(to_delete(Some(TopicId::random()), &image), None, "a namesake made later");
+        assert_eq!(
+            to_delete(Some(TopicId::random()), &image),
+            None,
+            "a namesake made later"
+        );
         assert_eq!(to_delete(None, &image), None);
     }
 }

@@ -4,29 +4,24 @@
 //! own deletion deletes a topic, never an absence; a finalizer is held only while there is a cluster
 //! that could lose something by its going.
 
-use super::plan::{self, Action as Step, Refusal, Wish};
-use super::status::describe;
+use super::plan::{self, Refusal, Wish};
+use super::request::{outcome_of, refusal_of, request};
+use super::tell::{Outlook, tell};
 use crate::admin::{self, AdminError};
 use crate::context::Context;
-use crate::status_queue::Key;
 use crate::view::View;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
-use leasehold_crds::{Cluster, Conditions, PAUSED_ANNOTATION, TOPIC_FINALIZER, Topic, TopicReclaimPolicy};
+use leasehold_crds::{Cluster, PAUSED_ANNOTATION, TOPIC_FINALIZER, Topic, TopicReclaimPolicy};
 use leasehold_metadata::image::Topic as ClusterTopic;
-use leasehold_metadata::rpc::{
-    AdminRequest, AdminResponse, ConfigChange, ConfigChanges, ConfigOp, ConfigTarget, MorePartitions, NewTopic,
-    Outcome, TopicRef, codes,
-};
+use leasehold_metadata::rpc::{AdminRequest, Outcome, TopicRef, codes};
 use leasehold_types::TopicId;
 use std::sync::Arc;
 use std::time::Duration;
 
-const KIND: &str = "Topic";
+pub(super) const KIND: &str = "Topic";
 /// How soon a round comes back after a request that was accepted but is not seen yet.
 const BUSY: Duration = Duration::from_secs(5);
 /// How soon it comes back when all is well.
@@ -44,7 +39,10 @@ pub enum TopicError {
 }
 
 /// The controller's entry.
-pub async fn reconcile(guarded: Arc<DeserializeGuard<Topic>>, context: Arc<Context>) -> Result<Action, TopicError> {
+pub async fn reconcile(
+    guarded: Arc<DeserializeGuard<Topic>>,
+    context: Arc<Context>,
+) -> Result<Action, TopicError> {
     let topic = match &guarded.0 {
         Ok(topic) => topic,
         Err(invalid) => {
@@ -54,45 +52,36 @@ pub async fn reconcile(guarded: Arc<DeserializeGuard<Topic>>, context: Arc<Conte
     };
     let started = std::time::Instant::now();
     let result = round(topic, &context).await;
-    context.metrics.reconciled(KIND, result.is_ok(), started.elapsed());
+    context
+        .metrics
+        .reconciled(KIND, result.is_ok(), started.elapsed());
     if let Err(error) = &result
         && !matches!(error, TopicError::NotLeader)
     {
         let message = error.to_string();
-        tell(topic, &context, &Outlook::waiting("ClusterUnreachable", message));
+        tell(
+            topic,
+            &context,
+            &Outlook::waiting("ClusterUnreachable", message),
+        );
     }
     result
 }
 
 /// What the controller does after an error.
-pub fn on_error(guarded: Arc<DeserializeGuard<Topic>>, error: &TopicError, context: Arc<Context>) -> Action {
+pub fn on_error(
+    guarded: Arc<DeserializeGuard<Topic>>,
+    error: &TopicError,
+    context: Arc<Context>,
+) -> Action {
     let meta = guarded.meta();
-    let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+    let (namespace, name) = (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    );
     let wait = context.backoff.failed(KIND, &namespace, &name);
     tracing::warn!(%namespace, topic = %name, %error, ?wait, "a round failed");
     Action::requeue(wait)
-}
-
-/// What is told in the status.
-struct Outlook<'a> {
-    ready: bool,
-    reason: &'a str,
-    message: String,
-    wish: Option<&'a Wish>,
-    /// What the metadata has under the wished name, if this object may speak for it.
-    topic: Option<&'a ClusterTopic>,
-}
-
-impl Outlook<'_> {
-    fn waiting(reason: &str, message: String) -> Outlook<'_> {
-        Outlook {
-            ready: false,
-            reason,
-            message,
-            wish: None,
-            topic: None,
-        }
-    }
 }
 
 async fn round(topic: &Topic, context: &Context) -> Result<Action, TopicError> {
@@ -102,11 +91,17 @@ async fn round(topic: &Topic, context: &Context) -> Result<Action, TopicError> {
     let namespace = topic.namespace().unwrap_or_default();
     let guarded = context.cluster(&namespace, &topic.spec.cluster);
     let cluster = guarded.as_ref().and_then(|guarded| guarded.0.as_ref().ok());
-    let going = guarded.as_ref().is_none_or(|guarded| guarded.meta().deletion_timestamp.is_some());
+    let going = guarded
+        .as_ref()
+        .is_none_or(|guarded| guarded.meta().deletion_timestamp.is_some());
     if topic.metadata.deletion_timestamp.is_some() {
         return delete(topic, context, going).await;
     }
-    if topic.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true") {
+    if topic
+        .annotations()
+        .get(PAUSED_ANNOTATION)
+        .is_some_and(|value| value == "true")
+    {
         tell(topic, context, &Outlook::waiting("Paused", "the operator leaves this topic alone until the annotation leasehold.dev/paused is removed".to_owned()));
         return Ok(Action::await_change());
     }
@@ -115,7 +110,12 @@ async fn round(topic: &Topic, context: &Context) -> Result<Action, TopicError> {
         // Nothing may hang on a cluster that is gone.
         set_finalizer(topic, context, false).await?;
         let (reason, message) = match guarded {
-            None => ("ClusterMissing", format!("there is no Cluster {name} in namespace {namespace}: create it, or name another")),
+            None => (
+                "ClusterMissing",
+                format!(
+                    "there is no Cluster {name} in namespace {namespace}: create it, or name another"
+                ),
+            ),
             Some(_) => ("ClusterDeleted", format!("Cluster {name} is being deleted")),
         };
         tell(topic, context, &Outlook::waiting(reason, message));
@@ -124,19 +124,44 @@ async fn round(topic: &Topic, context: &Context) -> Result<Action, TopicError> {
     let wish = match plan::wish(&topic.name_any(), &topic.spec) {
         Ok(wish) => wish,
         Err(refusal) => {
-            tell(topic, context, &Outlook::waiting(refusal.reason, refusal.message));
+            tell(
+                topic,
+                context,
+                &Outlook::waiting(refusal.reason, refusal.message),
+            );
             return Ok(Action::requeue(IDLE));
         }
     };
     if let Some(elder) = elder(topic, &wish.name, context) {
         set_finalizer(topic, context, false).await?;
-        let message = format!("Topic {elder} is older and speaks for topic {} already: delete one of the two", wish.name);
+        let message = format!(
+            "Topic {elder} is older and speaks for topic {} already: delete one of the two",
+            wish.name
+        );
         tell(topic, context, &Outlook::waiting("Duplicate", message));
         return Ok(Action::requeue(Duration::from_secs(60)));
     }
-    set_finalizer(topic, context, topic.spec.reclaim_policy == TopicReclaimPolicy::Delete).await?;
+    set_finalizer(
+        topic,
+        context,
+        topic.spec.reclaim_policy == TopicReclaimPolicy::Delete,
+    )
+    .await?;
     let Some(view) = context.views.get(&(namespace, name.clone())) else {
-        let outlook = Outlook { wish: Some(&wish), ..Outlook::waiting("ClusterNotReady", format!("Cluster {name} has no metadata yet")) };
+        let born = cluster
+            .and_then(|cluster| cluster.status.as_ref())
+            .is_some_and(|status| status.cluster_id.is_some());
+        if born && topic.status.is_some() {
+            // A replica that has just begun to act: the metadata is on its way, what is told stands.
+            return Ok(Action::requeue(BUSY));
+        }
+        let outlook = Outlook {
+            wish: Some(&wish),
+            ..Outlook::waiting(
+                "ClusterNotReady",
+                format!("Cluster {name} has no metadata yet"),
+            )
+        };
         tell(topic, context, &outlook);
         return Ok(Action::requeue(Duration::from_secs(60)));
     };
@@ -153,22 +178,31 @@ async fn fulfil(
     let has = view.image.topic_by_name(&wish.name).map(|topic| &**topic);
     let owned = owned_before(topic);
     let refused = |refusal: &Refusal| {
-        tell(topic, context, &Outlook {
-            ready: false,
-            reason: refusal.reason,
-            message: refusal.message.clone(),
-            wish: Some(wish),
-            topic: has,
-        });
+        tell(
+            topic,
+            context,
+            &Outlook {
+                ready: false,
+                reason: refusal.reason,
+                message: refusal.message.clone(),
+                wish: Some(wish),
+                topic: has,
+            },
+        );
     };
     let steps = match plan::plan(wish, &owned, &view.image) {
         Ok(steps) => steps,
         Err(refusal) => {
             // Enough brokers are wanted, and not all are there yet: a matter of time, not of the wish.
             let coming = cluster.map_or(0, |cluster| cluster.spec.replicas);
-            let fits = wish.replication_factor.is_some_and(|wanted| i32::from(wanted) <= coming);
+            let fits = wish
+                .replication_factor
+                .is_some_and(|wanted| i32::from(wanted) <= coming);
             if refusal.reason == "ReplicationFactorTooLarge" && fits {
-                refused(&Refusal::new("WaitingForBrokers", "not all of the cluster's brokers are there yet"));
+                refused(&Refusal::new(
+                    "WaitingForBrokers",
+                    "not all of the cluster's brokers are there yet",
+                ));
             } else {
                 refused(&refusal);
             }
@@ -189,18 +223,40 @@ async fn fulfil(
         if !outcome.is_ok() && outcome.code != codes::TOPIC_ALREADY_EXISTS {
             let refusal = refusal_of(&outcome);
             refused(&refusal);
-            let wait = context.backoff.failed(KIND, &topic.namespace().unwrap_or_default(), &topic.name_any());
+            let wait = context.backoff.failed(
+                KIND,
+                &topic.namespace().unwrap_or_default(),
+                &topic.name_any(),
+            );
             return Ok(Action::requeue(wait));
         }
         tracing::info!(namespace = ?topic.namespace(), topic = %wish.name, ?step, "asked the controller");
     }
-    context.backoff.succeeded(KIND, &topic.namespace().unwrap_or_default(), &topic.name_any());
+    context.backoff.succeeded(
+        KIND,
+        &topic.namespace().unwrap_or_default(),
+        &topic.name_any(),
+    );
     let (ready, reason, message) = if steps.is_empty() {
         standing(wish, has)
     } else {
-        (false, "Applying", "the controller was asked for the change".to_owned())
+        (
+            false,
+            "Applying",
+            "the controller was asked for the change".to_owned(),
+        )
     };
-    tell(topic, context, &Outlook { ready, reason, message, wish: Some(wish), topic: has });
+    tell(
+        topic,
+        context,
+        &Outlook {
+            ready,
+            reason,
+            message,
+            wish: Some(wish),
+            topic: has,
+        },
+    );
     Ok(Action::requeue(if steps.is_empty() { IDLE } else { BUSY }))
 }
 
@@ -211,85 +267,47 @@ fn standing(wish: &Wish, topic: Option<&ClusterTopic>) -> (bool, &'static str, S
     };
     let total = topic.partitions.len();
     let moving = match wish.replication_factor {
-        Some(wanted) => topic.partitions.iter().filter(|p| p.replication_factor() != usize::from(wanted.unsigned_abs())).count(),
+        Some(wanted) => topic
+            .partitions
+            .iter()
+            .filter(|p| p.replication_factor() != usize::from(wanted.unsigned_abs()))
+            .count(),
         None => 0,
     };
     if moving > 0 {
-        return (false, "Reassigning", format!("{moving} of {total} partitions do not have their replicas yet"));
+        return (
+            false,
+            "Reassigning",
+            format!("{moving} of {total} partitions do not have their replicas yet"),
+        );
     }
-    match topic.partitions.iter().filter(|p| p.leader.is_none()).count() {
-        0 => (true, "Ready", format!("{total} partition{} led", if total == 1 { " is" } else { "s are" })),
-        offline => (false, "PartitionsOffline", format!("{offline} of {total} partitions have no leader")),
-    }
-}
-
-fn request(step: &Step) -> AdminRequest {
-    match step.clone() {
-        Step::Create { name, partitions, replication_factor, configs } => AdminRequest::CreateTopics {
-            topics: vec![NewTopic {
-                partitions,
-                replication_factor,
-                configs: configs.into_iter().map(|(key, value)| (key, Some(value))).collect(),
-                ..NewTopic::with_defaults(name)
-            }],
-            validate_only: false,
-        },
-        Step::Grow { name, partitions } => AdminRequest::CreatePartitions {
-            topics: vec![MorePartitions { name, count: partitions, assignments: None }],
-            validate_only: false,
-        },
-        Step::Configure { name, changes } => AdminRequest::AlterConfigs {
-            resources: vec![ConfigChanges {
-                target: ConfigTarget::Topic(name),
-                replace_all: false,
-                changes: changes
-                    .into_iter()
-                    .map(|(key, value)| ConfigChange {
-                        key,
-                        op: if value.is_some() { ConfigOp::Set } else { ConfigOp::Delete },
-                        value,
-                    })
-                    .collect(),
-            }],
-            validate_only: false,
-        },
-        Step::SetReplicationFactor { name, replication_factor } => {
-            AdminRequest::SetReplicationFactor { topics: vec![(name, replication_factor)] }
-        }
+    match topic
+        .partitions
+        .iter()
+        .filter(|p| p.leader.is_none())
+        .count()
+    {
+        0 => (
+            true,
+            "Ready",
+            format!(
+                "{total} partition{} led",
+                if total == 1 { " is" } else { "s are" }
+            ),
+        ),
+        offline => (
+            false,
+            "PartitionsOffline",
+            format!("{offline} of {total} partitions have no leader"),
+        ),
     }
 }
 
-/// The outcome for the one item that was asked for.
-fn outcome_of(answer: AdminResponse) -> Outcome {
-    let first = match answer {
-        AdminResponse::CreateTopics(items) => items.into_iter().next().map(|item| item.outcome),
-        AdminResponse::CreatePartitions(items) | AdminResponse::SetReplicationFactor(items) => {
-            items.into_iter().next().map(|(_, outcome)| outcome)
-        }
-        AdminResponse::AlterConfigs(items) => items.into_iter().next().map(|(_, outcome)| outcome),
-        AdminResponse::DeleteTopics(items) => items.into_iter().next().map(|item| item.outcome),
-        _ => None,
-    };
-    first.unwrap_or_else(|| Outcome::refused(codes::INVALID_REQUEST, "the controller answered another question"))
-}
-
-/// A refusal of the controller as a condition.
-fn refusal_of(outcome: &Outcome) -> Refusal {
-    let reason = match outcome.code {
-        codes::INVALID_CONFIG => "InvalidConfig",
-        codes::INVALID_PARTITIONS => "InvalidPartitions",
-        codes::INVALID_REPLICATION_FACTOR | codes::INVALID_REPLICA_ASSIGNMENT => "InvalidReplicationFactor",
-        codes::INVALID_TOPIC_EXCEPTION => "InvalidName",
-        codes::TOPIC_DELETION_DISABLED => "DeletionDisabled",
-        codes::POLICY_VIOLATION => "PolicyViolation",
-        codes::REQUEST_TIMED_OUT | codes::NOT_CONTROLLER => "ClusterUnreachable",
-        _ => "Refused",
-    };
-    let message = outcome.message.clone().unwrap_or_else(|| format!("the controller refused with code {}", outcome.code));
-    Refusal::new(reason, message)
-}
-
-async fn delete(topic: &Topic, context: &Context, cluster_going: bool) -> Result<Action, TopicError> {
+async fn delete(
+    topic: &Topic,
+    context: &Context,
+    cluster_going: bool,
+) -> Result<Action, TopicError> {
     if !has_finalizer(topic) {
         return Ok(Action::await_change());
     }
@@ -297,29 +315,48 @@ async fn delete(topic: &Topic, context: &Context, cluster_going: bool) -> Result
         set_finalizer(topic, context, false).await?;
         return Ok(Action::await_change());
     }
-    let key = (topic.namespace().unwrap_or_default(), topic.spec.cluster.clone());
-    let known = topic.status.as_ref().and_then(|status| status.topic_id.as_deref()).and_then(TopicId::parse);
+    let key = (
+        topic.namespace().unwrap_or_default(),
+        topic.spec.cluster.clone(),
+    );
+    let known = topic
+        .status
+        .as_ref()
+        .and_then(|status| status.topic_id.as_deref())
+        .and_then(TopicId::parse);
     let Some(view) = context.views.get(&key) else {
         if known.is_none() {
             // No metadata, and none ever seen: there is nothing to delete.
             set_finalizer(topic, context, false).await?;
             return Ok(Action::await_change());
         }
-        let message = "the cluster's metadata cannot be read, so the topic cannot be deleted yet".to_owned();
+        let message =
+            "the cluster's metadata cannot be read, so the topic cannot be deleted yet".to_owned();
         tell(topic, context, &Outlook::waiting("Deleting", message));
         return Ok(Action::requeue(BUSY));
     };
     // The status may lag behind a creation; then the name says which topic this object speaks for.
     let named = || match plan::wish(&topic.name_any(), &topic.spec) {
-        Ok(wish) if elder(topic, &wish.name, context).is_none() => view.image.names.get(&wish.name).copied(),
+        Ok(wish) if elder(topic, &wish.name, context).is_none() => {
+            view.image.names.get(&wish.name).copied()
+        }
         _ => None,
     };
     if let Some(id) = plan::to_delete(known.or_else(named), &view.image) {
-        let request = AdminRequest::DeleteTopics { topics: vec![TopicRef::Id(id)] };
+        let request = AdminRequest::DeleteTopics {
+            topics: vec![TopicRef::Id(id)],
+        };
         let outcome = outcome_of(admin::ask(&view.image, request).await?);
         if !outcome.is_ok() && outcome.code != codes::UNKNOWN_TOPIC_ID {
             let refusal = refusal_of(&outcome);
-            tell(topic, context, &Outlook::waiting(refusal.reason, format!("cannot delete the topic: {}", refusal.message)));
+            tell(
+                topic,
+                context,
+                &Outlook::waiting(
+                    refusal.reason,
+                    format!("cannot delete the topic: {}", refusal.message),
+                ),
+            );
             let wait = context.backoff.failed(KIND, &key.0, &topic.name_any());
             return Ok(Action::requeue(wait));
         }
@@ -332,20 +369,37 @@ async fn delete(topic: &Topic, context: &Context, cluster_going: bool) -> Result
 
 /// The object that speaks for the same topic and is older, if there is one.
 fn elder(topic: &Topic, name: &str, context: &Context) -> Option<String> {
-    let age = |topic: &Topic| (topic.metadata.creation_timestamp.as_ref().map(|time| time.0), topic.uid());
+    let age = |topic: &Topic| {
+        (
+            topic
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map(|time| time.0),
+            topic.uid(),
+        )
+    };
     let mine = age(topic);
     context.topics.state().iter().find_map(|other| {
         let other = other.0.as_ref().ok()?;
         let same = other.namespace() == topic.namespace()
             && other.spec.cluster == topic.spec.cluster
-            && other.spec.topic_name.as_deref().unwrap_or(&other.name_any()) == name
+            && other
+                .spec
+                .topic_name
+                .as_deref()
+                .unwrap_or(&other.name_any())
+                == name
             && other.uid() != topic.uid();
         (same && age(other) < mine).then(|| other.name_any())
     })
 }
 
 fn has_finalizer(topic: &Topic) -> bool {
-    topic.finalizers().iter().any(|finalizer| finalizer == TOPIC_FINALIZER)
+    topic
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == TOPIC_FINALIZER)
 }
 
 async fn set_finalizer(topic: &Topic, context: &Context, wanted: bool) -> Result<(), TopicError> {
@@ -360,7 +414,14 @@ async fn set_finalizer(topic: &Topic, context: &Context, wanted: bool) -> Result
     // The resourceVersion guards the finalizers that others set meanwhile.
     let patch = serde_json::json!({"metadata": {"finalizers": finalizers, "resourceVersion": topic.resource_version()}});
     let api = context.api::<Topic>(&topic.namespace().unwrap_or_default());
-    match api.patch_metadata(&topic.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
+    match api
+        .patch_metadata(
+            &topic.name_any(),
+            &PatchParams::default(),
+            &Patch::Merge(&patch),
+        )
+        .await
+    {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(TopicError::Finalizer(Box::new(error))),
@@ -368,27 +429,9 @@ async fn set_finalizer(topic: &Topic, context: &Context, wanted: bool) -> Result
 }
 
 fn owned_before(topic: &Topic) -> Vec<String> {
-    topic.status.as_ref().map(|status| status.config_keys.clone()).unwrap_or_default()
-}
-
-fn tell(topic: &Topic, context: &Context, outlook: &Outlook<'_>) {
-    let before = topic.status.clone().unwrap_or_default();
-    let mut status = match outlook.wish {
-        Some(wish) => describe(&wish.name, outlook.topic),
-        // Without a wish that can be read, what was known stays.
-        None => before.clone(),
-    };
-    status.observed_generation = topic.metadata.generation;
-    status.config_keys = plan::owned_keys(outlook.wish, &before.config_keys, outlook.topic);
-    let mut conditions = Conditions::from_existing(&before.conditions);
-    conditions.set("Ready", outlook.ready, outlook.reason, outlook.message.clone(), topic.metadata.generation, Time(Timestamp::now()));
-    status.conditions = conditions.into_vec();
-    let key = Key {
-        kind: KIND,
-        namespace: topic.namespace().unwrap_or_default(),
-        name: topic.name_any(),
-        uid: topic.uid().unwrap_or_default(),
-    };
-    let current = serde_json::to_value(&topic.status).unwrap_or_default();
-    context.statuses.put(key, serde_json::to_value(status).unwrap_or_default(), &current);
+    topic
+        .status
+        .as_ref()
+        .map(|status| status.config_keys.clone())
+        .unwrap_or_default()
 }

@@ -21,7 +21,11 @@ pub fn describe(name: &str, topic: Option<&Topic>) -> TopicStatus {
         let number = topic.partitions.iter().filter(|p| test(p)).count();
         i32::try_from(number).unwrap_or(i32::MAX)
     };
-    let narrowest = topic.partitions.iter().map(|p| p.replication_factor()).min();
+    let narrowest = topic
+        .partitions
+        .iter()
+        .map(|p| p.replication_factor())
+        .min();
     status.topic_id = Some(topic.id.to_string());
     status.partitions = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
     status.replication_factor = narrowest.and_then(|n| i32::try_from(n).ok()).unwrap_or(0);
@@ -29,7 +33,10 @@ pub fn describe(name: &str, topic: Option<&Topic>) -> TopicStatus {
     status.offline_partitions = count(|p| p.leader.is_none());
     status.under_replicated_partitions = count(is_under_replicated);
     status.leaders = Some(leaders(topic));
-    status.partition_states = (0..).zip(topic.partitions.iter().take(SHOWN)).map(|(n, p)| state(n, p)).collect();
+    status.partition_states = (0..)
+        .zip(topic.partitions.iter().take(SHOWN))
+        .map(|(n, p)| state(n, p))
+        .collect();
     status
 }
 
@@ -76,7 +83,10 @@ mod tests {
         let mut image = image("0 1");
         add_topic(&mut image, "a", &["01/0/0"; 100]);
         let status = describe("a", image.topic_by_name("a").map(|t| &**t));
-        assert_eq!((status.partitions, status.under_replicated_partitions), (100, 100));
+        assert_eq!(
+            (status.partitions, status.under_replicated_partitions),
+            (100, 100)
+        );
         assert_eq!(status.partition_states.len(), 64);
         assert_eq!(status.leaders.as_deref(), Some("0,0,0,0,0,0,0,0,0,0,0,0,…"));
         assert!(status.leaders.unwrap().len() < 128);

@@ -35,7 +35,12 @@ pub(super) fn role(cluster: &ValidCluster) -> Role {
         rules: Some(vec![
             rule("", "configmaps", head, &["get", "patch", "watch"]),
             rule("", "configmaps", None, &["get", "list", "create", "delete"]),
-            rule("coordination.k8s.io", "leases", lease, &["get", "update", "watch", "list"]),
+            rule(
+                "coordination.k8s.io",
+                "leases",
+                lease,
+                &["get", "update", "watch", "list"],
+            ),
             rule("coordination.k8s.io", "leases", None, &["create"]),
         ]),
     }

@@ -128,31 +128,53 @@ mod tests {
         let spec = objects.stateful_set.spec.unwrap();
         assert_eq!(spec.volume_claim_templates, None);
         let volumes = spec.template.spec.unwrap().volumes.unwrap();
-        assert!(volumes.iter().any(|v| v.name == "data" && v.empty_dir.is_some()));
+        assert!(
+            volumes
+                .iter()
+                .any(|v| v.name == "data" && v.empty_dir.is_some())
+        );
     }
 
     #[test]
     fn only_what_a_broker_reads_at_its_start_makes_a_new_revision() {
         let first = built("{}", 3).revision;
-        assert_eq!(first, built("{replicas: 5}", 5).revision, "membership is not configuration");
+        assert_eq!(
+            first,
+            built("{replicas: 5}", 5).revision,
+            "membership is not configuration"
+        );
         assert_ne!(first, built("{config: {num.partitions: 2}}", 3).revision);
         assert_ne!(first, built("{image: other}", 3).revision);
     }
 
     #[test]
     fn overrides_reach_the_pod_and_defaults_stay() {
-        let objects = built("{podTemplate: {metadata: {annotations: {a: b}}, spec: {priorityClassName: high, containers: [{name: broker, env: [{name: X, value: y}]}]}}}", 1);
+        let objects = built(
+            "{podTemplate: {metadata: {annotations: {a: b}}, spec: {priorityClassName: high, containers: [{name: broker, env: [{name: X, value: y}]}]}}}",
+            1,
+        );
         let template = objects.stateful_set.spec.unwrap().template;
         assert_eq!(template.metadata.unwrap().annotations.unwrap()["a"], "b");
         let spec = template.spec.unwrap();
         assert_eq!(spec.priority_class_name.as_deref(), Some("high"));
-        let names: Vec<_> = spec.containers[0].env.iter().flatten().map(|e| e.name.as_str()).collect();
-        assert!(names.contains(&"X") && names.contains(&"POD_IP"), "{names:?}");
+        let names: Vec<_> = spec.containers[0]
+            .env
+            .iter()
+            .flatten()
+            .map(|e| e.name.as_str())
+            .collect();
+        assert!(
+            names.contains(&"X") && names.contains(&"POD_IP"),
+            "{names:?}"
+        );
     }
 
     #[test]
     fn a_value_cannot_break_out_of_its_line() {
         let objects = built(r#"{config: {log.message.timestamp.type: "CreateTime"}}"#, 1);
-        assert_eq!(objects.config.data.unwrap()["broker.yaml"], "log.message.timestamp.type: \"CreateTime\"\n");
+        assert_eq!(
+            objects.config.data.unwrap()["broker.yaml"],
+            "log.message.timestamp.type: \"CreateTime\"\n"
+        );
     }
 }

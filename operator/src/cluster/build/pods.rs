@@ -5,7 +5,8 @@ use super::super::overrides;
 use super::super::validate::ValidCluster;
 use super::{Inputs, digest, owned};
 use k8s_openapi::api::apps::v1::{
-    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
+    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
+    StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, PodTemplateSpec, VolumeResourceRequirements,
@@ -21,7 +22,10 @@ const DATA: &str = "/var/lib/leasehold";
 const USER: i64 = 65532;
 
 /// The pod template and its revision.
-pub(super) fn template(cluster: &ValidCluster, config_text: &str) -> Result<(PodTemplateSpec, String), serde_json::Error> {
+pub(super) fn template(
+    cluster: &ValidCluster,
+    config_text: &str,
+) -> Result<(PodTemplateSpec, String), serde_json::Error> {
     let mut template = base(cluster);
     if let Some(over) = &cluster.spec.pod_template {
         overrides::merge(&mut template, over);
@@ -83,7 +87,9 @@ fn base(cluster: &ValidCluster) -> Value {
 }
 
 fn container(cluster: &ValidCluster) -> Value {
-    let ValidCluster { name, namespace, .. } = cluster;
+    let ValidCluster {
+        name, namespace, ..
+    } = cluster;
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let advertise = format!(
         "$(POD_NAME).{}.{namespace}.svc.{}:{CLIENT_PORT}",
@@ -140,7 +146,11 @@ fn container(cluster: &ValidCluster) -> Value {
     container
 }
 
-pub(super) fn stateful_set(cluster: &ValidCluster, inputs: &Inputs<'_>, template: PodTemplateSpec) -> StatefulSet {
+pub(super) fn stateful_set(
+    cluster: &ValidCluster,
+    inputs: &Inputs<'_>,
+    template: PodTemplateSpec,
+) -> StatefulSet {
     let keep = Some("Retain".to_owned());
     StatefulSet {
         metadata: owned(cluster, names::stateful_set(&cluster.name)),
@@ -158,10 +168,12 @@ pub(super) fn stateful_set(cluster: &ValidCluster, inputs: &Inputs<'_>, template
                 match_expressions: None,
             },
             // The operator deletes a volume only after its broker was drained and unregistered.
-            persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
-                when_deleted: keep.clone(),
-                when_scaled: keep,
-            }),
+            persistent_volume_claim_retention_policy: Some(
+                StatefulSetPersistentVolumeClaimRetentionPolicy {
+                    when_deleted: keep.clone(),
+                    when_scaled: keep,
+                },
+            ),
             volume_claim_templates: claim(cluster, inputs.cluster_id).map(|claim| vec![claim]),
             template,
             ..StatefulSetSpec::default()
