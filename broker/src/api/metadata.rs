@@ -76,8 +76,14 @@ async fn create(shared: &Shared, missing: BTreeSet<String>) -> Created {
                 let error = match ErrorCode::from_code(result.outcome.code) {
                     // Someone else was quicker.
                     ErrorCode::None | ErrorCode::TopicAlreadyExists => ErrorCode::None,
+                    // Too few brokers now may be enough in a moment, and clients give up on this one.
+                    ErrorCode::InvalidReplicationFactor => ErrorCode::LeaderNotAvailable,
                     error => error,
                 };
+                if !error.is_ok() {
+                    let why = result.outcome.message.unwrap_or_default();
+                    tracing::debug!(topic = result.name, %error, why, "a topic asked for was not created");
+                }
                 created.insert(result.name, error);
             }
         }
