@@ -8,6 +8,7 @@ use super::{PING_KEY, Pong, VERSION};
 use bytes::Bytes;
 use leasehold_types::{BrokerId, ClusterId, Incarnation};
 use leasehold_wire::encode::encode_raw_request;
+use leasehold_wire::kafka::protocol::StrBytes;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -18,6 +19,8 @@ use tokio::time::{sleep, timeout};
 const RECONNECT: Duration = Duration::from_millis(200);
 /// A first connection has no end before it: a busy peer gets more time.
 const FIRST: Duration = Duration::from_millis(1_500);
+/// A held connection is used at least this often.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const BETWEEN: Duration = Duration::from_millis(20);
 /// A pong is a few dozen bytes.
 const MAX_PONG: u32 = 4_096;
@@ -41,17 +44,18 @@ pub async fn death_of(peer: &Peer) -> String {
         match timeout(limit, greet(peer)).await {
             Ok(Ok(Some(mut stream))) => {
                 (failures, ended) = (0, true);
-                // Nothing is ever sent on it again: any return is the end.
-                let mut byte = [0u8];
-                let _ = stream.read(&mut byte).await;
+                held_to_its_end(&mut stream, peer).await;
                 continue;
             }
             Ok(Ok(None)) => return "another process answers at its address".to_owned(),
             Ok(Err(error)) => {
-                failures += 1;
-                // Once more, in case the listener's queue was full or a network had a hiccup.
-                if failures > 1 {
+                if ended {
                     return format!("its connection ended, a new one failed: {error}");
+                }
+                failures += 1;
+                // Nothing ended before this: once more, in case the network had a hiccup.
+                if failures > 1 {
+                    return format!("it cannot be reached: {error}");
                 }
             }
             Err(_) if ended => {
@@ -68,14 +72,34 @@ pub async fn death_of(peer: &Peer) -> String {
     }
 }
 
+/// Returns when the connection ends. A peer that does not answer has not ended.
+async fn held_to_its_end(stream: &mut TcpStream, peer: &Peer) {
+    let mut answers = [0; 256];
+    loop {
+        match timeout(KEEP_ALIVE, stream.read(&mut answers)).await {
+            Ok(Ok(n)) if n > 0 => {}
+            Ok(_) => return,
+            // Idle connections are closed by the listener, so this one is not left idle.
+            Err(_) => match timeout(KEEP_ALIVE, ask(stream, peer)).await {
+                Ok(Ok(())) | Err(_) => {}
+                Ok(Err(_)) => return,
+            },
+        }
+    }
+}
+
+async fn ask(stream: &mut TcpStream, peer: &Peer) -> io::Result<()> {
+    let client_id = StrBytes::from_string(peer.cluster_id.0.clone());
+    let mut frame = encode_raw_request(PING_KEY, VERSION, 1, Some(client_id), Bytes::new())
+        .map_err(io::Error::other)?;
+    stream.write_all_buf(&mut frame).await
+}
+
 /// Connects and asks who is there. `None`: someone else.
 async fn greet(peer: &Peer) -> io::Result<Option<TcpStream>> {
     let mut stream = TcpStream::connect(&peer.address).await?;
     stream.set_nodelay(true)?;
-    let client_id = leasehold_wire::kafka::protocol::StrBytes::from_string(peer.cluster_id.0.clone());
-    let mut frame = encode_raw_request(PING_KEY, VERSION, 1, Some(client_id), Bytes::new())
-        .map_err(io::Error::other)?;
-    stream.write_all_buf(&mut frame).await?;
+    ask(&mut stream, peer).await?;
     let length = stream.read_u32().await?;
     if !(4..=MAX_PONG).contains(&length) {
         return Ok(None);

@@ -17,6 +17,9 @@ mod health;
 mod run;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 pub use client::ControllerClient;
 pub use health::SessionHealth;
 pub use run::{Session, SessionConfig, SessionStatus, start};

@@ -25,8 +25,10 @@ use tokio::time::{sleep, timeout};
 const POLL_LIMIT: Duration = Duration::from_millis(1_500);
 const REGISTER_LIMIT: Duration = Duration::from_secs(2);
 const CONNECT_LIMIT: Duration = Duration::from_millis(500);
-/// Between attempts, where nothing tells when the next one is worth while.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Between attempts, where nothing tells when the next one is worth while: the first pause, and the
+/// longest that it grows to.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(100);
 /// After this long of nothing but "you are not registered" the process ends.
 const DISOWNED: Duration = Duration::from_secs(3);
 
@@ -200,7 +202,7 @@ struct Runner {
 /// Where to ask.
 enum Route {
     Here,
-    There(Target, Client),
+    There(Client),
 }
 
 /// Why a conversation with one controller ended.
@@ -243,13 +245,19 @@ impl Runner {
 
     async fn serve(&mut self, report: RestartReport) -> String {
         let mut redirect = None;
+        let mut pause = FIRST_PAUSE;
         let mut lease = self.controller.lease();
         let mut role = self.controller.role();
         loop {
             lease.borrow_and_update();
             role.borrow_and_update();
             if let Some(route) = self.route(redirect.take()).await {
-                match self.converse(&route, &report).await {
+                let confirmed = self.health.last_confirmed();
+                let stop = self.converse(&route, &report).await;
+                if self.health.last_confirmed() != confirmed {
+                    pause = FIRST_PAUSE;
+                }
+                match stop {
                     Stop::Elsewhere(hint) => redirect = hint,
                     Stop::End(reason) => return reason,
                 }
@@ -261,7 +269,7 @@ impl Runner {
             tokio::select! {
                 _ = lease.changed() => {}
                 _ = role.changed() => {}
-                () = sleep(PAUSE) => {}
+                () = sleep(pause) => pause = (pause * 2).min(PAUSE),
             }
         }
     }
@@ -278,7 +286,7 @@ impl Runner {
         let address = address_of(&target.internal);
         let connected = internal::connect(&address, &self.config.cluster_id, CONNECT_LIMIT).await;
         match connected {
-            Ok(client) => Some(Route::There(target, client)),
+            Ok(client) => Some(Route::There(client)),
             Err(error) => {
                 tracing::debug!(%error, "cannot reach the controller");
                 None
@@ -291,7 +299,7 @@ impl Runner {
             Route::Here => timeout(limit, self.controller.call(request))
                 .await
                 .map_err(|_| format!("no answer within {limit:?}")),
-            Route::There(_, client) => {
+            Route::There(client) => {
                 controller_call(client, &self.config.cluster_id, request, limit)
                     .await
                     .map_err(|e| e.to_string())
@@ -393,7 +401,7 @@ impl Runner {
             Err(error) => {
                 tracing::error!(position = ?self.image.position, %error, "the metadata is not followed");
                 self.note(|status| status.trouble = Some(error.to_string()));
-                sleep(PAUSE * 10).await;
+                sleep(PAUSE * 5).await;
                 return Err(Stop::Elsewhere(None));
             }
         };
@@ -499,7 +507,7 @@ impl Runner {
         }
         tracing::warn!(doing, code = outcome.code, message, "the controller refused");
         self.note(|status| status.trouble = Some(message.clone()));
-        sleep(PAUSE * 2).await;
+        sleep(PAUSE).await;
         Stop::Elsewhere(None)
     }
 
