@@ -66,7 +66,7 @@ cgroups() { # node
 hand_down_controllers() { # group
   local controller level
   for level in "${1%/*}" "$1"; do
-    for controller in $(cat "$level/cgroup.controllers"); do
+    for controller in $(<"$level/cgroup.controllers"); do
       echo "+$controller" >"$level/cgroup.subtree_control" 2>/dev/null || true
     done
   done
