@@ -18,7 +18,7 @@ use layout::Layout;
 use leasehold_metadata::head::genesis;
 use leasehold_metadata::image::Image;
 use leasehold_metadata::store::directory::DirectoryStore;
-use leasehold_types::ClusterId;
+use leasehold_types::{BrokerId, ClusterId};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -209,9 +209,9 @@ impl Cluster {
             println!("broker {} was controller last, epoch {}", claim.broker, claim.epoch);
         }
         let registered_now = |id: i32| {
-            image.brokers.get(&id.into()).is_some_and(|broker| {
+            image.brokers.get(&BrokerId(id)).is_some_and(|broker| {
                 // A registration of an earlier run is not one of this run.
-                let before = self.image.as_ref().and_then(|old| old.brokers.get(&id.into()));
+                let before = self.image.as_ref().and_then(|old| old.brokers.get(&BrokerId(id)));
                 !broker.fenced && before.is_some_and(|before| before.changed_at != broker.changed_at || before.fenced)
             })
         };

@@ -7,6 +7,7 @@
 //!
 //! Nothing here reads a disk or a socket: every answer comes from memory, so a probe cannot hang.
 
+use futures::future::BoxFuture;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
@@ -25,11 +26,11 @@ pub trait Source: Send + Sync + 'static {
 }
 
 /// Serves `source` and `registry` on an already bound `listener` until the future is dropped.
-pub async fn serve(
+pub fn serve(
     listener: tokio::net::TcpListener,
     source: Arc<dyn Source>,
     registry: Arc<Registry>,
-) {
+) -> BoxFuture<'static, ()> {
     let livez = warp::path!("livez").map(|| text(StatusCode::OK, "ok\n".to_owned()));
     let for_startup = source.clone();
     let startupz = warp::path!("startupz").map(move || probe(for_startup.started()));
@@ -52,7 +53,7 @@ pub async fn serve(
         }
     });
     let routes = warp::get().and(livez.or(startupz).or(readyz).or(status).or(metrics));
-    warp::serve(routes).incoming(listener).run().await;
+    Box::pin(warp::serve(routes).incoming(listener).run())
 }
 
 /// Binds the HTTP port. The error names the address.
