@@ -79,7 +79,7 @@ impl Handler for KafkaHandler {
         let head = RequestHead::take(&mut frame)
             .map_err(|error| Refusal::new(format!("malformed request: {error}")))?;
         match lookup(head.key, head.version) {
-            Lookup::Serve(key) => self.serve(key, Call::new(head, connection), frame),
+            Lookup::Serve(key) => self.serve(key, Call::new(head, connection), frame).await,
             Lookup::AnswerApiVersionsV0 => api_versions::unknown_version(&head),
             Lookup::Close => Err(Refusal::new(format!(
                 "API key {} version {} is not served",
@@ -90,10 +90,10 @@ impl Handler for KafkaHandler {
 }
 
 impl KafkaHandler {
-    fn serve(&self, key: ApiKey, call: Call, body: Bytes) -> Result<Reply, Refusal> {
+    async fn serve(&self, key: ApiKey, call: Call, body: Bytes) -> Result<Reply, Refusal> {
         let shared = &self.shared;
         match key {
-            ApiKey::Produce => produce::serve(shared, call, body),
+            ApiKey::Produce => produce::serve(shared, call, body).await,
             ApiKey::Fetch => call.waiting(shared, body, fetch::answer),
             ApiKey::ListOffsets => call.waiting(shared, body, list_offsets::answer),
             ApiKey::OffsetForLeaderEpoch => {

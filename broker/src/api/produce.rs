@@ -31,8 +31,12 @@ enum Place {
 /// The request without its records: what is needed to answer it.
 type Plan = Vec<(TopicName, Vec<(i32, Place)>)>;
 
-pub(super) fn serve(shared: &Arc<Shared>, call: Call, body: Bytes) -> Result<Reply, Refusal> {
+/// How long a produce waits for a partition that is just coming into being here.
+const NEWBORN: Duration = Duration::from_millis(250);
+
+pub(super) async fn serve(shared: &Arc<Shared>, call: Call, body: Bytes) -> Result<Reply, Refusal> {
     let request: ProduceRequest = call.decode(body)?;
+    await_newborn(shared, &request).await;
     let acks = Acks::from_kafka(request.acks);
     let refused = match (acks, &request.transactional_id) {
         (None, _) => Some((
@@ -63,6 +67,48 @@ pub(super) fn serve(shared: &Arc<Shared>, call: Call, body: Bytes) -> Result<Rep
         let reply = reply(&shared.image(), call.version, plan, &results);
         call.encode::<ProduceRequest>(&reply).map(Some)
     })))
+}
+
+/// A new topic is known to the broker that told the client of it a moment before its leader knows.
+/// Refusing the first produce then would let a pipelining client's later ones overtake it; so wait
+/// until the news is here. An unknown topic costs its own connection this wait, and nobody else.
+async fn await_newborn(shared: &Shared, request: &ProduceRequest) {
+    let asked = || {
+        request.topic_data.iter().flat_map(|topic| {
+            topic
+                .partition_data
+                .iter()
+                .map(|partition| (topic.name.as_str(), partition.index))
+        })
+    };
+    let known = |image: &Image| {
+        asked().all(|(name, index)| {
+            image
+                .topic_by_name(name)
+                .is_some_and(|topic| topic.partition(index).is_some())
+        })
+    };
+    if !known(&shared.image()) && !shared.image_shows(NEWBORN, known).await {
+        return;
+    }
+    let mine_but_not_led = || {
+        let image = shared.image();
+        asked().any(|(name, index)| {
+            image.topic_by_name(name).is_some_and(|topic| {
+                let leader = topic
+                    .partition(index)
+                    .and_then(|partition| partition.leader);
+                leader == Some(shared.broker) && shared.replicas.leads(topic.id, index).is_none()
+            })
+        })
+    };
+    if !mine_but_not_led() {
+        return;
+    }
+    let mut changes = shared.replicas.subscribe();
+    let led = async { while mine_but_not_led() && changes.recv().await.is_some() {} };
+    // Not led in time: the append says why.
+    let _late = tokio::time::timeout(NEWBORN, led).await;
 }
 
 fn plan(
