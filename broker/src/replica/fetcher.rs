@@ -221,10 +221,9 @@ impl Fetcher {
             .iter()
             .chain(last)
             .filter(|(partition, _)| {
-                !self
-                    .resting
+                self.resting
                     .get(&partition.key())
-                    .is_some_and(|rest| rest.until > now)
+                    .is_none_or(|rest| rest.until <= now)
             })
             .filter_map(|(partition, epoch)| {
                 let entry = position(partition, *epoch, self.partition_max_bytes)?;

@@ -48,7 +48,7 @@ pub async fn run(
             .into_iter()
             .filter_map(|partition| {
                 let request =
-                    partition.adjust(|state| Some(state.leader_mut()?.next_request(lag_max, now)?));
+                    partition.adjust(|state| state.leader_mut()?.next_request(lag_max, now));
                 Some((partition, request?))
             })
             .collect();

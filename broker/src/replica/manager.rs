@@ -46,7 +46,7 @@ pub struct ReplicaSettings {
     pub retention_check_interval: Duration,
     /// How long a log folder that was found at the start and belongs to no replica is kept.
     pub stray_delay: Duration,
-    /// Threads that append.
+    /// Threads that write to logs. More than processors: after an election they mostly wait for fsync.
     pub io_threads: usize,
 }
 
@@ -61,7 +61,7 @@ impl Default for ReplicaSettings {
             checkpoint_interval: Duration::from_secs(5),
             retention_check_interval: Duration::from_secs(300),
             stray_delay: Duration::from_secs(60),
-            io_threads: 4,
+            io_threads: 8,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The state of all replicas, for `/status` and metrics.
 
 use super::manager::ReplicaManager;
-use super::partition::Partition;
+use super::partition::{Partition, is_offline};
 use super::state::Role;
 use leasehold_log::PartitionLog;
 use leasehold_metadata::rpc::LogEnd;
@@ -62,6 +62,13 @@ impl ReplicaManager {
         let key = |p: &PartitionStatus| (p.topic.clone(), p.partition);
         all.partitions.sort_by_key(key);
         all
+    }
+
+    /// How many replicas are out of service here because their storage failed. The controller knows
+    /// nothing of it: a broker with one should end, so that others lead.
+    pub fn storage_failures(&self) -> usize {
+        let failed = |partition: &Arc<Partition>| partition.look(is_offline);
+        self.all().iter().filter(|p| failed(p)).count()
     }
 
     /// Ends of the logs of these partitions, as far as they are open: what the controller asks for

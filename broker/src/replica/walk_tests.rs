@@ -87,7 +87,7 @@ impl World {
             partition_epoch: PartitionEpoch(1),
             replicas: BROKERS.to_vec(),
             isr: BROKERS.to_vec(),
-            effective_min: if seed % 3 == 0 { 1 } else { 2 },
+            effective_min: if seed.is_multiple_of(3) { 1 } else { 2 },
             unclean: false,
             members: BROKERS.map(member).to_vec(),
         };
