@@ -154,7 +154,10 @@ async fn round(cluster: &Cluster, context: &Context) -> Result<Action, ClusterEr
         existing: &existing,
         cluster_id: &cluster_id,
     };
-    round.run(cluster, known.as_ref(), findings).await
+    let known = known
+        .as_ref()
+        .filter(|(view, _)| view.image.cluster_id.0 == cluster_id);
+    round.run(cluster, known, findings).await
 }
 
 /// The metadata as the watch has it. Where it has none yet but there should be some, it is read: a
@@ -164,20 +167,20 @@ async fn view_of(
     context: &Context,
     key: &ClusterKey,
 ) -> Result<Option<Arc<View>>, ClusterError> {
-    let known = context.views.get(key);
-    if known.is_some()
-        || cluster
-            .status
-            .as_ref()
-            .is_none_or(|status| status.cluster_id.is_none())
-    {
-        return Ok(known);
-    }
-    match context.views.read(key).await {
-        Ok(view) => Ok(Some(Arc::new(view))),
-        Err(LoadError::NoHead(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    let id = cluster
+        .status
+        .as_ref()
+        .and_then(|status| status.cluster_id.as_ref());
+    let known = match (context.views.get(key), id) {
+        (None, Some(_)) => match context.views.read(key).await {
+            Ok(view) => Some(Arc::new(view)),
+            Err(LoadError::NoHead(_)) => None,
+            Err(error) => return Err(error.into()),
+        },
+        (known, _) => known,
+    };
+    // Another cluster's metadata says nothing about this one.
+    Ok(known.filter(|view| id.is_none_or(|id| *id == view.image.cluster_id.0)))
 }
 
 /// Creates or adopts the metadata: the cluster id, or why the cluster is held.

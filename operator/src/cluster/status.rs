@@ -54,7 +54,10 @@ pub fn status(cluster: &Cluster, findings: &Findings<'_>, now: Time) -> ClusterS
     };
     if let Some((image, totals)) = findings.image {
         let serving = i32::try_from(totals.serving().count()).unwrap_or(i32::MAX);
-        status.cluster_id = Some(image.cluster_id.to_string());
+        // Fixed at the object's first sight of its cluster.
+        status.cluster_id = status
+            .cluster_id
+            .or_else(|| Some(image.cluster_id.to_string()));
         status.ready_replicas = serving;
         status.brokers = Some(format!("{serving}/{wanted}"));
         status.controller = crate::admin::controller(image)
@@ -98,8 +101,9 @@ fn conditions(
             } else {
                 String::new()
             };
+            let verb = if pods.len() == 1 { "runs" } else { "run" };
             let message = format!(
-                "{named}{tail} run an older image or configuration; each takes the new one when its pod is deleted"
+                "{named}{tail} {verb} an older image or configuration; each takes the new one when its pod is deleted"
             );
             set("RestartRequired", true, "SpecChanged", &message);
         }

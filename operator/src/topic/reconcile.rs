@@ -165,6 +165,17 @@ async fn round(topic: &Topic, context: &Context) -> Result<Action, TopicError> {
         tell(topic, context, &outlook);
         return Ok(Action::requeue(Duration::from_secs(60)));
     };
+    let id = cluster.and_then(|cluster| cluster.status.as_ref()?.cluster_id.as_ref());
+    if id.is_some_and(|id| *id != view.image.cluster_id.0) {
+        let message =
+            format!("Cluster {name} is held: another cluster's metadata stands under its name");
+        tell(
+            topic,
+            context,
+            &Outlook::waiting("ClusterNotReady", message),
+        );
+        return Ok(Action::requeue(Duration::from_secs(60)));
+    }
     fulfil(topic, context, cluster, &wish, &view).await
 }
 
