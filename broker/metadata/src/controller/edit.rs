@@ -145,10 +145,26 @@ impl<'a> Edit<'a> {
         self.new.draining = draining;
     }
 
-    /// Calls off the reassignment under way.
+    /// Calls off the reassignment under way. A drain put each newcomer in the place of the one that
+    /// it stands in for, so that one gets its place back, and with it its turn to lead.
     pub fn cancel_reassignment(&mut self) {
-        let original = without(&self.new.replicas, &self.new.adding);
-        self.set_target(&original, false);
+        let p = &self.new;
+        let original = without(&p.replicas, &p.adding);
+        let mut back = original.clone();
+        if p.draining {
+            let mut leaving = original.iter().filter(|b| p.removing.contains(b));
+            let target = without(&p.replicas, &p.removing);
+            let place = |b: &BrokerId| {
+                if p.adding.contains(b) {
+                    leaving.next().copied()
+                } else {
+                    Some(*b)
+                }
+            };
+            back = target.iter().filter_map(place).collect();
+            back.extend(without(&original, &back));
+        }
+        self.set_target(&back, false);
     }
 
     /// Ends a reassignment once all new replicas are in sync and the ISR is large enough without those

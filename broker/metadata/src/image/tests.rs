@@ -1,1 +1,353 @@
 //! What the image promises.
+
+use super::*;
+use crate::records::*;
+
+fn claim(epoch: i64, id: u128, seq: u64) -> Entry {
+    let claim = Claim {
+        epoch: ControllerEpoch(epoch),
+        claim_id: ClaimId(id),
+        first_seq: Seq(seq),
+        broker: BrokerId(0),
+        incarnation: Incarnation(1),
+    };
+    entry(epoch, seq, vec![Record::Claim(claim)])
+}
+
+fn entry(epoch: i64, seq: u64, records: Vec<Record>) -> Entry {
+    Entry {
+        seq: Seq(seq),
+        epoch: ControllerEpoch(epoch),
+        nonce: "00".to_owned(),
+        records,
+    }
+}
+
+fn register(id: i32) -> Record {
+    let endpoint = Endpoint {
+        host: "10.0.0.1".to_owned(),
+        port: 9092,
+    };
+    Record::RegisterBroker(RegisterBroker {
+        broker: BrokerId(id),
+        incarnation: Incarnation(7),
+        client: endpoint.clone(),
+        internal: endpoint,
+        http: None,
+        rack: Some("a".to_owned()),
+        version: "1".to_owned(),
+        fenced: true,
+        shutting_down: false,
+        cordoned: false,
+        registered_at: None,
+        changed_at: None,
+    })
+}
+
+const TOPIC: TopicId = TopicId(uuid::Uuid::from_u128(5));
+
+fn topic() -> Vec<Record> {
+    let state = Partition {
+        replicas: vec![BrokerId(0), BrokerId(1)],
+        isr: vec![BrokerId(0), BrokerId(1)],
+        leader: Some(BrokerId(0)),
+        ..Partition::default()
+    };
+    vec![
+        Record::Topic {
+            id: TOPIC,
+            name: "t".to_owned(),
+            internal: false,
+            configs: BTreeMap::new(),
+        },
+        Record::Partition {
+            topic: TOPIC,
+            partition: 0,
+            state,
+        },
+    ]
+}
+
+fn change() -> PartitionChange {
+    PartitionChange {
+        topic: TOPIC,
+        partition: 0,
+        partition_epoch: PartitionEpoch(1),
+        leader_epoch: None,
+        leader: None,
+        isr: None,
+        elr: None,
+        lossy: None,
+        replicas: None,
+        adding: None,
+        removing: None,
+        draining: None,
+        recovering: None,
+    }
+}
+
+/// Claimed at 1, two brokers at 2, a topic at 3.
+fn image() -> Image {
+    let mut image = Image::genesis(ClusterId("c".to_owned()));
+    image.apply(&claim(1, 11, 1)).unwrap();
+    image
+        .apply(&entry(1, 2, vec![register(0), register(1)]))
+        .unwrap();
+    image.apply(&entry(1, 3, topic())).unwrap();
+    image
+}
+
+fn refused(records: Vec<Record>) -> ApplyError {
+    let mut image = image();
+    let before = image.clone();
+    let error = image.apply(&entry(1, 4, records)).unwrap_err();
+    assert_eq!(image, before, "a refused entry leaves the image as it was");
+    error
+}
+
+#[test]
+fn an_entry_that_does_not_follow_is_refused() {
+    let mut image = image();
+    for seq in [3, 5] {
+        let error = image.apply(&entry(1, seq, vec![Record::NoOp])).unwrap_err();
+        assert_eq!(
+            error,
+            ApplyError::Gap {
+                at: Seq(3),
+                found: Seq(seq)
+            }
+        );
+    }
+    image.apply(&entry(1, 4, vec![Record::NoOp])).unwrap();
+}
+
+#[test]
+fn after_a_claim_no_entry_carries_another_epoch() {
+    let mut image = image();
+    image.apply(&claim(2, 22, 4)).unwrap();
+    for epoch in [1, 3] {
+        let error = image.apply(&entry(epoch, 5, vec![])).unwrap_err();
+        assert!(matches!(error, ApplyError::WrongEpoch { .. }), "{error}");
+    }
+    assert!(matches!(
+        image.apply(&claim(2, 33, 5)),
+        Err(ApplyError::BadClaim { .. })
+    ));
+    assert!(matches!(
+        image.apply(&claim(3, 33, 9)),
+        Err(ApplyError::Gap { .. })
+    ));
+}
+
+#[test]
+fn an_entry_is_applied_whole_or_not_at_all() {
+    let error = refused(vec![
+        register(5),
+        Record::UnregisterBroker {
+            broker: BrokerId(9),
+        },
+    ]);
+    assert_eq!(error, ApplyError::UnknownBroker(BrokerId(9)));
+}
+
+#[test]
+fn records_that_do_not_fit_are_errors() {
+    let with = |set: &dyn Fn(&mut PartitionChange)| {
+        let mut change = change();
+        set(&mut change);
+        refused(vec![Record::PartitionChange(change)])
+    };
+    let jump =
+        |error: ApplyError| assert!(matches!(error, ApplyError::EpochJump { .. }), "{error}");
+    jump(with(&|c| c.partition_epoch = PartitionEpoch(2)));
+    jump(with(&|c| c.partition_epoch = PartitionEpoch(0)));
+    jump(with(&|c| c.leader = Some(Some(BrokerId(1)))));
+    jump(with(&|c| c.leader_epoch = Some(LeaderEpoch(2))));
+    let bad =
+        |error: ApplyError| assert!(matches!(error, ApplyError::BadPartition { .. }), "{error}");
+    bad(with(&|c| c.isr = Some(vec![BrokerId(1)])));
+    bad(with(&|c| c.isr = Some(vec![BrokerId(0), BrokerId(4)])));
+    bad(with(&|c| c.isr = Some(vec![BrokerId(0), BrokerId(0)])));
+    bad(with(&|c| c.elr = Some(vec![BrokerId(1)])));
+    bad(with(&|c| c.replicas = Some(vec![])));
+    let unknown = with(&|c| c.partition = -1);
+    assert!(matches!(unknown, ApplyError::UnknownPartition { .. }));
+    let other = BrokerChange {
+        broker: BrokerId(0),
+        incarnation: Incarnation(8),
+        fenced: Some(false),
+        shutting_down: None,
+        cordoned: None,
+    };
+    assert!(matches!(
+        refused(vec![Record::BrokerChange(other)]),
+        ApplyError::OtherIncarnation { .. }
+    ));
+    assert!(matches!(refused(topic()), ApplyError::TopicExists { .. }));
+    let gap = Record::Partition {
+        topic: TOPIC,
+        partition: 2,
+        state: Partition {
+            replicas: vec![BrokerId(0)],
+            ..Partition::default()
+        },
+    };
+    assert!(matches!(refused(vec![gap]), ApplyError::NotDense { .. }));
+    let gone = Record::DeleteTopic {
+        id: TopicId::default(),
+    };
+    assert!(matches!(refused(vec![gone]), ApplyError::UnknownTopic(_)));
+    let falling = vec![
+        Record::ProducerIds {
+            next: leasehold_types::ProducerId(9),
+        },
+        Record::ProducerIds {
+            next: leasehold_types::ProducerId(8),
+        },
+    ];
+    assert!(matches!(
+        refused(falling),
+        ApplyError::ProducerIdsFall { .. }
+    ));
+}
+
+#[test]
+fn no_leader_and_unchanged_leader_are_told_apart_in_json() {
+    let none = PartitionChange {
+        leader: Some(None),
+        leader_epoch: Some(LeaderEpoch(1)),
+        ..change()
+    };
+    let json = serde_json::to_string(&none).unwrap();
+    assert!(json.contains("\"leader\":null"), "{json}");
+    assert_eq!(
+        serde_json::from_str::<PartitionChange>(&json).unwrap(),
+        none
+    );
+    let json = serde_json::to_string(&change()).unwrap();
+    assert!(!json.contains("\"leader\""), "{json}");
+    assert_eq!(
+        serde_json::from_str::<PartitionChange>(&json).unwrap(),
+        change()
+    );
+}
+
+#[test]
+fn an_image_survives_its_snapshot() {
+    let mut image = image();
+    image.apply(&claim(4, 44, 4)).unwrap();
+    let records = vec![
+        Record::Config {
+            resource: ConfigResource::Cluster,
+            key: "retention.ms".to_owned(),
+            value: Some("5".to_owned()),
+        },
+        Record::Config {
+            resource: ConfigResource::Static,
+            key: "segment.ms".to_owned(),
+            value: Some("6".to_owned()),
+        },
+        Record::Config {
+            resource: ConfigResource::Topic(TOPIC),
+            key: "retention.ms".to_owned(),
+            value: Some("7".to_owned()),
+        },
+        Record::ProducerIds {
+            next: leasehold_types::ProducerId(1000),
+        },
+        Record::BrokerChange(BrokerChange {
+            broker: BrokerId(0),
+            incarnation: Incarnation(7),
+            fenced: Some(false),
+            shutting_down: None,
+            cordoned: Some(true),
+        }),
+        Record::PartitionChange(PartitionChange {
+            isr: Some(vec![BrokerId(0)]),
+            elr: Some(vec![BrokerId(1)]),
+            ..change()
+        }),
+    ];
+    image.apply(&entry(4, 5, records)).unwrap();
+    let lines: Vec<String> = image
+        .to_records()
+        .iter()
+        .map(|r| serde_json::to_string(r).unwrap())
+        .collect();
+    let records: Vec<Record> = lines
+        .iter()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let rebuilt = Image::from_snapshot(image.cluster_id.clone(), image.position, &records).unwrap();
+    assert_eq!(rebuilt, image);
+    let elsewhere = Position {
+        claim_id: ClaimId(1),
+        ..image.position
+    };
+    assert!(Image::from_snapshot(image.cluster_id.clone(), elsewhere, &records).is_err());
+}
+
+#[test]
+fn a_position_is_acceptable_only_on_the_line_of_claims() {
+    let mut image = image();
+    image.apply(&claim(2, 22, 4)).unwrap();
+    image.apply(&entry(2, 5, vec![])).unwrap();
+    let at = |epoch, id, seq| {
+        let position = Position {
+            epoch: ControllerEpoch(epoch),
+            claim_id: ClaimId(id),
+            seq: Seq(seq),
+        };
+        image.locate(&position)
+    };
+    for on in [
+        at(0, 0, 0),
+        at(1, 11, 1),
+        at(1, 11, 3),
+        at(2, 22, 4),
+        at(2, 22, 5),
+    ] {
+        assert_eq!(on, Standing::OnTable);
+    }
+    for off in [
+        at(1, 11, 4),
+        at(1, 12, 2),
+        at(2, 22, 3),
+        at(2, 23, 5),
+        at(0, 0, 1),
+    ] {
+        assert_eq!(off, Standing::OffTable, "another line, however new");
+    }
+    assert_eq!(at(3, 1, 2), Standing::Newer);
+    assert_eq!(at(2, 22, 6), Standing::Newer);
+    image.claims.pop_front();
+    let position = Position {
+        epoch: ControllerEpoch(0),
+        claim_id: ClaimId(0),
+        seq: Seq(0),
+    };
+    assert_eq!(image.locate(&position), Standing::TooOld);
+}
+
+#[test]
+fn a_recorded_recovery_raises_every_epoch() {
+    let mut image = image();
+    let recovery = Record::Recovery {
+        epoch_jump: 1024,
+        producer_id_jump: 5000,
+        reason: "restored".to_owned(),
+    };
+    image.apply(&entry(1, 4, vec![recovery])).unwrap();
+    let p = image.partition(&TOPIC, 0).unwrap();
+    assert_eq!(
+        (p.leader_epoch, p.partition_epoch),
+        (LeaderEpoch(1024), PartitionEpoch(1024))
+    );
+    assert_eq!(image.next_producer_id.0, 5000);
+    let falling = Record::Recovery {
+        epoch_jump: 0,
+        producer_id_jump: 0,
+        reason: String::new(),
+    };
+    assert!(matches!(refused(vec![falling]), ApplyError::BadRecovery(0)));
+}
