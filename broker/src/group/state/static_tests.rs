@@ -147,3 +147,22 @@ fn an_administrator_removes_a_static_member_by_its_instance_id_alone() {
     assert_eq!(world.group.members().len(), 1);
     assert_eq!(world.group.state(), State::PreparingRebalance);
 }
+
+#[test]
+fn a_static_member_whose_new_id_was_stored_slowly_is_watched_again() {
+    let (mut world, a, _) = stable();
+    world.store_at_once = false;
+    let token = world.send_join(joining("").instance("b"));
+    for _ in 0..3 {
+        world.pass(SESSION as u64 / 2);
+        world.heartbeat(&a);
+    }
+    world.store(Ok(()));
+    assert_eq!(world.join_answer(token).error, ErrorCode::None);
+    assert_eq!(world.group.members().len(), 2);
+    for _ in 0..3 {
+        world.pass(SESSION as u64 / 2);
+        world.heartbeat(&a);
+    }
+    assert_eq!(world.group.members().len(), 1, "it never came back");
+}
