@@ -11,13 +11,14 @@ use super::offsets::end_of_epoch;
 use super::partition::{Partition, is_offline};
 use super::state::{Change, Replica};
 use super::types::*;
+use super::wait::Waiter;
 use bytes::{Bytes, BytesMut};
 use leasehold_log::{PartitionLog, ReadError};
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, Offset};
 use leasehold_wire::ErrorCode;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::Notify;
+use tokio::time::timeout_at;
 
 /// One entry on its way to a result.
 struct Part {
@@ -98,35 +99,31 @@ impl ReplicaManager {
                 Err(refused) => part.fail(refused.error, refused.current_leader),
             }
         }
-        let wake = Arc::new(Notify::new());
+        let waiter = Waiter::new(parts.len());
+        let mut last_look = false;
         loop {
-            // Register first, look second: a change in between leaves a permit in `wake`.
-            for part in &parts {
-                if let Some(partition) = &part.partition {
-                    if params.replica.is_some() {
-                        partition.grown.register(&wake);
-                    } else {
-                        partition.committed.register(&wake);
-                    }
+            for (index, part) in parts.iter_mut().enumerate() {
+                let Some(partition) = &part.partition else {
+                    continue;
+                };
+                let waiters = match params.replica {
+                    Some(_) => &partition.grown,
+                    None => &partition.committed,
+                };
+                // Arm first, look second: a change in between leaves a wake-up behind.
+                if waiters.arm(&waiter, index) || last_look {
+                    self.look(&params, part);
                 }
-            }
-            for part in &mut parts {
-                self.look(&params, part);
             }
             read(&params, &mut parts).await;
             let bytes: usize = parts.iter().map(|part| part.bytes).sum();
-            let enough = bytes >= params.min_bytes.max(1) || bytes >= params.max_bytes;
-            if parts.is_empty() || enough || parts.iter().any(|part| part.settled) {
+            let enough = bytes >= params.min_bytes || bytes >= params.max_bytes;
+            if last_look || enough || parts.iter().any(|part| part.settled) {
                 break;
             }
-            // A wait of no bytes at all (min_bytes 0) ends with the first look.
-            if params.min_bytes == 0
-                || tokio::time::timeout_at(deadline, wake.notified())
-                    .await
-                    .is_err()
-            {
-                break;
-            }
+            // At the end of the wait the leadership is judged once more: an empty answer says that
+            // there was nothing.
+            last_look = timeout_at(deadline, waiter.woken()).await.is_err();
         }
         let results: Vec<_> = parts.into_iter().map(Part::finish).collect();
         let bytes: usize = results.iter().map(|result| result.records.len()).sum();
@@ -393,4 +390,30 @@ pub fn end_of_batches(mut bytes: &[u8]) -> Option<Offset> {
         bytes = bytes.get(12 + usize::try_from(length).ok()?..)?;
     }
     end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::harness::*;
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn bytes_read_under_a_leadership_that_ended_are_not_sent() {
+        let cluster = Cluster::start(1, 1).await;
+        cluster.leader(0).await;
+        let manager = cluster.broker(0);
+        let mut part = Part::new(fetch_entry(0));
+        part.partition = Some(manager.find(KEY).unwrap());
+        part.epoch = LeaderEpoch(0);
+        cluster.controller.elect(BrokerId(0));
+        eventually("it leads in the next epoch", || {
+            let state = manager.leads(KEY.0, KEY.1)?;
+            (state.epoch == LeaderEpoch(1)).then_some(())
+        })
+        .await;
+        part.took(Ok(batch("read before")));
+        let result = part.finish();
+        assert_eq!(result.error, ErrorCode::NotLeaderOrFollower);
+        assert!(result.records.is_empty());
+    }
 }

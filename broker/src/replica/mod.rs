@@ -38,6 +38,8 @@ pub mod wire_fetch;
 #[cfg(test)]
 mod fetch_tests;
 #[cfg(test)]
+mod follow_tests;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod leader_tests;
