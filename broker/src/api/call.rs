@@ -3,10 +3,13 @@
 use super::context::Shared;
 use crate::server::{ConnectionContext, Refusal, Reply};
 use bytes::Bytes;
+use leasehold_wire::decode::{MAX_FIELDS, decode_limited};
 use leasehold_wire::kafka::protocol::Request;
-use leasehold_wire::{OutFrame, RequestHead, StrBytes, decode, encode_reply};
+use leasehold_wire::{ApiKey, OutFrame, RequestHead, StrBytes, encode_reply};
 use std::future::Future;
 use std::sync::Arc;
+
+const PRODUCE: i16 = ApiKey::Produce as i16;
 
 /// Who asks, and in which version.
 #[derive(Clone)]
@@ -28,7 +31,12 @@ impl Call {
     }
 
     pub(super) fn decode<R: Request>(&self, body: Bytes) -> Result<R, Refusal> {
-        decode(body, self.version).map_err(|error| {
+        let max_fields = match R::KEY {
+            // A partition of a Produce carries a batch, so there are never this many in good faith.
+            PRODUCE => MAX_FIELDS / 4,
+            _ => MAX_FIELDS,
+        };
+        decode_limited(body, self.version, max_fields).map_err(|error| {
             Refusal::new(format!(
                 "{} version {}: {error}",
                 short_name::<R>(),

@@ -7,7 +7,7 @@ use super::handler::{Handler, Refusal, Reply, ReplyFuture};
 use super::limits::Limits;
 use super::memory::{Claim, Memory, PRODUCE, bound};
 use super::reader::{FrameReader, ReadEnd};
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use futures::stream::{FuturesOrdered, StreamExt};
 use futures::{FutureExt, future};
 use leasehold_wire::OutFrame;
@@ -27,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 /// How much is gathered into one writev.
 const COALESCE_BYTES: usize = 1 << 20;
 const COALESCE_REPLIES: usize = 64;
+/// Requests from this size on may hold so many items that handling them takes long.
+const HEAVY_FRAME: usize = 32 * 1024;
 /// How long replies that are already owed may still take when the connection ends for a fault.
 const LAST_REPLIES: Duration = Duration::from_secs(5);
 
@@ -96,7 +98,7 @@ pub(super) async fn serve(
     );
     // Capacity 1: what is in flight is bounded by the sender of replies.
     let (queue, replies) = mpsc::channel(1);
-    let taking = take_requests(reader, &context, &*handler, &limits, &in_flight, queue);
+    let taking = take_requests(reader, &context, &handler, &limits, &in_flight, queue);
     let sending = send_replies(write_half, &context.memory, &limits, &in_flight, replies);
     tokio::pin!(taking, sending);
     tokio::select! {
@@ -141,7 +143,7 @@ type Queued = (ReplyFuture, Owed);
 async fn take_requests(
     mut reader: FrameReader,
     context: &Arc<ConnectionContext>,
-    handler: &dyn Handler,
+    handler: &Arc<dyn Handler>,
     limits: &Limits,
     in_flight: &Arc<AtomicUsize>,
     queue: mpsc::Sender<Queued>,
@@ -168,11 +170,13 @@ async fn take_requests(
             PRODUCE => (bound(frame, claim), None),
             _ => (frame, Some(claim)),
         };
-        let handled = AssertUnwindSafe(handler.handle(context, frame))
-            .catch_unwind()
-            .await;
+        let heavy = key != PRODUCE && frame.len() > HEAVY_FRAME;
+        let handled = match heavy {
+            true => handle_apart(handler, context, frame).await,
+            false => handle_here(&**handler, context, frame).await,
+        };
         drop(decoding);
-        match handled.unwrap_or_else(|_| Err(panicked())) {
+        match handled {
             Ok(Reply::Nothing) => {}
             Ok(Reply::Ready(frame)) => place.send((future::ready(Ok(Some(frame))).boxed(), owed)),
             Ok(Reply::Pipelined(reply)) => place.send((guarded(reply), owed)),
@@ -195,6 +199,31 @@ async fn take_requests(
             Err(refusal) => return refusal.into(),
         }
     }
+}
+
+async fn handle_here(
+    handler: &dyn Handler,
+    context: &Arc<ConnectionContext>,
+    frame: Bytes,
+) -> Result<Reply, Refusal> {
+    let handled = AssertUnwindSafe(handler.handle(context, frame)).catch_unwind();
+    handled.await.unwrap_or_else(|_| Err(panicked()))
+}
+
+/// Handles a request that may take many milliseconds of computing on a thread of its own, one such
+/// request at a time, so that the workers stay free for everyone else.
+async fn handle_apart(
+    handler: &Arc<dyn Handler>,
+    context: &Arc<ConnectionContext>,
+    frame: Bytes,
+) -> Result<Reply, Refusal> {
+    let _alone = context.memory.heavy.lock().await;
+    let (handler, context) = (handler.clone(), context.clone());
+    let runtime = tokio::runtime::Handle::current();
+    let apart = move || runtime.block_on(handle_here(&*handler, &context, frame));
+    tokio::task::spawn_blocking(apart)
+        .await
+        .unwrap_or_else(|_| Err(panicked()))
 }
 
 fn panicked() -> Refusal {

@@ -15,7 +15,8 @@ pub struct Limits {
     pub max_frame: usize,
     /// Requests of one connection between their frame and their reply's last byte.
     pub max_in_flight: usize,
-    /// Memory for all requests of the listener; never less than one frame of `max_frame`.
+    /// Memory for frames above 16 KiB, of all connections together. Of frames longer than half of it,
+    /// one at a time is let in besides.
     pub request_memory: usize,
     /// A frame that has begun may take this long, plus the time its bytes take at `min_rate`.
     pub frame_grace: Duration,
@@ -33,7 +34,7 @@ impl Default for Limits {
             max_idle: Duration::from_secs(600),
             max_frame: 100 << 20,
             max_in_flight: 64,
-            request_memory: 56 << 20,
+            request_memory: 32 << 20,
             frame_grace: Duration::from_secs(10),
             reply_grace: Duration::from_secs(30),
             min_rate: 4 * 1024,

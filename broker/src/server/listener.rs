@@ -66,7 +66,7 @@ impl Server {
             io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
         })?;
         let local = listener.local_addr()?;
-        let memory = Memory::new(limits.request_memory.max(limits.max_frame + 4));
+        let memory = Memory::new(limits.request_memory);
         let shared = Arc::new(Shared {
             limits: Arc::new(limits),
             handler,

@@ -2,7 +2,8 @@
 //!
 //! Three lanes, so that one kind of load cannot starve another:
 //! - *small*: frames of up to 16 KiB, so that ordinary requests go on while large ones wait;
-//! - *large*: longer frames, charged step by step as their bytes arrive;
+//! - *large*: longer frames, charged step by step as their bytes arrive; of those longer than half the
+//!   lane one at a time;
 //! - *decoded*: what a frame's fields take once decoded, charged while a request is being decoded.
 //!
 //! When a lane is full, the connection that asks waits; whoever holds the most bytes of an unfinished
@@ -44,6 +45,11 @@ pub struct Memory {
     decoded: LaneState,
     /// Bytes of replies between their handler and the socket.
     replies: AtomicUsize,
+    /// Longest frame that is charged in full. One longer frame at a time is let in beside them.
+    ordinary: usize,
+    giant: AtomicBool,
+    /// Held while a request with many items is handled, apart from the workers.
+    pub(super) heavy: tokio::sync::Mutex<()>,
     unfinished: Mutex<HashMap<u64, Arc<Unfinished>>>,
     start: Instant,
 }
@@ -105,6 +111,9 @@ impl Memory {
             large: LaneState::new(large),
             decoded: LaneState::new(DECODED_LANE),
             replies: AtomicUsize::new(0),
+            ordinary: large / 2,
+            giant: AtomicBool::new(false),
+            heavy: tokio::sync::Mutex::new(()),
             unfinished: Mutex::default(),
             start: Instant::now(),
         })
@@ -133,11 +142,7 @@ impl Memory {
 
     /// An empty claim, to grow with a frame's bytes.
     pub(super) fn claim(self: &Arc<Self>) -> Claim {
-        Claim {
-            memory: self.clone(),
-            lane: Lane::Small,
-            held: 0,
-        }
+        Claim::new(self, Lane::Small)
     }
 
     /// Room for decoding a frame of `frame` bytes of API `key`; none is needed for a small one.
@@ -146,11 +151,7 @@ impl Memory {
         key: i16,
         frame: usize,
     ) -> Result<Claim, NoRoom> {
-        let mut claim = Claim {
-            memory: self.clone(),
-            lane: Lane::Decoded,
-            held: 0,
-        };
+        let mut claim = Claim::new(self, Lane::Decoded);
         claim.take(decoded_estimate(key, frame)).await?;
         Ok(claim)
     }
@@ -233,44 +234,59 @@ pub struct Claim {
     memory: Arc<Memory>,
     lane: Lane,
     held: usize,
+    /// It holds the one place for a frame beyond [`Memory::ordinary`].
+    giant: bool,
 }
 
 impl Claim {
+    fn new(memory: &Arc<Memory>, lane: Lane) -> Self {
+        Self {
+            memory: memory.clone(),
+            lane,
+            held: 0,
+            giant: false,
+        }
+    }
+
+    /// What `held` bytes are charged: of a giant, the lane sees the ordinary part only.
+    fn charge(&self, held: usize) -> usize {
+        match self.lane {
+            Lane::Large => held.min(self.memory.ordinary),
+            Lane::Small | Lane::Decoded => held,
+        }
+    }
+
     /// Grows to `target` bytes, waiting for room if need be. Moves to the large lane when it outgrows the small one.
     pub(super) async fn grow_to(&mut self, target: usize) -> Result<(), NoRoom> {
-        if target <= self.held {
-            return Ok(());
-        }
         if self.lane == Lane::Small && target > SMALL_FRAME {
-            let mut large = Claim {
-                memory: self.memory.clone(),
-                lane: Lane::Large,
-                held: 0,
-            };
+            let mut large = Claim::new(&self.memory, Lane::Large);
             large.take(target).await?;
             *self = large;
             return Ok(());
         }
-        self.take(target - self.held).await
+        self.take(target).await
     }
 
     /// Gives back what is held beyond `target`.
     pub(super) fn shrink_to(&mut self, target: usize) {
         if self.held > target {
-            self.memory.lane(self.lane).give_back(self.held - target);
+            let freed = self.charge(self.held) - self.charge(target);
+            self.memory.lane(self.lane).give_back(freed);
             self.held = target;
         }
     }
 
-    /// Splits off the share of a finished frame.
+    /// Splits off the share of a finished frame. (A giant is alone in its buffer: all of it goes.)
     pub(super) fn split(&mut self, bytes: usize) -> Claim {
-        let held = bytes.min(self.held);
-        self.held -= held;
-        Claim {
-            memory: self.memory.clone(),
-            lane: self.lane,
-            held,
+        let mut share = Claim::new(&self.memory, self.lane);
+        if self.giant || bytes >= self.held {
+            std::mem::swap(self, &mut share);
+            return share;
         }
+        // No giant: both parts are charged as they are.
+        self.held -= bytes;
+        share.held = bytes;
+        share
     }
 
     /// Whether it weighs enough to be kept while a request waits for something else.
@@ -278,23 +294,44 @@ impl Claim {
         self.lane == Lane::Large
     }
 
-    async fn take(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        let lane = self.memory.lane(self.lane);
-        if lane.try_take(bytes) {
-            self.held += bytes;
+    fn try_take(&mut self, target: usize) -> bool {
+        if target <= self.held {
+            return true;
+        }
+        let place = &self.memory.giant;
+        let becomes_giant =
+            self.lane == Lane::Large && !self.giant && target > self.memory.ordinary;
+        if becomes_giant && place.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        let more = self.charge(target) - self.charge(self.held);
+        if self.memory.lane(self.lane).try_take(more) {
+            self.held = target;
+            self.giant |= becomes_giant;
+            return true;
+        }
+        if becomes_giant {
+            place.store(false, Ordering::Release);
+        }
+        false
+    }
+
+    async fn take(&mut self, target: usize) -> Result<(), NoRoom> {
+        if self.try_take(target) {
             return Ok(());
         }
+        let memory = self.memory.clone();
+        let lane = memory.lane(self.lane);
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let freed = lane.freed.notified();
             tokio::pin!(freed);
             // Registered before the check, so that room freed in between is not missed.
             freed.as_mut().enable();
-            if lane.try_take(bytes) {
-                self.held += bytes;
+            if self.try_take(target) {
                 return Ok(());
             }
-            self.memory.evict_for(self.lane);
+            memory.evict_for(self.lane);
             let next_look = tokio::time::Instant::now() + STALLED / 4;
             if tokio::time::Instant::now() >= deadline {
                 return Err(NoRoom);
@@ -324,7 +361,11 @@ pub(super) fn bound(frame: Bytes, claim: Claim) -> Bytes {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.memory.lane(self.lane).give_back(self.held);
+        if self.giant {
+            self.memory.giant.store(false, Ordering::Release);
+        }
+        let charged = self.charge(self.held);
+        self.memory.lane(self.lane).give_back(charged);
     }
 }
 
@@ -372,6 +413,23 @@ mod tests {
         drop(frame);
         assert_eq!(memory.used(), 50_000);
         drop(slice);
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_giant_at_a_time_fits_beside_the_others() {
+        let memory = Memory::new(100_000);
+        let (mut first, mut second) = (memory.claim(), memory.claim());
+        first.grow_to(5_000_000).await.unwrap();
+        assert_eq!(memory.used(), 50_000);
+        second.grow_to(40_000).await.unwrap();
+        let waits = tokio::time::timeout(Duration::from_millis(50), second.grow_to(60_000)).await;
+        assert!(waits.is_err(), "{waits:?}");
+        let whole = first.split(5_000_000);
+        drop(first);
+        drop(whole);
+        second.grow_to(60_000).await.unwrap();
+        drop(second);
         assert_eq!(memory.used(), 0);
     }
 

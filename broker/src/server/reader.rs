@@ -85,7 +85,7 @@ impl FrameReader {
                 .half
                 .try_read_buf(&mut (&mut self.buffer.bytes).limit(room))
             {
-                Ok(0) if self.buffer.is_partial() => return Err(ReadEnd::Truncated),
+                Ok(0) if !self.buffer.is_empty() => return Err(ReadEnd::Truncated),
                 Ok(0) => return Err(ReadEnd::Closed),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -95,13 +95,13 @@ impl FrameReader {
                 }
                 Err(error) => return Err(error.into()),
             }
-            self.claim.shrink_to(self.buffer.bytes.len());
+            self.claim.shrink_to(self.buffer.len());
             self.note_progress(false);
         }
     }
 
     async fn claim_room(&mut self, room: usize) -> Result<(), ReadEnd> {
-        let growing = self.claim.grow_to(self.buffer.bytes.len() + room);
+        let growing = self.claim.grow_to(self.buffer.len() + room);
         let Some((_, entry)) = &self.begun else {
             return Ok(growing.await?);
         };
@@ -120,14 +120,14 @@ impl FrameReader {
         if frame_ended && self.begun.take().is_some() {
             self.memory.end_unfinished(self.connection);
         }
-        if self.buffer.is_partial() {
+        if !self.buffer.is_empty() {
             let (_, entry) = self.begun.get_or_insert_with(|| {
                 (
                     Instant::now(),
                     self.memory.begin_unfinished(self.connection),
                 )
             });
-            self.memory.progress(entry, self.buffer.bytes.len());
+            self.memory.progress(entry, self.buffer.len());
         }
     }
 
@@ -135,7 +135,7 @@ impl FrameReader {
         let Some((since, entry)) = &self.begun else {
             return self.wait_idle(limits.max_idle).await;
         };
-        let allowed = limits.allowance(limits.frame_grace, self.buffer.bytes.len());
+        let allowed = limits.allowance(limits.frame_grace, self.buffer.len());
         tokio::select! {
             ready = self.half.readable() => Ok(ready?),
             () = entry.evicted.notified() => Err(ReadEnd::Evicted),

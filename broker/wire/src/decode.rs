@@ -12,16 +12,16 @@ use crate::kafka::protocol::buf::{ByteBuf, NotEnoughBytesError};
 use bytes::{Buf, Bytes};
 use std::ops::Range;
 
-/// How many fields one message may hold. A Fetch of 50,000 partitions stays below it.
-pub const MAX_FIELDS: usize = 400_000;
+/// How many fields one message may hold. A Fetch of 25,000 partitions stays below it.
+pub const MAX_FIELDS: usize = 200_000;
 
 /// Why a body cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error("malformed body: {0}")]
     Malformed(#[from] ProtoError),
-    #[error("more than {MAX_FIELDS} fields in one message; split it")]
-    TooManyFields,
+    #[error("more than {0} fields in one message; split it")]
+    TooManyFields(usize),
 }
 
 /// Decodes a whole body. `body` is frozen, so byte fields are slices of it and nothing is copied.
@@ -42,7 +42,7 @@ pub fn decode_limited<T: Decodable>(
     T::decode(&mut limited, version).map_err(|error| {
         // An array beyond the limit looks to the codec like one beyond the frame's end.
         if limited.inner.len() > limited.fields_left {
-            DecodeError::TooManyFields
+            DecodeError::TooManyFields(max_fields)
         } else {
             DecodeError::Malformed(error)
         }

@@ -13,6 +13,14 @@ pub const FIRST_STEP: usize = 4 * 1024;
 /// end, so that a small rest never pins a large buffer.
 const SHARED_READ: usize = 16 * 1024;
 
+/// Longer frames are collected in pieces of this size and joined at the end: growing one buffer again
+/// and again leaves holes of every size behind.
+const PIECE: usize = 256 * 1024;
+
+/// From here on the whole frame gets one buffer at once. So much has really arrived by then that few
+/// peers can have one, and pages that are never written take no memory.
+const CONTIGUOUS: usize = 8 * 1024 * 1024;
+
 /// Why a byte stream is no sequence of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
@@ -27,6 +35,9 @@ pub enum FrameError {
 pub struct FrameBuffer {
     /// Append what arrives here, at most [`Self::room`] bytes at a time.
     pub bytes: BytesMut,
+    /// Pieces of the frame at the front that are full.
+    pieces: Vec<Bytes>,
+    in_pieces: usize,
     limit: usize,
 }
 
@@ -34,14 +45,28 @@ impl FrameBuffer {
     /// An empty buffer (no memory is taken yet) that refuses frames above `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self {
-            bytes: BytesMut::new(),
             limit,
+            ..Self::default()
         }
+    }
+
+    /// Bytes that arrived and were not taken yet.
+    pub fn len(&self) -> usize {
+        self.in_pieces + self.bytes.len()
+    }
+
+    /// Whether no frame has begun.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Length of the frame at the front, once its prefix arrived.
     fn claimed(&self) -> Result<Option<usize>, FrameError> {
-        let Some(prefix) = self.bytes.first_chunk::<4>() else {
+        let front = self
+            .pieces
+            .first()
+            .map_or(&self.bytes[..], |piece| &piece[..]);
+        let Some(prefix) = front.first_chunk::<4>() else {
             return Ok(None);
         };
         let raw = i32::from_be_bytes(*prefix);
@@ -57,33 +82,64 @@ impl FrameBuffer {
 
     /// The next whole frame, without its length prefix.
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
-        match self.claimed()? {
-            Some(length) if self.bytes.len() >= 4 + length => {
-                let mut frame = self.bytes.split_to(4 + length).freeze();
-                if self.bytes.is_empty() {
-                    // Let go of the allocation: an idle connection holds no buffer.
-                    self.bytes = BytesMut::new();
-                }
-                let _prefix = frame.split_to(4);
-                Ok(Some(frame))
-            }
-            _ => Ok(None),
+        let Some(length) = self.claimed()? else {
+            return Ok(None);
+        };
+        if self.len() < 4 + length {
+            self.keep_growing(4 + length);
+            return Ok(None);
         }
+        self.join(4 + length);
+        let mut frame = self.bytes.split_to(4 + length).freeze();
+        if self.bytes.is_empty() {
+            // Let go of the allocation: an idle connection holds no buffer.
+            self.bytes = BytesMut::new();
+        }
+        let _prefix = frame.split_to(4);
+        Ok(Some(frame))
+    }
+
+    /// Puts a full buffer aside as a piece, or begins the one buffer of a very long frame.
+    fn keep_growing(&mut self, whole: usize) {
+        if self.bytes.len() < PIECE || self.bytes.capacity() >= whole {
+            return;
+        }
+        self.in_pieces += self.bytes.len();
+        self.pieces.push(self.bytes.split().freeze());
+        self.bytes = BytesMut::new();
+        if self.in_pieces >= CONTIGUOUS {
+            self.join(whole);
+        }
+    }
+
+    /// Makes one buffer of `whole` bytes out of the pieces, letting go of each as it is copied.
+    fn join(&mut self, whole: usize) {
+        if self.pieces.is_empty() {
+            return;
+        }
+        let last = std::mem::replace(&mut self.bytes, BytesMut::with_capacity(whole));
+        for piece in self.pieces.drain(..) {
+            self.bytes.extend_from_slice(&piece);
+        }
+        self.bytes.extend_from_slice(&last);
+        self.in_pieces = 0;
     }
 
     /// How many bytes to make room for and read next. Call after [`Self::next_frame`] said `None`.
     pub fn room(&self) -> Result<usize, FrameError> {
-        let have = self.bytes.len();
+        let have = self.len();
         let step = have.max(FIRST_STEP);
         Ok(match self.claimed()? {
-            Some(length) if length > SHARED_READ => step.min(4 + length - have),
+            Some(length) if length > SHARED_READ => {
+                let piece = match PIECE.saturating_sub(self.bytes.len()) {
+                    // Only the one buffer of a very long frame grows beyond a piece.
+                    0 => PIECE,
+                    left => left.max(FIRST_STEP),
+                };
+                step.min(piece).min(4 + length - have)
+            }
             _ => step.min(SHARED_READ),
         })
-    }
-
-    /// Whether a frame has begun and not ended.
-    pub fn is_partial(&self) -> bool {
-        !self.bytes.is_empty()
     }
 }
 
@@ -94,22 +150,29 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20))]
+
         #[test]
         fn frames_survive_any_cutting_of_the_stream(
-            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40_000), 0..6),
-            cuts in prop::collection::vec(1usize..50_000, 1..20),
+            lengths in prop::collection::vec(
+                prop_oneof![4 => 0..40_000usize, 1 => 200_000..1_200_000usize, 1 => Just(9 << 20)],
+                0..5,
+            ),
+            cuts in prop::collection::vec(1usize..500_000, 1..20),
         ) {
+            let frames: Vec<Vec<u8>> =
+                lengths.iter().map(|len| (0..*len).map(|i| (i * 7 + len) as u8).collect()).collect();
             let mut stream = BytesMut::new();
             for frame in &frames {
                 stream.put_i32(frame.len() as i32);
                 stream.put_slice(frame);
             }
-            let mut buffer = FrameBuffer::new(100_000);
+            let mut buffer = FrameBuffer::new(10 << 20);
             let mut seen = Vec::new();
             let mut cuts = cuts.iter().cycle();
             while !stream.is_empty() {
                 let room = buffer.room().unwrap();
-                prop_assert!(room > 0 && room <= buffer.bytes.len().max(SHARED_READ));
+                prop_assert!(room > 0 && room <= buffer.len().max(SHARED_READ));
                 let take = room.min(*cuts.next().unwrap()).min(stream.len());
                 buffer.bytes.put_slice(&stream.split_to(take));
                 while let Some(frame) = buffer.next_frame().unwrap() {
@@ -117,7 +180,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(seen, frames);
-            prop_assert!(!buffer.is_partial());
+            prop_assert!(buffer.is_empty());
         }
     }
 

@@ -19,7 +19,7 @@ pub mod header;
 pub mod versions;
 
 pub use client::{Client, ClientError, ClientOptions};
-pub use decode::{DecodeError, decode};
+pub use decode::{DecodeError, decode, decode_limited};
 pub use encode::{EncodeError, OutFrame, encode_raw_reply, encode_reply, encode_request};
 pub use error_code::ErrorCode;
 pub use frame::{FrameBuffer, FrameError};
