@@ -13,8 +13,8 @@
 //!   [`Controller::next_seq`]; call `seal` when it takes such a batch (not if there are no records), and
 //!   `committed` when that is known to be applied; expansions of ISRs may wait for company
 //!   (`Output::can_wait`), all else goes at once;
-//! - hand an administrator's wish in only when its records can be written at once, since the deadline is
-//!   checked when it is handed in;
+//! - begin to write a batch before the earliest `Output::write_before` in it, or give the role up: an
+//!   administrator's wish is never applied after its deadline;
 //! - check every poll's position against the committed image ([`crate::image::Image::locate`]) before it
 //!   hands it in, and send [`Input::Freeze`] when a point off the table was confirmed.
 

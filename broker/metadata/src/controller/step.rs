@@ -66,6 +66,9 @@ impl Controller {
                     self.refuse(to, codes::REQUEST_TIMED_OUT, message);
                 } else {
                     self.admin(to, request);
+                    if !self.out.records.is_empty() {
+                        self.out.write_before = Some(deadline);
+                    }
                 }
             }
         }

@@ -119,7 +119,9 @@ impl Controller {
         // Metric names make no difference between the two.
         let folded = name.replace('.', "_");
         let may_collide = name.contains(['.', '_']);
-        let collides = |other: &&String| may_collide && other.replace('.', "_") == folded;
+        let collides = |other: &&String| {
+            may_collide && other.len() == folded.len() && other.replace('.', "_") == folded
+        };
         match self.image.names.keys().find(collides) {
             Some(other) => invalid(format!(
                 "Topic '{name}' collides with existing topic: {other}"

@@ -82,6 +82,9 @@ pub struct Output {
     pub effects: Vec<Effect>,
     /// The records are nothing but expansions of ISRs: they may wait up to half a second for company.
     pub can_wait: bool,
+    /// The deadline of the administrator's wish that led to the records: their write must begin before
+    /// it, or never (then drop the controller).
+    pub write_before: Option<Millis>,
 }
 
 /// What a decision does besides its records.

@@ -64,6 +64,19 @@ fn nobody_of_isr_or_elr_is_taken_away_while_the_isr_is_below_the_minimum() {
 }
 
 #[test]
+fn nobody_is_taken_away_if_too_few_in_sync_would_stay() {
+    let mut bench = Bench::new(3);
+    let topic = bench.topic("t", &[&[0, 1, 2]], 2);
+    bench.evidence(0);
+    assert!(bench.reassign("t", 0, Some(&[0, 1])).is_ok());
+    assert_eq!(bench.p(topic, 0).replicas, ids(&[0, 1, 2]));
+    bench.poll(0);
+    assert_eq!(bench.propose(topic, 0, &[0, 1, 2]), 0);
+    let p = bench.p(topic, 0);
+    assert_eq!((p.replicas, p.isr), (ids(&[0, 1]), ids(&[0, 1])));
+}
+
+#[test]
 fn an_unfinished_move_does_not_raise_the_minimum() {
     let mut bench = Bench::new(2);
     let topic = bench.topic("t", &[&[0]], 2);

@@ -279,3 +279,22 @@ fn an_administrators_wish_is_not_applied_after_its_deadline() {
     assert_eq!(bench.error(), codes::REQUEST_TIMED_OUT);
     assert!(bench.image.topic_by_name("late").is_none());
 }
+
+#[test]
+fn the_records_of_a_wish_name_the_time_before_which_they_must_be_written() {
+    let mut bench = Bench::new(1);
+    let mut topic = NewTopic::with_defaults("t");
+    topic.replication_factor = 1;
+    let request = AdminRequest::CreateTopics {
+        topics: vec![topic],
+        validate_only: false,
+    };
+    let deadline = bench.now.plus(5);
+    let input = Input::Admin {
+        to: ReplyTo(1),
+        request,
+        deadline,
+    };
+    let output = bench.controller.step(input, bench.now);
+    assert_eq!(output.write_before, Some(deadline));
+}
