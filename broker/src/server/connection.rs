@@ -98,9 +98,17 @@ pub(super) async fn serve(
     );
     // Capacity 1: what is in flight is bounded by the sender of replies.
     let (queue, replies) = mpsc::channel(1);
-    let taking = take_requests(reader, &context, &handler, &limits, &in_flight, queue);
-    let sending = send_replies(write_half, &context.memory, &limits, &in_flight, replies);
-    tokio::pin!(taking, sending);
+    // Boxed: a future that is moved into its place is kept twice in the task's memory.
+    let mut taking = Box::pin(take_requests(
+        reader, &context, &handler, &limits, &in_flight, queue,
+    ));
+    let mut sending = Box::pin(send_replies(
+        write_half,
+        &context.memory,
+        &limits,
+        &in_flight,
+        replies,
+    ));
     tokio::select! {
         // Taking ends first: send what is owed, then close.
         end = &mut taking => {
