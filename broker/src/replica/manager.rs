@@ -87,7 +87,10 @@ pub struct ReplicaManager {
     partitions: RwLock<HashMap<PartitionKey, Arc<Partition>>>,
     /// The last image acted on.
     image: Mutex<Option<Arc<Image>>>,
+    /// The high watermarks as they were on the disk at the start.
     marks: HashMap<PartitionKey, Offset>,
+    /// As they are on the disk now; one writer at a time.
+    written: Mutex<Vec<(PartitionKey, Offset)>>,
     leaderships: Arc<Leaderships>,
     counters: Arc<Counters>,
     proof: Proof,
@@ -119,6 +122,7 @@ impl ReplicaManager {
             incarnation: parts.incarnation,
             io: Arc::new(IoPool::start(settings.io_threads)?),
             marks: parts.log_dir.high_watermark_checkpoints(),
+            written: Mutex::default(),
             log_dir: parts.log_dir,
             partitions: RwLock::default(),
             image: Mutex::default(),
@@ -141,17 +145,17 @@ impl ReplicaManager {
     }
 
     /// Ends all serving and copying, writes what is in memory, and leaves the clean marker.
-    pub async fn close(&self) -> Result<(), LogError> {
+    pub async fn close(self: &Arc<Self>) -> Result<(), LogError> {
         self.tasks.lock().abort_all();
         self.fetchers.stop();
         for partition in self.all() {
             partition.change(|state| state.resign());
         }
         self.io.drain().await;
-        let (marks, log_dir) = (self.high_watermarks(), self.log_dir.clone());
+        let this = self.clone();
         let closed = tokio::task::spawn_blocking(move || {
-            log_dir.checkpoint_high_watermarks(marks)?;
-            log_dir.close_clean()
+            this.checkpoint()?;
+            this.log_dir.close_clean()
         });
         match closed.await {
             Ok(result) => result,
@@ -182,6 +186,7 @@ impl ReplicaManager {
         self.proof.clone()
     }
 
+    #[cfg(test)]
     pub(super) fn log_dir(&self) -> &Arc<LogDir> {
         &self.log_dir
     }
@@ -194,7 +199,20 @@ impl ReplicaManager {
         self.partitions.read().values().cloned().collect()
     }
 
-    pub(super) fn high_watermarks(&self) -> Vec<(PartitionKey, Offset)> {
+    /// Writes the high watermarks to the disk if they changed. Blocks.
+    pub(super) fn checkpoint(&self) -> Result<(), LogError> {
+        let mut written = self.written.lock();
+        let mut marks = self.high_watermarks();
+        marks.sort_unstable();
+        if marks != *written {
+            self.log_dir
+                .checkpoint_high_watermarks(marks.iter().copied())?;
+            *written = marks;
+        }
+        Ok(())
+    }
+
+    fn high_watermarks(&self) -> Vec<(PartitionKey, Offset)> {
         let opened = |partition: &Arc<Partition>| {
             partition.log()?;
             Some((

@@ -74,12 +74,12 @@ async fn a_follower_that_lags_leaves_the_isr_and_joins_again() {
     })
     .await;
     cluster.same_logs(&[0, 1, 2]).await;
-    let counters = cluster.broker(0);
-    let counters = counters.counters();
-    assert_eq!(
-        (counters.isr_shrinks.get(), counters.isr_expands.get()),
-        (1, 1)
-    );
+    let manager = cluster.broker(0);
+    eventually("the leader counted one shrink and one expansion", || {
+        let counters = manager.counters();
+        ((counters.isr_shrinks.get(), counters.isr_expands.get()) == (1, 1)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,7 +131,8 @@ async fn an_isr_that_becomes_too_small_after_the_append_is_said_so() {
     cluster.cut(1);
     cluster.cut(2);
     let manager = cluster.broker(0);
-    let waits = manager.append(Acks::All, Duration::from_millis(400), vec![entry("a")]);
+    let waits = manager.append(Acks::All, Duration::from_secs(2), vec![entry("a")]);
+    eventually("it is appended", || (cluster.log_end(0) == 1).then_some(())).await;
     cluster.controller.isolate(B0);
     assert_eq!(
         waits.await[0].error,
@@ -259,6 +260,9 @@ async fn acknowledged_records_survive_many_changes_of_leader() {
         let leader = round % 3;
         let state = cluster.leader(leader).await;
         let manager = cluster.broker(leader);
+        value += 1;
+        let offset = produce_ok(&manager, Acks::All, &value.to_string()).await;
+        acked.push((value, Offset(offset)));
         let pending: Vec<_> = (0..10)
             .map(|_| {
                 value += 1;
@@ -279,7 +283,6 @@ async fn acknowledged_records_survive_many_changes_of_leader() {
         assert_eq!(state.epoch, LeaderEpoch(round));
     }
     let log = cluster.same_logs(&[0, 1, 2]).await;
-    assert!(!acked.is_empty());
     for (value, offset) in acked {
         assert_eq!(log[usize::try_from(offset.0).unwrap()].1, value.to_string());
     }

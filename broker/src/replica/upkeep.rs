@@ -3,8 +3,6 @@
 use super::manager::ReplicaManager;
 use super::partition::Partition;
 use super::produce::now_ms;
-use super::types::PartitionKey;
-use leasehold_types::Offset;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -120,22 +118,13 @@ fn report(partition: &Partition, error: &leasehold_log::LogError) {
 async fn checkpoint(interval: Duration, manager: Weak<ReplicaManager>) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut written: Vec<(PartitionKey, Offset)> = Vec::new();
     loop {
         ticks.tick().await;
         let Some(manager) = manager.upgrade() else {
             return;
         };
-        let mut marks = manager.high_watermarks();
-        marks.sort_unstable();
-        if marks == written {
-            continue;
-        }
-        let (log_dir, snapshot) = (manager.log_dir().clone(), marks.clone());
-        let write =
-            tokio::task::spawn_blocking(move || log_dir.checkpoint_high_watermarks(snapshot));
-        match write.await {
-            Ok(Ok(())) => written = marks,
+        match tokio::task::spawn_blocking(move || manager.checkpoint()).await {
+            Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "cannot write the high watermarks"),
             Err(_) => return,
         }
