@@ -81,18 +81,14 @@ impl<'a> Edit<'a> {
         if self.new.leader.is_some() {
             return;
         }
-        let first = |among: &[BrokerId]| {
-            let eligible = |b: &BrokerId| among.contains(b) && self.image.is_eligible(*b);
-            self.new.replicas.iter().copied().find(eligible)
-        };
-        if let Some(leader) = first(&self.new.isr) {
+        if let Some(leader) = self.first(&self.new.isr, |_| false) {
             self.new.leader = Some(leader);
             self.drop_fenced();
-        } else if let Some(leader) = first(&self.new.elr) {
+        } else if let Some(leader) = self.first(&self.new.elr, |_| false) {
             self.new.leader = Some(leader);
             self.new.isr = vec![leader];
         } else if self.image.unclean_election_allowed(self.topic)
-            && let Some(leader) = first(&self.new.replicas)
+            && let Some(leader) = self.first(&self.new.replicas, |_| false)
         {
             self.elect_unclean(leader);
         }
@@ -109,16 +105,20 @@ impl<'a> Edit<'a> {
     /// Hands leadership to the first eligible member of the ISR other than those in `avoid`. False if
     /// there is none; then all stays as it is.
     pub fn move_leader_off(&mut self, avoid: impl Fn(BrokerId) -> bool) -> bool {
-        let next = self
-            .new
-            .replicas
-            .iter()
-            .copied()
-            .find(|&b| !avoid(b) && self.new.isr.contains(&b) && self.image.is_eligible(b));
+        let next = self.first(&self.new.isr, avoid);
         if let Some(next) = next {
             self.new.leader = Some(next);
         }
         next.is_some()
+    }
+
+    /// The first in assignment order that is in `among` and may lead; a broker that is being drained only
+    /// if there is no other.
+    fn first(&self, among: &[BrokerId], avoid: impl Fn(BrokerId) -> bool) -> Option<BrokerId> {
+        let cordoned = |b: BrokerId| self.image.broker(b).is_some_and(|b| b.cordoned);
+        let fit = |b: BrokerId| among.contains(&b) && self.image.is_eligible(b) && !avoid(b);
+        let all = self.new.replicas.iter().copied().filter(|&b| fit(b));
+        all.min_by_key(|&b| cordoned(b))
     }
 
     /// Takes a broker that is about to end out of leadership and ISR, if another can carry on.

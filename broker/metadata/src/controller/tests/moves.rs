@@ -242,6 +242,18 @@ fn a_cordoned_broker_gets_nothing_new() {
 }
 
 #[test]
+fn a_cordoned_broker_leads_only_if_no_other_can() {
+    let mut bench = Bench::new(3);
+    let topic = bench.topic("t", &[&[0, 1, 2]], 1);
+    cordon(&mut bench, &[1]);
+    bench.evidence(0);
+    assert_eq!(bench.p(topic, 0).leader_epoch, LeaderEpoch(1));
+    assert_eq!(bench.leader(topic, 0), Some(2));
+    bench.goodbye(2);
+    assert_eq!(bench.leader(topic, 0), Some(1));
+}
+
+#[test]
 fn lifting_the_cordon_calls_the_drain_off() {
     let mut bench = Bench::new(3);
     let topic = bench.topic("t", &[&[2, 0]], 1);

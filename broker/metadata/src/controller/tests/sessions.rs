@@ -230,6 +230,28 @@ fn leaders_move_before_a_broker_that_shuts_down_may_stop() {
 }
 
 #[test]
+fn a_broker_that_shuts_down_is_elected_nowhere() {
+    let mut bench = Bench::new(2);
+    let topic = bench.topic("t", &[&[0, 1]], 2);
+    bench.shut_down(1);
+    assert_eq!(bench.p(topic, 0).elr, ids(&[1]));
+    bench.evidence(0);
+    assert!(bench.image.is_live(b(1)));
+    assert_eq!(bench.leader(topic, 0), None);
+    let mut new = NewTopic::with_defaults("u");
+    (new.partitions, new.replication_factor) = (1, 1);
+    let topics = vec![new];
+    let request = AdminRequest::CreateTopics {
+        topics,
+        validate_only: false,
+    };
+    let AdminResponse::CreateTopics(created) = bench.admin(request) else {
+        panic!("{:?}", bench.effects)
+    };
+    assert_eq!(created[0].outcome.code, codes::INVALID_REPLICATION_FACTOR);
+}
+
+#[test]
 fn a_broker_that_shuts_down_hands_over_when_a_follower_catches_up() {
     let mut bench = Bench::new(2);
     let topic = bench.topic("t", &[&[0, 1]], 1);

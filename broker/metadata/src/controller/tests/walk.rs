@@ -291,7 +291,7 @@ impl Walk {
 fn no_random_walk_breaks_an_invariant() {
     let seeds = match std::env::var("LEASEHOLD_WALK_SEED") {
         Ok(seed) => seed.parse().map_or(0..0, |s: u64| s..s + 1),
-        Err(_) => 0..40,
+        Err(_) => 0..100,
     };
     for seed in seeds {
         let walked = std::panic::catch_unwind(|| {
@@ -309,12 +309,25 @@ fn no_random_walk_breaks_an_invariant() {
 }
 
 impl Walk {
+    fn is_healed(&self) -> bool {
+        let brokers = self.bench.image.brokers.values();
+        let mut partitions = self.bench.image.topics.values().flat_map(|t| &t.partitions);
+        brokers.into_iter().all(|b| b.is_eligible())
+            && partitions.all(|p| {
+                let settled = p.isr.len() == p.replicas.len() && !p.is_reassigning();
+                settled && p.leader == p.replicas.first().copied()
+            })
+    }
+
     /// Once every broker is back, every partition has a leader, and every wish is granted.
     fn heal(&mut self) {
         self.bench.admin(AdminRequest::Cordon {
             brokers: Vec::new(),
         });
         for _ in 0..400 {
+            if self.is_healed() {
+                break;
+            }
             for id in 0..self.brokers {
                 if !self.running.contains(&id) {
                     self.next_incarnation += 1;
