@@ -4,7 +4,6 @@ use super::handle::{ControllerHandle, QUEUE, Question, Role};
 use super::term::{End, Term};
 use leasehold_metadata::controller::Settings;
 use leasehold_metadata::head::{ControllerRef, HeadWriter, Limits, LoadError, Loaded, load};
-use leasehold_metadata::image::{Position, Standing};
 use leasehold_metadata::lease::{Elector, Evidence, Holder, Tenure};
 use leasehold_metadata::store::Store;
 use leasehold_types::BrokerId;
@@ -124,8 +123,18 @@ impl Candidate {
                     tracing::info!(controller_epoch = epoch.0, holder = %self.config.me, seq = writer.head().seq.0,
                         took_ms = begun.elapsed().as_millis() as u64, "claimed: this broker is the controller");
                     let lost = self.lost.take();
-                    let term = Term::new(&self.config, &self.store, &tenure, writer, loaded, lost, self.elector.evidence().last());
-                    let end = term.serve(&mut self.asked, &self.role.0, &mut stopped).await;
+                    let term = Term::new(
+                        &self.config,
+                        &self.store,
+                        &tenure,
+                        writer,
+                        loaded,
+                        lost,
+                        self.elector.evidence().take(),
+                    );
+                    let end = term
+                        .serve(&mut self.asked, &self.role.0, &mut stopped)
+                        .await;
                     tracing::warn!(controller_epoch = epoch.0, holder = %self.config.me, %end, "resigned");
                     end
                 }
@@ -179,9 +188,14 @@ impl Candidate {
             let guard = tenure.guard();
             let may_act = Arc::new(move || guard.may_act());
             let store = Arc::clone(&self.store);
-            let claimed =
-                HeadWriter::claim(store, loaded.clone(), controller, self.config.limits, may_act)
-                    .await;
+            let claimed = HeadWriter::claim(
+                store,
+                loaded.clone(),
+                controller,
+                self.config.limits,
+                may_act,
+            )
+            .await;
             match claimed {
                 Ok((writer, _)) if self.still_holds().await => return Some((writer, loaded)),
                 Ok(_) => {
@@ -206,12 +220,4 @@ impl Candidate {
             Err(_) => true,
         }
     }
-}
-
-/// Whether a position is one that this image's line of claims passes through.
-pub(super) fn acceptable(image: &leasehold_metadata::image::Image, position: &Position) -> bool {
-    matches!(
-        image.locate(position),
-        Standing::OnTable | Standing::TooOld
-    )
 }

@@ -16,7 +16,10 @@ pub enum Role {
     /// It holds the Lease and is about to claim the head.
     Claiming,
     /// It is the controller.
-    Controller { epoch: ControllerEpoch, frozen: bool },
+    Controller {
+        epoch: ControllerEpoch,
+        frozen: bool,
+    },
 }
 
 impl Role {

@@ -80,7 +80,9 @@ impl Polls {
         let mut answers = Vec::new();
         let entries = &self.entries;
         self.waiting.retain(|broker, waiting| {
-            let up_to_date = waiting.position.is_some_and(|p| p.seq >= image.position.seq);
+            let up_to_date = waiting
+                .position
+                .is_some_and(|p| p.seq >= image.position.seq);
             let may_stop = image.may_stop(*broker);
             if up_to_date && waiting.until > now && !may_stop {
                 return true;

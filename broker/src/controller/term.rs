@@ -5,17 +5,18 @@
 //! a failed write ends the term, with its image; a broker's position is checked against the committed
 //! line of claims before anything it says is believed.
 
-use super::driver::{DriverConfig, acceptable};
+use super::asking::{Confirming, Doubtful};
+use super::driver::DriverConfig;
 use super::events;
 use super::handle::{Question, Role};
 use super::peers::{Death, Watches};
 use super::polls::Polls;
 use leasehold_metadata::controller::{Controller, Effect, Input, Millis, Output, ReplyTo};
 use leasehold_metadata::head::{Committed, Failed, HeadWriter, Loaded};
-use leasehold_metadata::image::{Image, Position};
+use leasehold_metadata::image::Image;
 use leasehold_metadata::lease::{BootInstant, Holder, Tenure};
 use leasehold_metadata::records::Record;
-use leasehold_metadata::rpc::{Outcome, Poll, Request, Response, codes};
+use leasehold_metadata::rpc::{Outcome, Response, codes};
 use leasehold_metadata::store::{ChunkInfo, HeadObject, Store, StoreError};
 use leasehold_types::BrokerId;
 use std::collections::{BTreeSet, HashMap};
@@ -59,15 +60,6 @@ impl fmt::Display for End {
 }
 
 type Writing = Pin<Box<dyn Future<Output = (HeadWriter, Result<Committed, Failed>)> + Send>>;
-type Confirming = Pin<Box<dyn Future<Output = (Result<Option<HeadObject>, StoreError>, Doubtful)> + Send>>;
-
-/// A position off our line, to be confirmed by a second quorum read.
-#[derive(Clone, Debug)]
-struct Doubtful {
-    broker: BrokerId,
-    position: Position,
-}
-
 /// Where the writer is.
 enum Writer {
     Idle(Box<HeadWriter>),
@@ -89,23 +81,23 @@ struct Batch {
 /// One term as controller.
 pub(super) struct Term<'a> {
     me: Holder,
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     tenure: &'a Tenure,
-    controller: Controller,
+    pub(super) controller: Controller,
     writer: Writer,
     /// Committed, and nothing else.
-    image: Arc<Image>,
+    pub(super) image: Arc<Image>,
     /// The nonce of the last head that is known to be ours.
-    nonce: String,
+    pub(super) nonce: String,
     gathering: Batch,
     flying: Vec<Effect>,
-    replies: HashMap<ReplyTo, oneshot::Sender<Response>>,
-    next_token: u64,
-    polls: Polls,
+    pub(super) replies: HashMap<ReplyTo, oneshot::Sender<Response>>,
+    pub(super) next_token: u64,
+    pub(super) polls: Polls,
     watches: Watches,
     deaths: mpsc::UnboundedReceiver<Death>,
-    confirming: Option<Confirming>,
-    frozen: Option<String>,
+    pub(super) confirming: Option<Confirming>,
+    pub(super) frozen: Option<String>,
     started: Instant,
     collect_at: Instant,
     survey: Option<oneshot::Receiver<Vec<ChunkInfo>>>,
@@ -124,8 +116,7 @@ impl<'a> Term<'a> {
         dead: Option<String>,
     ) -> Self {
         let image = Arc::clone(writer.image());
-        let mut controller =
-            Controller::new((*image).clone(), config.settings.clone(), Millis(0));
+        let mut controller = Controller::new((*image).clone(), config.settings.clone(), Millis(0));
         if let Some(lost) = lost {
             controller = controller.after_standing_back(lost);
         }
@@ -171,7 +162,7 @@ impl<'a> Term<'a> {
         term
     }
 
-    fn now(&self) -> Millis {
+    pub(super) fn now(&self) -> Millis {
         let elapsed = self.started.elapsed().as_millis();
         Millis(u64::try_from(elapsed).unwrap_or(u64::MAX))
     }
@@ -203,7 +194,8 @@ impl<'a> Term<'a> {
                 break end;
             }
             let frozen = self.frozen.is_some();
-            role.send_replace(Role::Controller { epoch, frozen });
+            let now = Role::Controller { epoch, frozen };
+            role.send_if_modified(|role| std::mem::replace(role, now) != now);
         };
         self.finish(&end);
         end
@@ -215,7 +207,9 @@ impl<'a> Term<'a> {
         asked: &mut mpsc::Receiver<Question>,
         stopped: &mut watch::Receiver<bool>,
     ) -> Result<(), End> {
-        let mut wake = self.at(self.controller.next_deadline()).min(self.collect_at);
+        let mut wake = self
+            .at(self.controller.next_deadline())
+            .min(self.collect_at);
         if let Some(heartbeat) = self.polls.next_heartbeat() {
             wake = wake.min(heartbeat);
         }
@@ -348,18 +342,18 @@ impl<'a> Term<'a> {
         }
     }
 
-    fn reply(&mut self, to: ReplyTo, response: Response) {
+    pub(super) fn reply(&mut self, to: ReplyTo, response: Response) {
         if let Some(waiting) = self.replies.remove(&to) {
             let _ = waiting.send(response);
         }
     }
 
-    fn step(&mut self, input: Input) {
+    pub(super) fn step(&mut self, input: Input) {
         let output = self.controller.step(input, self.now());
         self.gather(output);
     }
 
-    fn gather(&mut self, output: Output) {
+    pub(super) fn gather(&mut self, output: Output) {
         let batch = &mut self.gathering;
         if !output.records.is_empty() {
             batch.since.get_or_insert_with(Instant::now);
@@ -369,135 +363,8 @@ impl<'a> Term<'a> {
         batch.effects.extend(output.effects);
     }
 
-    fn ask(&mut self, question: Question) {
-        let Question {
-            request,
-            arrived,
-            reply,
-        } = question;
-        self.next_token += 1;
-        let to = ReplyTo(self.next_token);
-        self.replies.insert(to, reply);
-        // Those who gave up need no entry in the table.
-        if self.next_token.is_multiple_of(1_024) {
-            self.replies.retain(|_, reply| !reply.is_closed());
-        }
-        if let (Some(why), false) = (&self.frozen, matches!(request, Request::Poll(_))) {
-            let outcome = Outcome::refused(codes::POLICY_VIOLATION, format!("frozen: {why}"));
-            return self.reply(to, Response::Error(outcome));
-        }
-        let input = match request {
-            Request::Register(registration) => Input::Register { to, registration },
-            Request::Poll(poll) => return self.poll(to, poll),
-            Request::AlterPartition(request) => Input::AlterPartition { to, request },
-            Request::Goodbye {
-                broker,
-                incarnation,
-            } => Input::Goodbye {
-                to,
-                broker,
-                incarnation,
-            },
-            Request::AllocateProducerIds {
-                broker,
-                incarnation,
-            } => Input::AllocateProducerIds {
-                to,
-                broker,
-                incarnation,
-            },
-            Request::Admin {
-                request,
-                timeout_ms,
-            } => {
-                let waited = u64::try_from(arrived.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let deadline = self.now().plus(timeout_ms.saturating_sub(waited));
-                Input::Admin {
-                    to,
-                    request,
-                    deadline,
-                }
-            }
-            // Answered by anyone, so it does not come here.
-            Request::WhoIsController => {
-                return self.reply(to, Response::Controller(None));
-            }
-        };
-        self.step(input);
-    }
-
-    /// [M] The position first: a broker that is on no line that leads here must not be believed.
-    fn poll(&mut self, to: ReplyTo, poll: Poll) {
-        if let Some(position) = poll.position
-            && !acceptable(&self.image, &position)
-        {
-            let why = format!("position {position:?} is not on this controller's line of claims");
-            let outcome = Outcome::refused(codes::INVALID_UPDATE_VERSION, why);
-            self.reply(to, Response::Error(outcome));
-            self.doubt(poll.broker, position);
-            return;
-        }
-        let (broker, position) = (poll.broker, poll.position);
-        let output = self.controller.step(Input::Poll { to, poll }, self.now());
-        let refused = output
-            .effects
-            .iter()
-            .any(|e| matches!(e, Effect::Reply { to: t, .. } if *t == to));
-        self.gather(output);
-        if !refused {
-            let replaced = self.polls.add(broker, to, position, Instant::now());
-            if let Some(old) = replaced {
-                // Its broker has sent another: let the old one go, with nothing in it.
-                let answer = leasehold_metadata::rpc::PollAnswer {
-                    committed: self.image.position,
-                    news: leasehold_metadata::rpc::News::Entries(Vec::new()),
-                    may_stop: false,
-                    frozen: self.frozen.clone(),
-                };
-                self.reply(old, Response::Poll(answer));
-            }
-        }
-    }
-
-    /// Reads the head once more, by quorum, before anything is concluded from a foreign position.
-    fn doubt(&mut self, broker: BrokerId, position: Position) {
-        if self.confirming.is_some() || self.frozen.is_some() {
-            return;
-        }
-        let store = Arc::clone(&self.store);
-        let doubtful = Doubtful { broker, position };
-        self.confirming = Some(Box::pin(async move { (store.read_head().await, doubtful) }));
-    }
-
-    fn judge(
-        &mut self,
-        confirmed: (Result<Option<HeadObject>, StoreError>, Doubtful),
-    ) -> Result<(), End> {
-        let (read, doubtful) = confirmed;
-        let Ok(head) = read else {
-            // Not confirmed. The broker polls again.
-            return Ok(());
-        };
-        let nonce = head.as_ref().and_then(|h| h.data.get(leasehold_metadata::store::NONCE));
-        let busy = !matches!(self.writer, Writer::Idle(_));
-        if nonce != Some(&self.nonce) {
-            if busy {
-                // Perhaps our own write: its outcome will tell. The broker polls again.
-                return Ok(());
-            }
-            return Err(End::Lost("the head is another's".to_owned()));
-        }
-        if acceptable(&self.image, &doubtful.position) {
-            return Ok(());
-        }
-        let reason = format!(
-            "broker {} durably holds {:?}, which this controller's metadata (at {:?}) never passed \
-             through: the head was restored from an older copy, or the broker's disk is another's",
-            doubtful.broker, doubtful.position, self.image.position
-        );
-        self.frozen = Some(reason.clone());
-        self.step(Input::Freeze { reason });
-        Ok(())
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.writer, Writer::Idle(_))
     }
 
     fn begin_survey(&mut self) {

@@ -23,13 +23,17 @@ const RENEW_AFTER: u64 = 1024 * 1024;
 pub enum DurableError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path} belongs to cluster {found}, this broker to {ours}: it has another cluster's volume")]
+    #[error(
+        "{path} belongs to cluster {found}, this broker to {ours}: it has another cluster's volume"
+    )]
     Foreign {
         path: PathBuf,
         found: ClusterId,
         ours: ClusterId,
     },
-    #[error("{path} is damaged: {why}. Move it away to begin with a fresh copy, if the head of the cluster is sound")]
+    #[error(
+        "{path} is damaged: {why}. Move it away to begin with a fresh copy, if the head of the cluster is sound"
+    )]
     Damaged { path: PathBuf, why: String },
 }
 
@@ -264,7 +268,11 @@ mod tests {
         for cut in 1..second {
             fs::write(&path, &whole[..whole.len() - cut]).unwrap();
             let (_, again) = Durable::open(dir.path(), &cluster).unwrap();
-            assert_eq!(again.map(|i| i.position.seq), Some(Seq(1)), "{cut} bytes cut");
+            assert_eq!(
+                again.map(|i| i.position.seq),
+                Some(Seq(1)),
+                "{cut} bytes cut"
+            );
         }
         // What is written after the repair is found again.
         let (mut durable, _) = Durable::open(dir.path(), &cluster).unwrap();

@@ -7,12 +7,13 @@
 //!
 //! - [`client`] carries other parts' requests to the controller; [`find`] knows where it is;
 //! - [`durable`] is the copy on disk, [`apply`] decides (purely) whether an answer may be taken in;
-//! - [`run`] is the loop, [`watch`] notices that the controller died.
+//! - [`handle`] is what the broker holds of it, [`run`] the loop, [`watch`] notices that the controller died.
 
 pub mod apply;
 pub mod client;
 pub mod durable;
 pub mod find;
+mod handle;
 mod health;
 mod run;
 mod watch;
@@ -21,8 +22,8 @@ mod watch;
 mod tests;
 
 pub use client::ControllerClient;
+pub use handle::{Session, SessionConfig, SessionStatus, start};
 pub use health::SessionHealth;
-pub use run::{Session, SessionConfig, SessionStatus, start};
 
 use leasehold_metadata::image::Image;
 use leasehold_metadata::rpc::LogEnd;

@@ -1,24 +1,21 @@
 //! The session's loop: find, register, poll, make durable, publish.
 
 use super::apply::{Taken, take};
-use super::durable::{Durable, DurableError};
+use super::durable::Durable;
 use super::find::{Target, address_of};
-use super::{ControllerClient, Membership, ReplicaReports, SessionHealth, watch as holder_watch};
+use super::{ReplicaReports, SessionConfig, SessionHealth, SessionStatus};
 use crate::controller::{ControllerHandle, Role};
 use crate::internal::{self, controller_call};
-use leasehold_log::LogDir;
-use leasehold_metadata::image::{Endpoint, Image};
-use leasehold_metadata::lease::{Evidence, Holder};
+use leasehold_metadata::image::Image;
 use leasehold_metadata::rpc::{
     BrokerState, ConfirmedRun, Poll, PollAnswer, Registration, Request, Response, RestartReport,
     codes,
 };
-use leasehold_types::{BrokerId, ClusterId, Incarnation, Seq, TopicId};
+use leasehold_types::{Seq, TopicId};
 use leasehold_wire::Client;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// A poll is answered within half a second; one that is not within this is given up.
@@ -32,171 +29,23 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// After this long of nothing but "you are not registered" the process ends.
 const DISOWNED: Duration = Duration::from_secs(3);
 
-/// Who this broker is, and where it keeps its files.
-pub struct SessionConfig {
-    pub cluster_id: ClusterId,
-    pub broker: BrokerId,
-    pub incarnation: Incarnation,
-    /// Where clients connect.
-    pub client: Endpoint,
-    /// Where other brokers connect.
-    pub internal: Endpoint,
-    pub http: Option<Endpoint>,
-    /// `None`: not known (yet); the last known one stays. A change is registered.
-    pub rack: watch::Receiver<Option<String>>,
-    pub version: String,
-    pub log_dir: Arc<LogDir>,
-}
-
-/// How the session stands, for probes and status.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SessionStatus {
-    /// Registered, and the registration is confirmed in the `run` file.
-    pub registered: bool,
-    /// What is wrong, in words; `None` in good times.
-    pub trouble: Option<String>,
-    /// Why the controller decides nothing; `None` in good times.
-    pub frozen: Option<String>,
-    /// The controller says that this broker leads nothing that another could lead.
-    pub may_stop: bool,
-}
-
-/// The running session. Dropping it ends it.
-pub struct Session {
-    membership: Membership,
-    reports: Arc<OnceLock<Arc<dyn ReplicaReports>>>,
-    leaving: Arc<watch::Sender<bool>>,
-    status: watch::Receiver<SessionStatus>,
-    ended: watch::Receiver<Option<String>>,
-    tasks: Vec<JoinHandle<()>>,
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-    }
-}
-
-/// Opens the durable copy and begins to look for the controller.
-pub async fn start(
-    config: SessionConfig,
-    controller: ControllerHandle,
-    evidence: Evidence,
-) -> Result<Session, DurableError> {
-    let (dir, cluster_id) = (config.log_dir.path().to_owned(), config.cluster_id.clone());
-    let opened = tokio::task::spawn_blocking(move || Durable::open(&dir, &cluster_id)).await;
-    let (durable, known) = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-    let empty = Image::genesis(config.cluster_id.clone());
-    let (published, image) = watch::channel(Arc::new(empty.clone()));
-    let (status_sender, status) = watch::channel(SessionStatus::default());
-    let (ended_sender, ended) = watch::channel(None);
-    let leaving = Arc::new(watch::Sender::new(false));
-    let reports = Arc::new(OnceLock::new());
-    let health = SessionHealth::default();
-    let membership = Membership {
-        broker: config.broker,
-        incarnation: config.incarnation,
-        cluster_id: config.cluster_id.clone(),
-        image,
-        controller: ControllerClient::new(config.cluster_id.clone(), controller.clone()),
-        health: health.clone(),
-    };
-    let me = Holder {
-        broker: config.broker,
-        incarnation: config.incarnation,
-    };
-    let watching = holder_watch::holder(
-        config.cluster_id.clone(),
-        me,
-        controller.lease(),
-        evidence,
-    );
-    let runner = Runner {
-        image: known.unwrap_or(empty),
-        config,
-        controller,
-        durable: Some(durable),
-        published,
-        health,
-        status: status_sender,
-        ended: ended_sender,
-        leaving: leaving.subscribe(),
-        reports: Arc::clone(&reports),
-        registered_at: None,
-        wanted_ends: Vec::new(),
-        disowned_since: None,
-    };
-    Ok(Session {
-        membership,
-        reports,
-        leaving,
-        status,
-        ended,
-        tasks: vec![tokio::spawn(watching), tokio::spawn(runner.run())],
-    })
-}
-
-impl Session {
-    /// What the rest of the broker works with.
-    pub fn membership(&self) -> &Membership {
-        &self.membership
-    }
-
-    /// From now on polls carry what the replicas report. Called once.
-    pub fn set_reports(&self, reports: Arc<dyn ReplicaReports>) {
-        let _ = self.reports.set(reports);
-    }
-
-    /// How the session stands.
-    pub fn status(&self) -> watch::Receiver<SessionStatus> {
-        self.status.clone()
-    }
-
-    /// Returns, with the reason, once this process must end: it was replaced, or its files failed it.
-    pub async fn ended(&self) -> String {
-        let mut ended = self.ended.clone();
-        let reason = ended.wait_for(Option::is_some).await.map(|r| r.clone());
-        let stopped = || "the session's task ended".to_owned();
-        reason.ok().flatten().unwrap_or_else(stopped)
-    }
-
-    /// For a clean stop: lets leaders move away, then says goodbye. At most `limit`, whatever happens.
-    pub async fn leave(&self, limit: Duration) {
-        let deadline = Instant::now() + limit;
-        self.leaving.send_replace(true);
-        let mut status = self.status.clone();
-        let moved = timeout(limit, status.wait_for(|status| status.may_stop)).await;
-        if moved.is_err() {
-            tracing::warn!(?limit, "this broker still leads partitions; it ends nevertheless");
-        }
-        let (broker, incarnation) = (self.membership.broker, self.membership.incarnation);
-        let goodbye = Request::Goodbye {
-            broker,
-            incarnation,
-        };
-        let soon = Instant::now() + Duration::from_millis(500);
-        let client = &self.membership.controller;
-        let answer = client.call(goodbye, deadline.max(soon)).await;
-        tracing::info!(%broker, %incarnation, ?answer, "said goodbye to the controller");
-    }
-}
-
-struct Runner {
-    config: SessionConfig,
-    controller: ControllerHandle,
+/// The session's task.
+pub(super) struct Runner {
+    pub(super) config: SessionConfig,
+    pub(super) controller: ControllerHandle,
     /// Everything that is durable here.
-    image: Image,
+    pub(super) image: Image,
     /// `None` only while a blocking task has it.
-    durable: Option<Durable>,
-    published: watch::Sender<Arc<Image>>,
-    health: SessionHealth,
-    status: watch::Sender<SessionStatus>,
-    ended: watch::Sender<Option<String>>,
-    leaving: watch::Receiver<bool>,
-    reports: Arc<OnceLock<Arc<dyn ReplicaReports>>>,
-    registered_at: Option<Seq>,
-    wanted_ends: Vec<(TopicId, i32)>,
-    disowned_since: Option<Instant>,
+    pub(super) durable: Option<Durable>,
+    pub(super) published: watch::Sender<Arc<Image>>,
+    pub(super) health: SessionHealth,
+    pub(super) status: watch::Sender<SessionStatus>,
+    pub(super) ended: watch::Sender<Option<String>>,
+    pub(super) leaving: watch::Receiver<bool>,
+    pub(super) reports: Arc<OnceLock<Arc<dyn ReplicaReports>>>,
+    pub(super) registered_at: Option<Seq>,
+    pub(super) wanted_ends: Vec<(TopicId, i32)>,
+    pub(super) disowned_since: Option<Instant>,
 }
 
 /// Where to ask.
@@ -214,7 +63,7 @@ enum Stop {
 }
 
 impl Runner {
-    async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let reason = match self.begin_life().await {
             Ok(report) => self.serve(report).await,
             Err(reason) => reason,
@@ -294,7 +143,12 @@ impl Runner {
         }
     }
 
-    async fn ask(&self, route: &Route, request: Request, limit: Duration) -> Result<Response, String> {
+    async fn ask(
+        &self,
+        route: &Route,
+        request: Request,
+        limit: Duration,
+    ) -> Result<Response, String> {
         match route {
             Route::Here => timeout(limit, self.controller.call(request))
                 .await
@@ -348,7 +202,10 @@ impl Runner {
         if self.registered_at.is_none() {
             let (dir, incarnation) = (Arc::clone(&self.config.log_dir), self.config.incarnation);
             let confirmed = tokio::task::spawn_blocking(move || dir.confirm(incarnation)).await;
-            if let Err(why) = confirmed.map_err(|e| e.to_string()).and_then(|r| r.map_err(|e| e.to_string())) {
+            if let Err(why) = confirmed
+                .map_err(|e| e.to_string())
+                .and_then(|r| r.map_err(|e| e.to_string()))
+            {
                 return Err(Stop::End(format!("the run file cannot be written: {why}")));
             }
             tracing::info!(broker = %self.config.broker, incarnation = %self.config.incarnation, %at, "registered");
@@ -502,10 +359,17 @@ impl Runner {
             let since = *self.disowned_since.get_or_insert_with(Instant::now);
             // A deposed controller may not know our registration yet: only persistence counts.
             if since.elapsed() > DISOWNED {
-                return Stop::End(format!("the controller does not know this process: {message}"));
+                return Stop::End(format!(
+                    "the controller does not know this process: {message}"
+                ));
             }
         }
-        tracing::warn!(doing, code = outcome.code, message, "the controller refused");
+        tracing::warn!(
+            doing,
+            code = outcome.code,
+            message,
+            "the controller refused"
+        );
         self.note(|status| status.trouble = Some(message.clone()));
         sleep(PAUSE).await;
         Stop::Elsewhere(None)

@@ -105,11 +105,12 @@ impl Node {
 async fn controller_of(nodes: &[Node]) -> usize {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let who: Vec<usize> = (0..nodes.len()).filter(|i| nodes[*i].is_controller()).collect();
-        match who[..] {
-            [one] => return one,
-            // None yet, or a deposed one that has not noticed yet; the head lets only one of them write.
-            _ => {}
+        let who: Vec<usize> = (0..nodes.len())
+            .filter(|i| nodes[*i].is_controller())
+            .collect();
+        // Two: a deposed one has not noticed yet; the head lets only one of them write.
+        if let [one] = who[..] {
+            return one;
         }
         assert!(Instant::now() < deadline, "nobody became controller");
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -126,7 +127,8 @@ async fn three(store: Arc<dyn Store>, dir: &Path, cluster_id: &ClusterId) -> Vec
         nodes.push(Node::start(id, Arc::clone(&store), dir, cluster_id).await);
     }
     for node in &nodes {
-        node.until("three live brokers", |image| live(image) == 3).await;
+        node.until("three live brokers", |image| live(image) == 3)
+            .await;
     }
     nodes
 }
@@ -142,7 +144,11 @@ async fn create_topic(node: &Node, name: &str) -> Response {
         timeout_ms: 10_000,
     };
     let deadline = Instant::now() + Duration::from_secs(10);
-    node.session.membership().controller.call(request, deadline).await
+    node.session
+        .membership()
+        .controller
+        .call(request, deadline)
+        .await
 }
 
 fn logs() {
@@ -186,14 +192,17 @@ async fn a_killed_controller_is_replaced_at_once_and_no_position_falls() {
                 .until("leaders without the dead broker", |image| {
                     let topic = image.topic_by_name("t").unwrap();
                     image.position.epoch > epoch
-                        && topic.partitions.iter().all(|p| {
-                            p.leader.is_some_and(|leader| leader != gone)
-                        })
+                        && topic
+                            .partitions
+                            .iter()
+                            .all(|p| p.leader.is_some_and(|leader| leader != gone))
                 })
                 .await;
             let published = killed.elapsed();
-            println!("round {round}: killed {gone}, claimed by node {next} after {claimed:?}, leaders known to {} after {published:?}",
-                node.session.membership().broker);
+            println!(
+                "round {round}: killed {gone}, claimed by node {next} after {claimed:?}, leaders known to {} after {published:?}",
+                node.session.membership().broker
+            );
             // Every position that any broker ever had lies on the line of every later image.
             for position in &positions {
                 let standing = image.locate(position);
@@ -227,12 +236,20 @@ async fn a_clean_stop_hands_the_role_over_and_says_goodbye() {
     leaving.session.leave(Duration::from_secs(5)).await;
     println!("left after {:?}", begun.elapsed());
     let image = leaving.image();
-    assert!(image.topic_by_name("t").is_none_or(|t| {
-        t.partitions.iter().all(|p| p.leader != Some(gone))
-    }));
+    assert!(
+        image
+            .topic_by_name("t")
+            .is_none_or(|t| { t.partitions.iter().all(|p| p.leader != Some(gone)) })
+    );
     leaving.driver.stop().await;
     let lease = store.read_lease().await.unwrap().unwrap();
-    assert_ne!(lease.holder, Some(format!("{gone}/{}", leaving.session.membership().incarnation)));
+    assert_ne!(
+        lease.holder,
+        Some(format!(
+            "{gone}/{}",
+            leaving.session.membership().incarnation
+        ))
+    );
     controller_of(&nodes).await;
     println!("another controller after {:?}", begun.elapsed());
 }
@@ -276,7 +293,11 @@ async fn without_a_store_an_admin_call_ends_within_two_seconds_and_is_not_applie
     for name in ["early", "late"] {
         let asked = Instant::now();
         let answer = create_topic(&nodes[2], name).await;
-        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        assert!(
+            asked.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            asked.elapsed()
+        );
         assert!(matches!(answer, Response::Error(_)), "{answer:?}");
     }
     store.set_down(false);
@@ -287,6 +308,34 @@ async fn without_a_store_an_admin_call_ends_within_two_seconds_and_is_not_applie
         .until("the topic", |image| image.topic_by_name("after").is_some())
         .await;
     assert!(image.topic_by_name("early").is_none() && image.topic_by_name("late").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_was_killed_as_a_whole_is_back_soon() {
+    logs();
+    let dir = tempfile::tempdir().unwrap();
+    let cluster_id = ClusterId::random();
+    let store = Arc::new(DirectoryStore::open(dir.path().join("store")).unwrap());
+    genesis(&*store, &cluster_id).await.unwrap();
+    let nodes = three(store.clone(), dir.path(), &cluster_id).await;
+    create_topic(&nodes[0], "t").await;
+    drop(nodes);
+    let begun = Instant::now();
+    let nodes = three(store.clone(), dir.path(), &cluster_id).await;
+    for node in &nodes {
+        node.until("leaders everywhere", |image| {
+            image
+                .topic_by_name("t")
+                .is_some_and(|t| t.partitions.iter().all(|p| p.leader.is_some()))
+        })
+        .await;
+    }
+    println!("back after {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,7 +32,8 @@ pub async fn holder(
         };
         // Renewals change the Lease every second; only another holder ends the watch.
         let mut another = std::pin::pin!(async {
-            let differs = |lease: &Option<LeaseRecord>| lease.as_ref().and_then(holder_of) != watched;
+            let differs =
+                |lease: &Option<LeaseRecord>| lease.as_ref().and_then(holder_of) != watched;
             lease.wait_for(differs).await.is_ok()
         });
         tokio::select! {

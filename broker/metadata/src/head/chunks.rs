@@ -118,7 +118,9 @@ pub fn unpack(parts: &[Part], bodies: Vec<ChunkBody>) -> Result<String, ChunkErr
                     .read_to_end(&mut bytes)
                     .map_err(|e| undecodable(e.to_string()))?;
                 if bytes.len() - before > LARGEST_PIECE {
-                    return Err(undecodable(format!("it holds more than {LARGEST_PIECE} bytes")));
+                    return Err(undecodable(format!(
+                        "it holds more than {LARGEST_PIECE} bytes"
+                    )));
                 }
             }
         }

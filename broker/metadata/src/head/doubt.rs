@@ -106,7 +106,10 @@ mod tests {
                 bytes: 0,
                 parts: vec![],
             };
-            data.insert(keys::SEGMENTS.into(), super::super::format::lines(&[segment]));
+            data.insert(
+                keys::SEGMENTS.into(),
+                super::super::format::lines(&[segment]),
+            );
         }
         HeadObject {
             uid: "u".into(),

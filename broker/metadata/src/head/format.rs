@@ -135,8 +135,7 @@ impl Head {
         let mut tail = BTreeMap::new();
         for (key, text) in data.iter().filter(|(key, _)| keys::is_entry(key)) {
             let first = text.lines().next().unwrap_or_default();
-            let header: EntryHeader =
-                serde_json::from_str(first).map_err(|e| malformed(key, e))?;
+            let header: EntryHeader = serde_json::from_str(first).map_err(|e| malformed(key, e))?;
             if keys::entry(header.seq) != *key {
                 return Err(malformed(key, format!("it holds entry {}", header.seq)));
             }
@@ -187,7 +186,10 @@ impl Head {
 
     /// The tail as the text of a segment.
     pub fn tail_text(&self) -> String {
-        self.tail.values().map(|entry| entry.text.as_str()).collect()
+        self.tail
+            .values()
+            .map(|entry| entry.text.as_str())
+            .collect()
     }
 
     /// Names of all chunks that this head needs.
@@ -259,7 +261,10 @@ mod tests {
     fn a_new_head_reads_back_empty() {
         let id = ClusterId::random();
         let head = Head::parse(&object(initial(&id))).unwrap();
-        assert_eq!((head.cluster_id, head.epoch, head.seq), (id, ControllerEpoch(0), Seq(0)));
+        assert_eq!(
+            (head.cluster_id, head.epoch, head.seq),
+            (id, ControllerEpoch(0), Seq(0))
+        );
         assert!(head.tail.is_empty() && head.controller.is_none());
     }
 

@@ -19,7 +19,9 @@ pub enum Genesis {
 pub enum GenesisError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("there is no head in {place}, but {chunks} metadata chunks of cluster {cluster}: restore the head, or delete the chunks to begin a new cluster")]
+    #[error(
+        "there is no head in {place}, but {chunks} metadata chunks of cluster {cluster}: restore the head, or delete the chunks to begin a new cluster"
+    )]
     ChunksWithoutHead {
         place: String,
         cluster: ClusterId,

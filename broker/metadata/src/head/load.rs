@@ -26,7 +26,9 @@ pub struct Loaded {
 /// Why the metadata could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("there is no head in {0}: the operator (or `leasehold-broker dev`) creates it, a broker never does")]
+    #[error(
+        "there is no head in {0}: the operator (or `leasehold-broker dev`) creates it, a broker never does"
+    )]
     NoHead(String),
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -67,9 +69,7 @@ pub fn parse_snapshot(cluster_id: &ClusterId, text: &str) -> Result<Image, Strin
     let header: SnapshotHeader = serde_json::from_str(first).map_err(|e| format!("line 1: {e}"))?;
     let records = all
         .zip(2..)
-        .map(|(line, number)| {
-            serde_json::from_str(line).map_err(|e| format!("line {number}: {e}"))
-        })
+        .map(|(line, number)| serde_json::from_str(line).map_err(|e| format!("line {number}: {e}")))
         .collect::<Result<Vec<Record>, String>>()?;
     if records.len() != header.records {
         return Err(format!(
@@ -130,7 +130,8 @@ async fn image_of(
     let mut image = Image::genesis(head.cluster_id.clone());
     if head.snapshot.is_some() {
         let text = texts.next().unwrap_or_default();
-        image = parse_snapshot(&head.cluster_id, &text).map_err(|why| broken("the snapshot", why))?;
+        image =
+            parse_snapshot(&head.cluster_id, &text).map_err(|why| broken("the snapshot", why))?;
     }
     let mut entries = Vec::new();
     for text in texts.chain(std::iter::once(head.tail_text())) {
@@ -142,13 +143,19 @@ async fn image_of(
         }
     }
     if image.position.seq != head.seq || image.position.epoch != head.epoch {
-        let why = format!("it ends at {:?}, the head at {}/{}", image.position, head.epoch, head.seq);
+        let why = format!(
+            "it ends at {:?}, the head at {}/{}",
+            image.position, head.epoch, head.seq
+        );
         return Err(broken("the metadata", why));
     }
     Ok(Ok((image, entries)))
 }
 
-async fn read_text(store: &dyn Store, chunk: &ChunkRef) -> Result<Result<String, String>, LoadError> {
+async fn read_text(
+    store: &dyn Store,
+    chunk: &ChunkRef,
+) -> Result<Result<String, String>, LoadError> {
     let mut bodies = Vec::with_capacity(chunk.parts.len());
     for part in &chunk.parts {
         match store.read_chunk(&part.name).await? {

@@ -99,8 +99,7 @@ fn plan(
     };
     let too_long = head.tail_bytes() + text.len() > limits.tail_bytes;
     let segment_bytes: usize = head.segments.iter().map(|s| s.bytes).sum();
-    let too_many =
-        head.segments.len() >= limits.segments || segment_bytes >= limits.segment_bytes;
+    let too_many = head.segments.len() >= limits.segments || segment_bytes >= limits.segment_bytes;
     if too_long && head.seq > Seq(0) {
         match snapshot {
             Some(snapshot) if too_many => {

@@ -62,7 +62,10 @@ async fn a_claim_and_its_commits_are_one_head_write_each() {
     let image = stored(&store).await;
     assert_eq!(image.position.seq, Seq(4));
     assert_eq!(*image, **writer.image());
-    assert_eq!(writer.head().controller.as_ref().unwrap().broker, BrokerId(0));
+    assert_eq!(
+        writer.head().controller.as_ref().unwrap().broker,
+        BrokerId(0)
+    );
 }
 
 #[tokio::test]
@@ -143,7 +146,10 @@ async fn an_applied_write_that_another_has_claimed_over_is_reported_as_applied()
     let committed = old.commit(set("a", "1")).await;
     let new = taking_over.await.unwrap();
     // Which of the two reads first is open; what was reported must be true.
-    assert_eq!(new.image().cluster_configs.get("a").map(String::as_str), Some("1"));
+    assert_eq!(
+        new.image().cluster_configs.get("a").map(String::as_str),
+        Some("1")
+    );
     assert!(committed.is_ok(), "{committed:?}");
 }
 

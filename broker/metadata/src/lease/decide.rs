@@ -26,11 +26,13 @@ impl Observation {
         Self { record, since: now }
     }
 
-    /// Takes in a later look.
-    pub fn see(&mut self, record: Option<LeaseRecord>, now: BootInstant) {
-        if self.record != record {
+    /// Takes in a later look. Tells whether something changed.
+    pub fn see(&mut self, record: Option<LeaseRecord>, now: BootInstant) -> bool {
+        let changed = self.record != record;
+        if changed {
             *self = Self::new(record, now);
         }
+        changed
     }
 
     /// The Lease as last seen.

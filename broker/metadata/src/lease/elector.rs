@@ -10,24 +10,43 @@ use tokio::task::JoinHandle;
 
 /// Where those who see a holder die say so.
 #[derive(Clone, Debug)]
-pub struct Evidence(Arc<watch::Sender<Option<String>>>);
+pub struct Evidence(Arc<watch::Sender<Option<Death>>>);
+
+#[derive(Clone, Debug)]
+struct Death {
+    holder: String,
+    reported: BootInstant,
+}
+
+/// A renewal that is seen this long after the report was not under way when the holder died: it lives.
+const REFUTED_AFTER: Duration = Duration::from_millis(500);
 
 impl Evidence {
     /// This holder (`<broker id>/<incarnation>`) is dead: its connection ended, and a new one was
     /// refused, or not answered in time, or answered by someone else.
     pub fn dead(&self, holder: &str) {
-        self.0.send_if_modified(|known| {
-            let news = known.as_deref() != Some(holder);
-            if news {
-                *known = Some(holder.to_owned());
-            }
-            news
-        });
+        self.0.send_replace(Some(Death {
+            holder: holder.to_owned(),
+            reported: BootInstant::now(),
+        }));
     }
 
-    /// The holder that was last reported dead.
-    pub fn last(&self) -> Option<String> {
-        self.0.borrow().clone()
+    /// The holder that was last reported dead; it is not told twice.
+    pub fn take(&self) -> Option<String> {
+        self.0.send_replace(None).map(|death| death.holder)
+    }
+
+    /// `holder` has just been seen to renew.
+    fn renewed(&self, holder: Option<&str>, now: BootInstant) {
+        self.0.send_if_modified(|death| {
+            let refuted = death.as_ref().is_some_and(|d| {
+                Some(d.holder.as_str()) == holder && now.since(d.reported) > REFUTED_AFTER
+            });
+            if refuted {
+                *death = None;
+            }
+            false
+        });
     }
 }
 
@@ -99,8 +118,11 @@ impl Elector {
             });
             let now = BootInstant::now();
             let seen = observation.get_or_insert_with(|| Observation::new(record.clone(), now));
-            seen.see(record, now);
-            let reported = dead.borrow_and_update().clone();
+            if seen.see(record, now) {
+                let holder = seen.record().and_then(|r| r.holder.as_deref());
+                self.evidence.renewed(holder, now);
+            }
+            let reported = dead.borrow_and_update().clone().map(|d| d.holder);
             let mut decision = seen.decide(self.me, reported.as_deref(), now);
             if let Some(until) = self.stand_back
                 && until > now

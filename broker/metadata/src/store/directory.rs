@@ -130,7 +130,12 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<bool> {
     Ok(File::open(folder).and_then(|f| f.sync_all()).is_ok())
 }
 
-fn patch(store: &DirectoryStore, uid: &str, nonce: &str, patch: &HeadPatch) -> Result<(), PatchError> {
+fn patch(
+    store: &DirectoryStore,
+    uid: &str,
+    nonce: &str,
+    patch: &HeadPatch,
+) -> Result<(), PatchError> {
     let not_sent = |error: &dyn std::fmt::Display| PatchError::NotSent(error.to_string());
     let _lock = store.lock().map_err(|e| not_sent(&e))?;
     let mut head: HeadFile = read_file(&store.head_path(), "reading the head")
@@ -236,7 +241,10 @@ fn create_chunk(store: &DirectoryStore, chunk: &Chunk) -> Result<(), StoreError>
         ChunkBody::Zstd(bytes) => (bytes.as_slice(), "zst"),
     };
     let _lock = store.lock().map_err(|e| unreachable(&what, e))?;
-    if chunk_files(store)?.iter().any(|(_, i, _)| i.name == chunk.name) {
+    if chunk_files(store)?
+        .iter()
+        .any(|(_, i, _)| i.name == chunk.name)
+    {
         return Err(StoreError::Exists { what });
     }
     let file = format!(
@@ -444,7 +452,10 @@ mod tests {
             ..HeadPatch::default()
         };
         let refused = store.patch_head(&head.uid, "n0", &change).await;
-        assert!(matches!(refused, Err(PatchError::NotSent(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(PatchError::NotSent(_))),
+            "{refused:?}"
+        );
     }
 
     #[tokio::test]

@@ -6,54 +6,31 @@
 //! every read is a quorum read (no resourceVersion), and the head is written only by a JSON Patch that
 //! tests uid and nonce, the Lease only by PUT with uid and resourceVersion.
 
+mod objects;
+
+pub use objects::*;
+
 use super::{
     CALL_TIMEOUT, Chunk, ChunkBody, ChunkInfo, HeadObject, HeadPatch, LeaseError, LeaseRecord,
-    NONCE, PatchError, Store, StoreError,
+    PatchError, Store, StoreError,
 };
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation};
-use jsonptr::PointerBuf;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client, Config, ResourceExt as _, runtime::watcher};
+use kube::{Api, Client, Config, runtime::watcher};
 use leasehold_types::{ClusterId, ControllerEpoch};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Label of every object of a cluster; its value is the cluster's name.
-pub const CLUSTER_LABEL: &str = "leasehold.dev/cluster";
-/// Label that tells chunks from the head.
-pub const COMPONENT_LABEL: &str = "leasehold.dev/component";
-/// Value of [`COMPONENT_LABEL`] on the head.
-pub const HEAD_COMPONENT: &str = "metadata-head";
-/// Value of [`COMPONENT_LABEL`] on chunks.
-pub const CHUNK_COMPONENT: &str = "metadata-chunk";
-/// Annotation with the cluster id. No label: a label's value may not begin with `-` or `_`.
-pub const CLUSTER_ID_ANNOTATION: &str = "leasehold.dev/cluster-id";
-/// Label of a chunk with the controller epoch of its writer.
-pub const EPOCH_LABEL: &str = "leasehold.dev/controller-epoch";
-/// Annotation of the Lease with the holder's internal address.
-pub const ADDRESS_ANNOTATION: &str = "leasehold.dev/holder-address";
-
 const LINES_KEY: &str = "lines.jsonl";
 const ZSTD_KEY: &str = "lines.jsonl.zst";
-
-/// Name of the head of `cluster`.
-pub fn head_name(cluster: &str) -> String {
-    format!("{cluster}-metadata")
-}
-
-/// Name of the Lease of `cluster`.
-pub fn lease_name(cluster: &str) -> String {
-    format!("{cluster}-controller")
-}
 
 /// The store of one cluster in one namespace.
 pub struct KubernetesStore {
@@ -61,7 +38,10 @@ pub struct KubernetesStore {
     namespace: String,
     maps: Api<ConfigMap>,
     leases: Api<Lease>,
-    lease_version: watch::Receiver<String>,
+    /// Counts what the Lease's watch has told.
+    lease_events: watch::Receiver<u64>,
+    /// That count, as it was before the last read.
+    read_at: AtomicU64,
     watching: tokio::task::JoinHandle<()>,
 }
 
@@ -99,14 +79,15 @@ impl KubernetesStore {
             })
         };
         let strict = client(strict)?;
-        let (sender, lease_version) = watch::channel(String::new());
+        let (sender, lease_events) = watch::channel(0);
         let watched = Api::namespaced(client(watching)?, namespace);
         Ok(Self {
             cluster: cluster.to_owned(),
             namespace: namespace.to_owned(),
             maps: Api::namespaced(strict.clone(), namespace),
             leases: Api::namespaced(strict, namespace),
-            lease_version,
+            lease_events,
+            read_at: AtomicU64::new(0),
             watching: tokio::spawn(watch_lease(watched, lease_name(cluster), sender)),
         })
     }
@@ -133,35 +114,18 @@ impl KubernetesStore {
     }
 }
 
-/// Publishes the Lease's resourceVersion. A hint: decisions are taken on reads.
-async fn watch_lease(api: Api<Lease>, name: String, sender: watch::Sender<String>) {
+/// Counts the changes of the Lease. A hint: decisions are taken on reads.
+async fn watch_lease(api: Api<Lease>, name: String, events: watch::Sender<u64>) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut events = std::pin::pin!(watcher(api, config));
-    while let Some(event) = events.next().await {
+    let mut stream = std::pin::pin!(watcher(api, config));
+    while let Some(event) = stream.next().await {
         match event {
-            Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => {
-                sender.send_replace(lease.resource_version().unwrap_or_default());
-            }
-            Ok(watcher::Event::Delete(_)) => {
-                sender.send_replace(String::new());
-            }
-            Ok(_) => {}
+            Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+            Ok(_) => events.send_modify(|count| *count += 1),
             // Without a pause a refused connection would be tried thousands of times a second.
             Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
         }
     }
-}
-
-/// Labels of an object of `cluster`.
-pub fn labels(cluster: &str, component: &str) -> BTreeMap<String, String> {
-    [
-        (CLUSTER_LABEL, cluster),
-        (COMPONENT_LABEL, component),
-        ("app.kubernetes.io/managed-by", "leasehold"),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .collect()
 }
 
 /// How a call ended that did not succeed.
@@ -183,7 +147,9 @@ async fn call<T>(future: impl Future<Output = kube::Result<T>> + Send) -> Result
         )),
         Ok(Err(error)) if never_connected(&error) => Err(Failure::NotSent(describe(&error))),
         Ok(Err(error)) => Err(Failure::Silence(describe(&error))),
-        Err(_) => Err(Failure::Silence(format!("no answer within {CALL_TIMEOUT:?}"))),
+        Err(_) => Err(Failure::Silence(format!(
+            "no answer within {CALL_TIMEOUT:?}"
+        ))),
     }
 }
 
@@ -225,77 +191,6 @@ fn store_error(what: &str, failure: Failure) -> StoreError {
         Failure::Answer(_, why) | Failure::NotSent(why) | Failure::Silence(why) => {
             StoreError::Unreachable { what, why }
         }
-    }
-}
-
-fn pointer(tokens: &[&str]) -> PointerBuf {
-    PointerBuf::from_tokens(tokens.iter().copied())
-}
-
-fn json_patch(uid: &str, nonce: &str, patch: &HeadPatch) -> json_patch::Patch {
-    let mut operations = vec![
-        PatchOperation::Test(TestOperation {
-            path: pointer(&["metadata", "uid"]),
-            value: uid.into(),
-        }),
-        PatchOperation::Test(TestOperation {
-            path: pointer(&["data", NONCE]),
-            value: nonce.into(),
-        }),
-        PatchOperation::Replace(ReplaceOperation {
-            path: pointer(&["data", NONCE]),
-            value: patch.nonce.as_str().into(),
-        }),
-    ];
-    operations.extend(patch.remove.iter().map(|key| {
-        PatchOperation::Remove(RemoveOperation {
-            path: pointer(&["data", key]),
-        })
-    }));
-    operations.extend(patch.set.iter().map(|(key, value)| {
-        PatchOperation::Add(AddOperation {
-            path: pointer(&["data", key]),
-            value: value.as_str().into(),
-        })
-    }));
-    json_patch::Patch(operations)
-}
-
-fn lease_object(cluster: &str, record: &LeaseRecord, expected: Option<(&str, &str)>) -> Lease {
-    let address = record.address.clone().unwrap_or_default();
-    let renewed = Timestamp::from_millisecond(record.renewed_at_ms).ok();
-    Lease {
-        metadata: ObjectMeta {
-            name: Some(lease_name(cluster)),
-            uid: expected.map(|(uid, _)| uid.to_owned()),
-            resource_version: expected.map(|(_, version)| version.to_owned()),
-            labels: Some(labels(cluster, "controller-lease")),
-            annotations: Some(BTreeMap::from([(ADDRESS_ANNOTATION.to_owned(), address)])),
-            ..ObjectMeta::default()
-        },
-        spec: Some(LeaseSpec {
-            holder_identity: Some(record.holder.clone().unwrap_or_default()),
-            lease_duration_seconds: i32::try_from(record.duration.as_secs().max(1)).ok(),
-            lease_transitions: i32::try_from(record.transitions).ok(),
-            renew_time: renewed.map(MicroTime),
-            ..LeaseSpec::default()
-        }),
-    }
-}
-
-fn lease_record(lease: Lease) -> LeaseRecord {
-    let some_text = |text: Option<String>| text.filter(|t| !t.is_empty());
-    let address = lease.annotations().get(ADDRESS_ANNOTATION).cloned();
-    let spec = lease.spec.unwrap_or_default();
-    let seconds = spec.lease_duration_seconds.unwrap_or_default().max(0);
-    LeaseRecord {
-        uid: lease.metadata.uid.unwrap_or_default(),
-        version: lease.metadata.resource_version.unwrap_or_default(),
-        holder: some_text(spec.holder_identity),
-        address: some_text(address),
-        duration: Duration::from_secs(u64::from(seconds.unsigned_abs())),
-        transitions: spec.lease_transitions.unwrap_or_default().max(0).unsigned_abs(),
-        renewed_at_ms: spec.renew_time.map_or(0, |t| t.0.as_millisecond()),
     }
 }
 
@@ -432,6 +327,8 @@ impl Store for KubernetesStore {
     }
 
     async fn read_lease(&self) -> Result<Option<LeaseRecord>, StoreError> {
+        let events = *self.lease_events.borrow();
+        self.read_at.store(events, Ordering::Relaxed);
         match call(self.leases.get(&lease_name(&self.cluster))).await {
             Ok(lease) => Ok(Some(lease_record(lease))),
             Err(Failure::Answer(404, _)) => Ok(None),
@@ -461,52 +358,14 @@ impl Store for KubernetesStore {
         }
     }
 
-    async fn lease_changed(&self, known: Option<&str>) {
-        let mut versions = self.lease_version.clone();
-        let known = known.unwrap_or_default();
-        if versions.wait_for(|version| version != known).await.is_err() {
+    /// Waits for an event since before the last read: versions cannot be ordered, and a watch that lags
+    /// behind that read must not look like a change.
+    async fn lease_changed(&self, _known: Option<&str>) {
+        let mut events = self.lease_events.clone();
+        let read_at = self.read_at.load(Ordering::Relaxed);
+        if events.wait_for(|count| *count != read_at).await.is_err() {
             // The watch task is gone; callers bound their wait, this keeps them from spinning.
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_head_write_tests_uid_and_nonce_before_it_changes_anything() {
-        let patch = HeadPatch {
-            nonce: "new".into(),
-            set: BTreeMap::from([("a/b".into(), "x".into())]),
-            remove: vec!["c~d".into()],
-        };
-        let json = serde_json::to_value(json_patch("u", "old", &patch)).unwrap();
-        assert_eq!(
-            json,
-            serde_json::json!([
-                {"op": "test", "path": "/metadata/uid", "value": "u"},
-                {"op": "test", "path": "/data/nonce", "value": "old"},
-                {"op": "replace", "path": "/data/nonce", "value": "new"},
-                {"op": "remove", "path": "/data/c~0d"},
-                {"op": "add", "path": "/data/a~1b", "value": "x"},
-            ])
-        );
-    }
-
-    #[test]
-    fn a_lease_survives_the_way_to_the_api_and_back() {
-        let record = LeaseRecord {
-            uid: "u".into(),
-            version: "17".into(),
-            holder: Some("0/7".into()),
-            address: Some("10.0.0.1:9091".into()),
-            duration: Duration::from_secs(4),
-            transitions: 3,
-            renewed_at_ms: 1_700_000_000_123,
-        };
-        let object = lease_object("demo", &record, Some(("u", "17")));
-        assert_eq!(lease_record(object), record);
     }
 }

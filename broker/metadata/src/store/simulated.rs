@@ -358,7 +358,13 @@ impl Store for SimulatedStore {
                 Some(WriteFault::Conflict) => Err(LeaseError::Conflict),
             }
         };
-        let version = self.world.lock().now.lease.as_ref().map(|l| l.version.clone());
+        let version = self
+            .world
+            .lock()
+            .now
+            .lease
+            .as_ref()
+            .map(|l| l.version.clone());
         self.lease_version.send_replace(version.unwrap_or_default());
         result
     }

@@ -64,7 +64,11 @@ pub async fn run(store: Arc<dyn Store>) -> Result<(), Broken> {
 
 async fn head_is_written_only_on_condition(store: &dyn Store) -> Result<(), Broken> {
     let none = store.read_head().await.map_err(failed("head: read"))?;
-    check!(none.is_none(), "the suite begins with an empty store", "{none:?}");
+    check!(
+        none.is_none(),
+        "the suite begins with an empty store",
+        "{none:?}"
+    );
     let gone = store.patch_head("no-such-uid", "a", &change("b", 1)).await;
     check!(
         matches!(gone, Err(PatchError::Gone)),
@@ -196,7 +200,11 @@ async fn chunks_are_immutable(store: &dyn Store) -> Result<(), Broken> {
     };
     for chunk in [&text, &binary] {
         let missing = store.read_chunk(&chunk.name).await;
-        check!(matches!(missing, Ok(None)), "a missing chunk is None", "{missing:?}");
+        check!(
+            matches!(missing, Ok(None)),
+            "a missing chunk is None",
+            "{missing:?}"
+        );
         store
             .create_chunk(chunk)
             .await
@@ -233,7 +241,11 @@ async fn chunks_are_immutable(store: &dyn Store) -> Result<(), Broken> {
             .map_err(failed("a chunk may be deleted twice"))?;
     }
     let gone = store.read_chunk(&name).await;
-    check!(matches!(gone, Ok(None)), "a deleted chunk is gone", "{gone:?}");
+    check!(
+        matches!(gone, Ok(None)),
+        "a deleted chunk is gone",
+        "{gone:?}"
+    );
     store
         .delete_chunk(&binary.name)
         .await
@@ -242,7 +254,11 @@ async fn chunks_are_immutable(store: &dyn Store) -> Result<(), Broken> {
 
 async fn lease_is_written_only_on_condition(store: &dyn Store) -> Result<(), Broken> {
     let none = store.read_lease().await.map_err(failed("lease: read"))?;
-    check!(none.is_none(), "the suite begins without a Lease", "{none:?}");
+    check!(
+        none.is_none(),
+        "the suite begins without a Lease",
+        "{none:?}"
+    );
     let wanted = LeaseRecord {
         holder: Some("0/7".into()),
         address: Some("127.0.0.1:9091".into()),
