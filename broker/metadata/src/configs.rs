@@ -9,7 +9,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use check::{defaults_from, validate, validate_all};
+pub use check::{defaults_from, normalize, validate, validate_all};
 pub use table::TOPIC_KEYS;
 
 /// Replicas that must be in sync before acks=all is granted.

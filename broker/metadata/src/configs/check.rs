@@ -27,12 +27,29 @@ pub fn validate(name: &str, value: &str) -> Result<&'static TopicKey, ConfigErro
     })
 }
 
-/// Whether a topic may have all of `configs`; the first error names its key.
-pub fn validate_all(configs: &BTreeMap<String, String>) -> Result<(), ConfigError> {
-    for (name, value) in configs {
-        validate(name, value)?;
+/// The form in which a valid value is kept, so that whoever reads it need not be lenient.
+pub fn normalize(key: &TopicKey, value: &str) -> String {
+    match key.kind {
+        Kind::Boolean => value.trim().to_ascii_lowercase(),
+        Kind::List(_) => {
+            let parts: Vec<&str> = value.split(',').map(str::trim).collect();
+            parts.join(",")
+        }
+        _ => value.trim().to_owned(),
     }
-    Ok(())
+}
+
+/// All of `configs`, normalized, if a topic may have them; the first error names its key.
+pub fn validate_all(
+    configs: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, ConfigError> {
+    configs
+        .iter()
+        .map(|(name, value)| {
+            let key = validate(name, value)?;
+            Ok((name.clone(), normalize(key, value)))
+        })
+        .collect()
 }
 
 /// The topic keys whose default a broker's file changes, with those values.

@@ -100,3 +100,11 @@ fn what_is_absent_is_refused_with_the_reason() {
         );
     }
 }
+
+#[test]
+fn values_are_kept_in_one_form() {
+    let kept = |name: &str, value: &str| normalize(validate(name, value).unwrap(), value);
+    assert_eq!(kept(MIN_INSYNC_REPLICAS, " 2 "), "2");
+    assert_eq!(kept(UNCLEAN_LEADER_ELECTION_ENABLE, "TRUE"), "true");
+    assert_eq!(kept("cleanup.policy", " delete"), "delete");
+}

@@ -89,7 +89,7 @@ impl Controller {
                 Some(value) => {
                     configs::validate(key.name, &value)
                         .map_err(|error| (codes::INVALID_CONFIG, error.to_string()))?;
-                    wanted.insert(key.name.to_owned(), value);
+                    wanted.insert(key.name.to_owned(), configs::normalize(key, &value));
                 }
                 None => drop(wanted.remove(key.name)),
             }

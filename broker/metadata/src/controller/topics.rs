@@ -147,9 +147,7 @@ impl Controller {
                 values.insert(key.clone(), value.clone());
             }
         }
-        configs::validate_all(&values)
-            .map_err(|error| (codes::INVALID_CONFIG, error.to_string()))?;
-        Ok(values)
+        configs::validate_all(&values).map_err(|error| (codes::INVALID_CONFIG, error.to_string()))
     }
 
     fn assign(&self, topic: &NewTopic, budget: &mut usize) -> Result<Assignment, Refusal> {
