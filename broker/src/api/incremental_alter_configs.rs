@@ -21,6 +21,8 @@ use leasehold_wire::kafka::messages::{
 use std::collections::HashSet;
 use std::sync::Arc;
 
+/// Kafka's number of the operation that takes a value away.
+const DELETE: i8 = 1;
 /// The request has no timeout of its own.
 const TIMEOUT_MS: i32 = 30_000;
 
@@ -108,10 +110,21 @@ fn shows(image: &Image, wanted: &ConfigChanges) -> bool {
     })
 }
 
+/// What the controller is to change; or the answer, where it need not be asked.
 fn changes(resource: &AlterConfigsResource) -> Result<ConfigChanges, Outcome> {
     let target = match (resource.resource_type, resource.resource_name.as_str()) {
         (TOPIC, name) => ConfigTarget::Topic(name.to_owned()),
         (BROKER, "") => ConfigTarget::Cluster,
+        // Nothing is set on a single broker, so there is nothing to take away; Kafka's tool for
+        // reassignments clears its throttles in this way.
+        (BROKER, _)
+            if resource
+                .configs
+                .iter()
+                .all(|c| c.config_operation == DELETE) =>
+        {
+            return Err(Outcome::ok());
+        }
         (BROKER, name) => {
             return Err(refused(
                 ErrorCode::InvalidRequest,
@@ -134,7 +147,7 @@ fn changes(resource: &AlterConfigsResource) -> Result<ConfigChanges, Outcome> {
         .map(|config| {
             let op = match config.config_operation {
                 0 => ConfigOp::Set,
-                1 => ConfigOp::Delete,
+                DELETE => ConfigOp::Delete,
                 2 => ConfigOp::Append,
                 3 => ConfigOp::Subtract,
                 other => {

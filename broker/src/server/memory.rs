@@ -376,18 +376,19 @@ mod tests {
     #[tokio::test]
     async fn a_full_lane_makes_wait_until_room_is_given_back() {
         let memory = Memory::new(100_000);
-        let mut first = memory.claim();
-        first.grow_to(90_000).await.unwrap();
+        let (mut first, mut other) = (memory.claim(), memory.claim());
+        first.grow_to(50_000).await.unwrap();
+        other.grow_to(40_000).await.unwrap();
         let mut second = memory.claim();
         {
-            let waiting = second.grow_to(50_000);
+            let waiting = second.grow_to(30_000);
             tokio::pin!(waiting);
             assert!(futures::poll!(&mut waiting).is_pending());
             drop(first);
             waiting.await.unwrap();
         }
-        assert_eq!(memory.used(), 50_000);
-        drop(second);
+        assert_eq!(memory.used(), 70_000);
+        drop((second, other));
         assert_eq!(memory.used(), 0);
     }
 

@@ -140,6 +140,17 @@ async fn what_is_produced_is_fetched_in_every_version_of_both() {
 }
 
 #[tokio::test]
+async fn the_first_produce_waits_for_a_topic_that_is_just_coming_into_being() {
+    let stage = Stage::up().await;
+    let request = produce(-1, "newborn", 0, Some(batch(b"x")));
+    let (reply, ()) = tokio::join!(stage.ask(&request, 9), async {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        stage.add_topic("newborn", &[Some(ME)]);
+    });
+    assert_eq!((only(&reply).error_code, only(&reply).base_offset), (0, 0));
+}
+
+#[tokio::test]
 async fn an_empty_fetch_waits_and_is_woken_by_the_append() {
     let stage = Stage::up().await;
     let id = stage.add_topic("a", &[Some(ME)]);
