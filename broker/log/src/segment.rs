@@ -89,6 +89,11 @@ impl Segment {
         self.size.load(Ordering::Acquire)
     }
 
+    /// Whether the index is in memory: it, or the batches, may not be on disk yet.
+    pub fn is_unsettled(&self) -> bool {
+        matches!(&*self.index.read(), Index::Memory(_))
+    }
+
     /// Bytes of the offset index, as far as it is in memory.
     pub fn index_len(&self) -> usize {
         match &*self.index.read() {
@@ -188,7 +193,7 @@ impl Segment {
         Ok(index)
     }
 
-    /// Writes the index files, fsynced if told. The index stays in memory.
+    /// Writes the index files, fsynced. The index stays in memory.
     pub fn save_index(&self) -> Result<(), LogError> {
         let (offsets, times) = match &*self.index.read() {
             Index::Memory(index) => index.encode(),

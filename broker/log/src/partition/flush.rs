@@ -1,15 +1,9 @@
 //! fsync, the recovery point, and closing.
 
-use super::open::snapshots;
 use super::{PartitionLog, RECOVERY_POINT, offset_line};
 use crate::segment::{self, SNAPSHOT};
 use crate::{LogError, disk};
-use leasehold_types::Offset;
 use std::sync::Arc;
-
-/// Producer snapshots at or below the recovery point that are kept: recovery begins at or after
-/// the last, and the one before stands in for it if it is torn.
-const KEPT_SNAPSHOTS: usize = 2;
 
 impl PartitionLog {
     /// fsyncs everything appended so far.
@@ -49,50 +43,34 @@ impl PartitionLog {
         }
     }
 
-    /// fsyncs the segments above the recovery point and raises it: to the log end, or to the active
-    /// segment's start. Appends go on meanwhile; after a truncation meanwhile nothing is raised.
+    /// fsyncs the sealed segments that are not yet, with their indexes, and raises the recovery point
+    /// to the active segment's start; that one is fsynced if told. Appends go on meanwhile; after a
+    /// truncation meanwhile nothing is raised.
     fn flush_segments(&self, active_too: bool) -> Result<(), LogError> {
         let _one_at_a_time = self.flushing.lock();
-        let (view, point, records) = {
+        let (view, records) = {
             let writer = self.writer.lock();
             self.check_online()?;
-            let point = writer.recovery_point;
-            (self.snapshot(), point, writer.unflushed_records)
+            (self.snapshot(), writer.unflushed_records)
         };
-        let Some(active) = view.segments.last() else {
+        let Some((active, sealed)) = view.segments.split_last() else {
             return Ok(());
         };
-        let target = match active_too {
-            true => view.end,
-            false => active.base(),
-        };
-        if target <= point {
-            return Ok(());
-        }
-        let mut sealed = Vec::new();
-        for (i, segment) in view.segments.iter().enumerate() {
-            if view.end_of(i) <= point || segment.base() >= target {
-                continue;
-            }
-            let synced = segment
-                .sync()
-                .and_then(|()| match i + 1 < view.segments.len() {
-                    true => {
-                        sealed.push(segment.clone());
-                        segment.save_index()
-                    }
-                    false => Ok(()),
-                });
-            if let Err(e) = synced {
-                // Retention or a truncation may have taken the segment away meanwhile.
-                if self
+        let sealed: Vec<_> = sealed.iter().filter(|s| s.is_unsettled()).collect();
+        let flushed = sealed
+            .iter()
+            .map(|segment| (*segment, segment.sync().and_then(|()| segment.save_index())))
+            .chain(active_too.then(|| (active, active.sync())));
+        for (segment, flushed) in flushed {
+            // Retention or a truncation may have taken the segment away meanwhile.
+            if let Err(e) = flushed
+                && self
                     .snapshot()
                     .segments
                     .iter()
                     .any(|s| Arc::ptr_eq(s, segment))
-                {
-                    return Err(e);
-                }
+            {
+                return Err(e);
             }
         }
         disk::sync_folder(&self.folder)?;
@@ -103,7 +81,7 @@ impl PartitionLog {
         for segment in sealed {
             segment.seal();
         }
-        writer.recovery_point = writer.recovery_point.max(target);
+        writer.recovery_point = writer.recovery_point.max(active.base());
         if active_too {
             writer.unflushed_records -= records;
             writer.unflushed_since_ms = None;
@@ -111,29 +89,20 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// Writes the recovery point to its file, and removes the producer snapshots that no recovery
-    /// needs any more. A truncation at the same time has its own, lower point win.
+    /// Writes the recovery point to its file. A truncation at the same time has its own, lower point
+    /// win.
     fn save_recovery_point(&self) -> Result<(), LogError> {
         let (generation, point) = {
             let writer = self.writer.lock();
             (self.view.read().generation, writer.recovery_point)
         };
-        {
-            let mut saved = self.saved_point.lock();
-            // A truncation raises the generation before it asks for this lock.
-            if *saved >= point || self.view.read().generation != generation {
-                return Ok(());
-            }
-            disk::replace(&self.file(RECOVERY_POINT), offset_line(point).as_bytes())?;
-            *saved = point;
+        let mut saved = self.saved_point.lock();
+        // A truncation raises the generation before it asks for this lock.
+        if *saved >= point || self.view.read().generation != generation {
+            return Ok(());
         }
-        let mut older: Vec<Offset> = snapshots(&self.folder)?;
-        older.retain(|&at| at <= point);
-        older.sort_unstable();
-        let gone = older.len().saturating_sub(KEPT_SNAPSHOTS);
-        for &at in &older[..gone] {
-            disk::remove(&segment::file(&self.folder, at, SNAPSHOT))?;
-        }
+        disk::replace(&self.file(RECOVERY_POINT), offset_line(point).as_bytes())?;
+        *saved = point;
         Ok(())
     }
 
@@ -162,15 +131,16 @@ impl PartitionLog {
 
     fn settle(&self, writer: &mut super::Writer) -> Result<(), LogError> {
         let view = self.snapshot();
-        let active = view.segments.len().saturating_sub(1);
-        for (i, segment) in view.segments.iter().enumerate() {
-            if i == active || view.end_of(i) > writer.recovery_point {
-                segment.sync()?;
-                segment.save_index()?;
-            }
+        for segment in view.segments.iter().filter(|s| s.is_unsettled()) {
+            segment.sync()?;
+            segment.save_index()?;
         }
         let snapshot = segment::file(&self.folder, view.end, SNAPSHOT);
         writer.producers.save(&snapshot)?;
+        // Those that earlier closes left.
+        self.remove_snapshots(|at| {
+            at != view.end && !view.segments.iter().any(|s| s.base() == at)
+        })?;
         disk::sync_folder(&self.folder)?;
         writer.recovery_point = view.end;
         writer.dirty = false;

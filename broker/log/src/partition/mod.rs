@@ -2,8 +2,8 @@
 //!
 //! The invariants:
 //! - `start ≤ end`; every offset in between lies in exactly one segment.
-//! - `recovery point ≤ end`: everything below it is fsynced, and the indexes of the segments wholly
-//!   below it are in their files. It is raised after the fsync and lowered before a truncation.
+//! - `recovery point ≤ end`: everything below it is fsynced, and the indexes of the segments that end
+//!   at or below it are in their files. It is raised after the fsync and lowered before a truncation.
 //! - An epoch is in the checkpoint file before a record of it is in a segment.
 //!
 //! One lock for writers, held over their I/O; one for the view (segments, offsets, epochs), never

@@ -432,13 +432,17 @@ fn copy(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         match entry.file_type().unwrap().is_dir() {
             true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
+            // The background flush may just have removed a snapshot that is no longer needed.
+            false => match fs::copy(entry.path(), target) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            },
         }
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_log_is_what_the_model_is(ops in proptest::collection::vec(op(), 1..60)) {
@@ -466,7 +470,8 @@ proptest! {
         let mut names = disk::names(&folder).unwrap();
         names.sort();
         let name = folder.join(&names[which * names.len() / 6]);
-        let mut content = fs::read(&name).unwrap();
+        // The background flush may just have removed it.
+        let mut content = fs::read(&name).unwrap_or_default();
         content.truncate(at);
         content.extend_from_slice(&bytes);
         fs::write(&name, content).unwrap();

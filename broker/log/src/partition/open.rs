@@ -26,6 +26,8 @@ struct Found {
     segments: Vec<Arc<Segment>>,
     end: Offset,
     epochs: EpochCache,
+    /// Below it, the batches and the index files are on disk.
+    recovery_point: Offset,
     /// Whether the files are as a clean close leaves them.
     clean: bool,
 }
@@ -60,6 +62,7 @@ impl PartitionLog {
                 segments: Vec::new(),
                 end: Offset(0),
                 epochs: EpochCache::default(),
+                recovery_point: Offset(0),
                 clean: true,
             },
             None => recover(&name, &folder, &bases, point, interval)?,
@@ -73,6 +76,13 @@ impl PartitionLog {
             disk::write_durably(&start_file, offset_line(*end).as_bytes())?;
         }
         let start = deleted_to.max(first).min((*end).max(first));
+        let mut saved_point = point;
+        if *end < point {
+            // Damage below the point: what is appended there next is neither fsynced nor indexed.
+            let line = offset_line(found.recovery_point);
+            disk::write_durably(&folder.join(RECOVERY_POINT), line.as_bytes())?;
+            saved_point = found.recovery_point;
+        }
         let mut snapshot = None;
         if found.clean && created {
             snapshot = Producers::load(&segment::file(&folder, *end, SNAPSHOT))?;
@@ -89,7 +99,7 @@ impl PartitionLog {
         let writer = Writer {
             created,
             producers,
-            recovery_point: point.min(*end),
+            recovery_point: found.recovery_point,
             first_timestamp,
             dirty: !found.clean,
             unflushed_records: 0,
@@ -111,7 +121,7 @@ impl PartitionLog {
             config: RwLock::new(Arc::new(config)),
             flushing: Mutex::new(()),
             writer: Mutex::new(writer),
-            saved_point: Mutex::new(point),
+            saved_point: Mutex::new(saved_point),
             view: RwLock::new(view),
             offline: OnceLock::new(),
         });
@@ -204,6 +214,7 @@ fn open_clean(
         segments,
         end,
         epochs,
+        recovery_point: end,
         clean: true,
     }))
 }
@@ -224,6 +235,7 @@ fn recover(
     let mut seen = EpochCache::default();
     let mut segments = Vec::new();
     let mut end = bases.first().copied().unwrap_or_default();
+    let mut trusted = Offset(0);
     let mut rest = bases.iter().copied().peekable();
     while let Some(base) = rest.next() {
         let file = segment::file(folder, base, LOG);
@@ -232,7 +244,7 @@ fn recover(
             && next <= point
         {
             segments.push(Arc::new(Segment::sealed(folder, base, size)));
-            end = next;
+            (end, trusted) = (next, next);
             continue;
         }
         let checked = check_segment(&file, base, size, interval, &mut seen)?;
@@ -276,6 +288,7 @@ fn recover(
         segments,
         end,
         epochs,
+        recovery_point: trusted,
         clean: false,
     })
 }

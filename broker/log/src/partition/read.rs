@@ -93,7 +93,7 @@ impl PartitionLog {
 
     /// Runs `read` on a snapshot; again, if the log was truncated meanwhile, or the segment that it
     /// stumbled over is no longer part of the log.
-    fn with_view<T>(
+    pub(super) fn with_view<T>(
         &self,
         read: impl Fn(&View) -> Result<Result<T, ReadError>, (Arc<Segment>, LogError)>,
     ) -> Result<T, ReadError> {

@@ -68,7 +68,7 @@ impl PartitionLog {
     /// once the writer's lock is given back.
     fn drop_oldest(
         &self,
-        mut writer: MutexGuard<'_, super::Writer>,
+        writer: MutexGuard<'_, super::Writer>,
         count: usize,
     ) -> Result<Vec<Offset>, LogError> {
         let old: Vec<Arc<Segment>> = {
@@ -90,7 +90,6 @@ impl PartitionLog {
             epochs.save(&self.file(EPOCHS))?;
             self.view.write().epochs = Arc::new(epochs);
         }
-        writer.recovery_point = writer.recovery_point.max(view.start);
         drop(writer);
         for path in retired {
             disk::remove(&path)?;

@@ -379,6 +379,68 @@ fn recovery_deletes_the_segments_after_a_bad_batch() {
 }
 
 #[test]
+fn recovery_deletes_the_segments_after_a_missing_one() {
+    let home = Home::new();
+    let log = home.open(small());
+    lead(&log, 0..30);
+    let third = log.snapshot().segments[2].clone();
+    let home = home.restart(log, false);
+    let folder = home.dir.path().join(format!("{}-0", home.topic));
+    disk::remove(&folder.join(RECOVERY_POINT)).unwrap();
+    disk::remove(third.path()).unwrap();
+    let log = home.open(small());
+    assert_eq!(log.log_end_offset(), third.base());
+    assert_eq!(files(&log, ".log").len(), 2);
+    assert_eq!(read_all(&log, 1000).len() as i64, third.base().0 / 2);
+}
+
+#[test]
+fn a_cut_below_the_recovery_point_lowers_it_on_disk() {
+    let home = Home::new();
+    let log = home.open(small());
+    lead(&log, 0..30);
+    log.flush_sealed();
+    log.truncate_to(Offset(11)).unwrap();
+    assert_eq!(
+        read_offset(&log.file(RECOVERY_POINT)).unwrap(),
+        Some(Offset(10))
+    );
+    // The same where recovery does the cutting.
+    lead(&log, 0..30);
+    log.flush_sealed();
+    let first = segment::file(&log.folder, Offset(0), segment::LOG);
+    let home = home.restart(log, true);
+    std::fs::write(home.dir.path().join("run"), b"{}").unwrap();
+    let home = {
+        let path = home.dir.path().to_owned();
+        let (topic, folder) = (home.topic, home._folder);
+        drop(home.dir);
+        Home::at(&path, topic).maybe_keeping(folder)
+    };
+    let active = disk::names(first.parent().unwrap()).unwrap();
+    let active = active.iter().filter(|n| n.ends_with(".log")).max().unwrap();
+    std::fs::write(first.with_file_name(active), b"").unwrap();
+    let log = home.open(small());
+    let point = read_offset(&log.file(RECOVERY_POINT)).unwrap();
+    assert_eq!(point, Some(log.log_end_offset()));
+}
+
+#[test]
+fn a_read_that_spans_a_truncation_is_done_again() {
+    let home = Home::new();
+    let log = home.open(small());
+    lead(&log, 0..30);
+    let cut = std::cell::Cell::new(false);
+    let end = log.with_view(|view| {
+        if !cut.replace(true) {
+            log.truncate_to(Offset(20)).unwrap();
+        }
+        Ok(Ok(view.end))
+    });
+    assert_eq!(end, Ok(Offset(20)));
+}
+
+#[test]
 fn sealed_segments_are_flushed_in_the_background_and_not_read_again_by_recovery() {
     let home = Home::new();
     let log = home.open(small());
@@ -390,7 +452,7 @@ fn sealed_segments_are_flushed_in_the_background_and_not_read_again_by_recovery(
         Some(active)
     );
     assert_eq!(files(&log, ".index").len(), log.segment_count() - 1);
-    assert!(files(&log, ".snapshot").len() <= 2);
+    assert_eq!(files(&log, ".snapshot").len(), log.segment_count() - 1);
     assert_eq!(read_all(&log, 500).len(), 30);
     // Recovery trusts what was fsynced: damage there is not looked for.
     let first = segment::file(&log.folder, Offset(0), segment::LOG);

@@ -128,7 +128,6 @@ impl PartitionLog {
                 disk::remove(&path)?;
             }
         }
-        writer.recovery_point = offset;
         self.first_segment(writer, &EpochCache::default())?;
         Ok(())
     }
