@@ -170,7 +170,7 @@ pub struct Partition {
     /// Left the ISR while it was below the effective minimum, so they have every committed record too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elr: Vec<BrokerId>,
-    /// Left ISR or ELR because they may have lost data, since there was last a leader.
+    /// Left ISR or ELR because they may have lost data, and have not been in sync since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lossy: Vec<BrokerId>,
     pub leader: Option<BrokerId>,

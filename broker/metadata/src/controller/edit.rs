@@ -199,7 +199,6 @@ impl<'a> Edit<'a> {
         }
         self.new.isr = isr;
         self.new.elr.retain(|b| target.contains(b));
-        self.new.lossy.retain(|b| target.contains(b));
         self.new.replicas = target;
         self.new.adding.clear();
         self.new.removing.clear();
@@ -229,7 +228,12 @@ impl<'a> Edit<'a> {
     pub fn finish(mut self, partition: i32) -> Option<PartitionChange> {
         self.complete_reassignment();
         self.settle_elr();
-        if self.new.leader.is_some() {
+        // Whoever is in sync again, or the longest of all logs, makes up for what was lost.
+        let (isr, replicas) = (&self.new.isr, &self.new.replicas);
+        self.new
+            .lossy
+            .retain(|b| !isr.contains(b) && replicas.contains(b));
+        if self.unclean {
             self.new.lossy.clear();
         }
         let min = self.min_for(self.new.replication_factor());

@@ -247,6 +247,32 @@ fn if_all_may_have_lost_data_the_longest_log_leads_once_all_have_told_and_says_s
 }
 
 #[test]
+fn after_a_power_loss_of_all_the_longest_log_is_looked_for_among_all_in_whatever_order_they_return()
+{
+    let mut bench = Bench::new(3);
+    let topic = bench.topic("t", &[&[0, 1, 2]], 2);
+    // The new controller believes everyone alive, so leadership wanders while they return.
+    bench.take_over();
+    for id in 0..3 {
+        let (before, now) = (100 + i64::from(id), 200 + i64::from(id));
+        bench.register(id, now, lossy(before, now));
+    }
+    let p = bench.p(topic, 0);
+    assert_eq!((p.leader, p.lossy.len()), (None, 3), "{p:?}");
+    for (id, end) in [(2, 10), (1, 30), (0, 20)] {
+        assert_eq!(bench.leader(topic, 0), None);
+        let log_end = LogEnd {
+            topic,
+            partition: 0,
+            last_epoch: LeaderEpoch(0),
+            end_offset: Offset(end),
+        };
+        bench.poll_with(id, |poll| poll.state.log_ends = vec![log_end]);
+    }
+    assert_eq!(bench.leader(topic, 0), Some(1));
+}
+
+#[test]
 fn a_partition_of_one_replica_is_led_again_even_if_its_broker_lost_data() {
     let mut bench = Bench::new(3);
     let topic = bench.topic("t", &[&[0]], 1);
