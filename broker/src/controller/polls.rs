@@ -121,3 +121,114 @@ fn news(image: &Image, entries: &VecDeque<Arc<Entry>>, position: Option<Position
         _ => snapshot(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leasehold_metadata::image::{Claim, ClaimId};
+    use leasehold_metadata::records::Record;
+    use leasehold_types::{ClusterId, ControllerEpoch, Incarnation};
+
+    /// An image at `last`, and the entries that led to it.
+    fn line(last: u64) -> (Image, Vec<Arc<Entry>>) {
+        let mut image = Image::genesis(ClusterId("c".into()));
+        let claim = Record::Claim(Claim {
+            epoch: ControllerEpoch(1),
+            claim_id: ClaimId(1),
+            first_seq: Seq(1),
+            broker: BrokerId(0),
+            incarnation: Incarnation(1),
+        });
+        let entries = (1..=last).map(|seq| {
+            let entry = Entry {
+                seq: Seq(seq),
+                epoch: ControllerEpoch(1),
+                nonce: String::new(),
+                records: vec![if seq == 1 {
+                    claim.clone()
+                } else {
+                    Record::NoOp
+                }],
+            };
+            image.apply(&entry).unwrap();
+            Arc::new(entry)
+        });
+        let entries = entries.collect();
+        (image, entries)
+    }
+
+    fn at(image: &Image, seq: u64) -> Option<Position> {
+        Some(Position {
+            seq: Seq(seq),
+            ..image.position
+        })
+    }
+
+    const ONE: BrokerId = BrokerId(1);
+
+    #[test]
+    fn a_poll_waits_for_news_or_a_heartbeat_and_then_gets_what_follows_its_position() {
+        let (image, entries) = line(3);
+        let mut polls = Polls::default();
+        for entry in &entries {
+            polls.committed(Arc::clone(entry));
+        }
+        let now = Instant::now();
+        polls.add(ONE, ReplyTo(1), at(&image, 3), now);
+        assert!(polls.due(&image, None, now).is_empty());
+        let later = now + HEARTBEAT;
+        assert_eq!(polls.next_heartbeat(), Some(later));
+        let answers = polls.due(&image, None, later);
+        assert!(matches!(&answers[..], [(ReplyTo(1), a)] if a.news == News::Entries(vec![])));
+        polls.add(ONE, ReplyTo(2), at(&image, 1), now);
+        let answers = polls.due(&image, None, now);
+        let [(ReplyTo(2), answer)] = &answers[..] else {
+            panic!("{answers:?}");
+        };
+        let News::Entries(news) = &answer.news else {
+            panic!("{:?}", answer.news);
+        };
+        let seqs: Vec<u64> = news.iter().map(|e| e.seq.0).collect();
+        assert_eq!((seqs, answer.committed), (vec![2, 3], image.position));
+    }
+
+    #[test]
+    fn who_is_new_or_too_far_behind_gets_everything() {
+        let (image, entries) = line(5);
+        let mut polls = Polls::default();
+        for entry in &entries[3..] {
+            polls.committed(Arc::clone(entry));
+        }
+        let now = Instant::now();
+        for position in [None, at(&image, 2)] {
+            polls.add(ONE, ReplyTo(1), position, now);
+            let answers = polls.due(&image, None, now);
+            assert!(matches!(&answers[..], [(_, a)] if matches!(a.news, News::Snapshot { .. })));
+        }
+        polls.add(ONE, ReplyTo(1), at(&image, 3), now);
+        let answers = polls.due(&image, None, now);
+        assert!(
+            matches!(&answers[..], [(_, a)] if matches!(&a.news, News::Entries(e) if e.len() == 2))
+        );
+    }
+
+    #[test]
+    fn a_new_poll_replaces_the_one_before_it() {
+        let (image, _) = line(1);
+        let mut polls = Polls::default();
+        let now = Instant::now();
+        assert_eq!(polls.add(ONE, ReplyTo(1), at(&image, 1), now), None);
+        let replaced = polls.add(ONE, ReplyTo(2), at(&image, 1), now);
+        assert_eq!(replaced, Some(ReplyTo(1)));
+    }
+
+    #[test]
+    fn what_is_kept_for_those_behind_is_bounded() {
+        let mut polls = Polls::default();
+        for entry in line(KEPT_ENTRIES as u64 + 10).1 {
+            polls.committed(entry);
+        }
+        assert_eq!(polls.entries.len(), KEPT_ENTRIES);
+        assert_eq!(polls.records, KEPT_ENTRIES);
+    }
+}

@@ -76,6 +76,8 @@ struct Batch {
     /// Something in it does not wait.
     urgent: bool,
     since: Option<Instant>,
+    /// Its write must begin before this, or never: the earliest deadline of an administrator's wish.
+    write_before: Option<Millis>,
 }
 
 /// One term as controller.
@@ -186,7 +188,9 @@ impl<'a> Term<'a> {
         });
         self.step(Input::Tick);
         let end = loop {
-            self.advance();
+            if self.end.is_none() {
+                self.advance();
+            }
             if let Some(end) = self.end.take() {
                 break end;
             }
@@ -283,6 +287,16 @@ impl<'a> Term<'a> {
             return;
         };
         let batch = std::mem::take(&mut self.gathering);
+        if batch
+            .write_before
+            .is_some_and(|before| self.now() >= before)
+        {
+            // The speculative image holds a wish that must not be applied any more.
+            self.writer = Writer::Idle(writer);
+            let why = "an administrator's wish could not be written before its deadline";
+            self.end = Some(End::Lost(why.to_owned()));
+            return;
+        }
         self.flying = batch.effects;
         let seq = self.controller.seal();
         debug_assert_eq!(seq, writer.head().seq.next());
@@ -358,6 +372,10 @@ impl<'a> Term<'a> {
         if !output.records.is_empty() {
             batch.since.get_or_insert_with(Instant::now);
             batch.urgent |= !output.can_wait;
+        }
+        if let Some(before) = output.write_before {
+            let earliest = batch.write_before.map_or(before, |known| known.min(before));
+            batch.write_before = Some(earliest);
         }
         batch.records.extend(output.records);
         batch.effects.extend(output.effects);

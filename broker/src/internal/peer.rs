@@ -113,3 +113,82 @@ async fn greet(peer: &Peer) -> io::Result<Option<TcpStream>> {
     });
     Ok(same.then_some(stream))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::internal::InternalHandler;
+    use crate::server::{Limits, Server};
+    use std::sync::Arc;
+
+    async fn listen(peer: &Peer) -> Server {
+        let me = Pong {
+            cluster_id: peer.cluster_id.clone(),
+            broker: peer.broker,
+            incarnation: peer.incarnation,
+        };
+        let handler = Arc::new(InternalHandler::new(me));
+        Server::bind(&peer.address, handler, Limits::default())
+            .await
+            .unwrap()
+    }
+
+    fn peer() -> Peer {
+        Peer {
+            cluster_id: ClusterId::random(),
+            broker: BrokerId(1),
+            incarnation: Incarnation(7),
+            address: "127.0.0.1:0".into(),
+        }
+    }
+
+    const SOON: Duration = Duration::from_millis(300);
+
+    #[tokio::test]
+    async fn a_living_peer_gives_no_evidence_and_its_end_does_at_once() {
+        let mut peer = peer();
+        let listener = listen(&peer).await;
+        peer.address = listener.local_addr().to_string();
+        let watched = peer.clone();
+        let mut death = tokio::spawn(async move { death_of(&watched).await });
+        assert!(timeout(SOON, &mut death).await.is_err());
+        drop(listener);
+        let evidence = timeout(SOON, death).await.unwrap().unwrap();
+        assert!(evidence.contains("ended"), "{evidence}");
+    }
+
+    #[tokio::test]
+    async fn another_process_at_the_same_address_is_evidence() {
+        let mut peer = peer();
+        let listener = listen(&peer).await;
+        peer.address = listener.local_addr().to_string();
+        peer.incarnation = Incarnation(6);
+        let evidence = timeout(SOON, death_of(&peer)).await.unwrap();
+        assert!(evidence.contains("another process"), "{evidence}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_stopped_gives_no_evidence_while_its_connection_stands() {
+        // It answers one greeting, then never reads again, like a process under SIGSTOP.
+        let mut peer = peer();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        peer.address = listener.local_addr().unwrap().to_string();
+        let pong = serde_json::to_vec(&Pong {
+            cluster_id: peer.cluster_id.clone(),
+            broker: peer.broker,
+            incarnation: peer.incarnation,
+        })
+        .unwrap();
+        let stopped = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 64];
+            let _ = stream.read(&mut request).await.unwrap();
+            stream.write_u32(pong.len() as u32 + 4).await.unwrap();
+            stream.write_u32(1).await.unwrap();
+            stream.write_all(&pong).await.unwrap();
+            sleep(Duration::from_secs(60)).await;
+        });
+        assert!(timeout(SOON * 3, death_of(&peer)).await.is_err());
+        stopped.abort();
+    }
+}

@@ -413,6 +413,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn evidence_is_refuted_by_a_later_renewal_and_used_once() {
+        let store = SimulatedStore::new();
+        let mut holder = candidate(&store, 0);
+        let tenure = holder.acquire().await;
+        let mut second = candidate(&store, 1);
+        let evidence = second.evidence();
+        // It stands back, so that it sees the holder renew before it may act on the evidence.
+        second.stand_back();
+        let waiting = tokio::spawn(async move { second.acquire().await });
+        tokio::task::yield_now().await;
+        evidence.dead("0/70");
+        tokio::time::sleep(RENEW_EVERY * 2).await;
+        assert!(tenure.may_act() && !waiting.is_finished());
+        assert_eq!(evidence.take(), None);
+        evidence.dead("0/70");
+        assert_eq!(evidence.take(), Some("0/70".to_owned()));
+        assert_eq!(evidence.take(), None);
+        waiting.abort();
+    }
+
+    #[tokio::test]
     async fn a_lost_reply_to_a_renewal_does_not_end_the_tenure() {
         let store = SimulatedStore::new();
         let tenure = candidate(&store, 0).acquire().await;
