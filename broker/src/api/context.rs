@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// The longest that an administrator's request may take, whatever it asks for.
-const LONGEST_ADMIN: Duration = Duration::from_secs(30);
+/// The longest that an administrator's request may take, whatever it asks for: clients are to hear
+/// within two seconds that metadata cannot be changed now. What is not written by then never will be.
+const LONGEST_ADMIN: Duration = Duration::from_millis(1_800);
 /// The shortest: below this nothing could ever be committed.
 const SHORTEST_ADMIN: Duration = Duration::from_millis(100);
 /// How long an admin reply waits for this broker's own image to show what was done.

@@ -25,6 +25,9 @@ use std::time::Duration;
 /// How long a client that asked for a new topic waits before it is told to ask again.
 const CREATE_PATIENCE_MS: i32 = 2_000;
 
+/// How many topics one request may bring into being by asking.
+const MOST_NEW: usize = 100;
+
 /// What became of the topics that were to be created by asking.
 type Created = BTreeMap<String, ErrorCode>;
 
@@ -60,6 +63,8 @@ fn wanted_new(image: &Image, enabled: bool, request: &MetadataRequest) -> BTreeS
         // Kafka's own topics are made by whoever needs them, with what they need.
         .filter(|name| !name.starts_with("__"))
         .map(|name| name.to_string())
+        // The others are unknown for now; a client that means them asks again.
+        .take(MOST_NEW)
         .collect()
 }
 

@@ -160,6 +160,10 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
         }
         return;
     }
+    // A peer that vanished without a word is noticed by the kernel, long before it counts as idle.
+    if let Err(error) = socket2::SockRef::from(&stream).set_keepalive(true) {
+        debug!(listener = limits.name, %peer, %error, "no keep-alive on this connection");
+    }
     let local = match (stream.set_nodelay(true), stream.local_addr()) {
         (Ok(()), Ok(local)) => local,
         // The peer is gone already.
