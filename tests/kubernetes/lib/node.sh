@@ -37,6 +37,7 @@ EOF
     node_ctr "$1" version
 }
 
+# Logs have a folder per node: a kubelet deletes those of pods that it does not know.
 start_kubelet() { # node
   local home=$state/node$1
   cat >"$home/kubelet.yaml" <<EOF
@@ -62,6 +63,7 @@ evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available:
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 syncFrequency: 10s
+podLogsDir: $home/pod-logs
 EOF
   start "kubelet$1" "$bin/kubelet" --config "$home/kubelet.yaml" --kubeconfig "$state/node$1.kubeconfig" \
     --hostname-override "node$1" --node-ip "$(node_address "$1")" --root-dir "$home/kubelet" \
