@@ -2,6 +2,7 @@
 
 mod bench;
 mod elections;
+mod invariants;
 mod isr;
 mod moves;
 mod registration;

@@ -1,5 +1,6 @@
 //! A bench: one controller, its committed image, and the invariants after every step.
 
+use super::invariants;
 use crate::controller::*;
 use crate::image::{Endpoint, Image, Partition};
 use crate::records::{Entry, Record};
@@ -139,7 +140,7 @@ impl Bench {
         if let Some(r) = lossy {
             self.note_loss(&before, &r);
         }
-        check(&before, &self.image);
+        invariants::check(&before, &self.image);
         for effect in &output.effects {
             if let Effect::Resign { lost, .. } = effect {
                 self.resignation = Some(lost.clone());
@@ -436,78 +437,6 @@ impl Bench {
     /// Whom this controller gave as lost when it resigned.
     pub fn resigned(&self) -> Option<BTreeSet<BrokerId>> {
         self.resignation.clone()
-    }
-}
-
-/// What holds in every image, and from one to the next.
-fn check(before: &Image, after: &Image) {
-    for topic in after.topics.values() {
-        for (number, p) in (0..).zip(&topic.partitions) {
-            let name = format!("{}-{number}: {p:?}", topic.name);
-            let min = after.effective_min_isr(topic, p);
-            assert!(
-                p.isr.iter().chain(&p.elr).all(|b| p.replicas.contains(b)),
-                "I6 ISR and ELR are replicas {name}"
-            );
-            assert!(
-                p.lossy.iter().all(|b| !p.isr.contains(b)),
-                "who is in sync has made up for its loss {name}"
-            );
-            assert!(
-                p.elr.iter().all(|b| !p.isr.contains(b)),
-                "ISR and ELR are disjoint {name}"
-            );
-            assert!(
-                p.isr.len() < min || p.elr.is_empty(),
-                "no ELR at the minimum {name}"
-            );
-            match p.leader {
-                Some(leader) => {
-                    assert!(
-                        p.isr.contains(&leader),
-                        "I6 the leader is in the ISR {name}"
-                    );
-                    assert!(after.is_live(leader), "I6 the leader is unfenced {name}");
-                    assert!(
-                        p.isr.iter().all(|&b| after.is_live(b)),
-                        "no fenced member while there is a leader {name}"
-                    );
-                }
-                None => {
-                    let candidate = p.isr.iter().chain(&p.elr).any(|&b| after.is_eligible(b));
-                    assert!(!candidate, "I15 a clean candidate leads {name}");
-                }
-            }
-            let Some(old) = before.partition(&topic.id, number) else {
-                continue;
-            };
-            let (le, pe) = (
-                p.leader_epoch >= old.leader_epoch,
-                p.partition_epoch >= old.partition_epoch,
-            );
-            assert!(le && pe, "no epoch falls {name}");
-            let raised = p.leader_epoch > old.leader_epoch;
-            assert!(
-                **p == **old || p.partition_epoch > old.partition_epoch,
-                "I5 a change raises the partition epoch {name}"
-            );
-            assert!(
-                p.leader == old.leader || raised,
-                "I5 a new leader raises the leader epoch {name}"
-            );
-            let gone = old.replicas.iter().any(|b| !p.replicas.contains(b));
-            assert!(
-                !gone || raised,
-                "a replica taken away raises the leader epoch {name}"
-            );
-            if let Some(leader) = old.leader {
-                let incarnation = |image: &Image| image.broker(leader).map(|b| b.incarnation);
-                assert!(
-                    incarnation(before) == incarnation(after) || raised,
-                    "I5 a new incarnation raises the leader epoch {name}"
-                );
-            }
-        }
     }
 }
 
