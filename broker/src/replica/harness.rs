@@ -323,12 +323,23 @@ impl Cluster {
 
     /// Starts a broker on its folder, registered as `incarnation`.
     pub async fn boot(&self, id: BrokerId, incarnation: Incarnation) {
+        self.boot_with(id, incarnation, |_| {}).await;
+    }
+
+    /// [`Self::boot`], with something done to its folder first.
+    pub async fn boot_with(
+        &self,
+        id: BrokerId,
+        incarnation: Incarnation,
+        prepare: impl FnOnce(&LogDir) + Send + 'static,
+    ) {
         let path = self.folder.path().join(id.0.to_string());
         let cluster_id = self.cluster_id.clone();
         let log_dir = tokio::task::spawn_blocking(move || {
             let dir = LogDir::open(path, &cluster_id, id).unwrap();
             dir.begin(incarnation).unwrap();
             dir.confirm(incarnation).unwrap();
+            prepare(&dir);
             dir
         });
         let (sender, image) = watch::channel(Arc::new(Image::genesis(self.cluster_id.clone())));

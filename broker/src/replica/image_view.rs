@@ -103,3 +103,97 @@ pub fn log_config(image: &Image, topic: &Topic) -> LogConfig {
     }
     config
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leasehold_metadata::image::{Broker, Endpoint, Partition};
+    use leasehold_types::{ClusterId, Seq, TopicId};
+    use std::sync::Arc;
+
+    fn broker(id: i32) -> Broker {
+        let endpoint = Endpoint {
+            host: "h".into(),
+            port: 1,
+        };
+        Broker {
+            id: BrokerId(id),
+            incarnation: Incarnation(10 + i64::from(id)),
+            client: endpoint.clone(),
+            internal: endpoint,
+            http: None,
+            rack: None,
+            version: String::new(),
+            fenced: false,
+            shutting_down: false,
+            cordoned: false,
+            registered_at: Seq(1),
+            changed_at: Seq(1),
+        }
+    }
+
+    fn image() -> (Image, Topic) {
+        let mut image = Image::genesis(ClusterId("c".into()));
+        let fenced = Broker {
+            fenced: true,
+            ..broker(1)
+        };
+        let leaving = Broker {
+            shutting_down: true,
+            ..broker(2)
+        };
+        for broker in [broker(0), fenced, leaving] {
+            image.brokers.insert(broker.id, Arc::new(broker));
+        }
+        let partition = Partition {
+            replicas: (0..4).map(BrokerId).collect(),
+            isr: vec![BrokerId(0)],
+            ..Partition::default()
+        };
+        let topic = Topic {
+            id: TopicId(uuid::Uuid::from_u128(1)),
+            name: "t".into(),
+            internal: false,
+            partitions: vec![Arc::new(partition)],
+            configs: Default::default(),
+        };
+        (image, topic)
+    }
+
+    #[test]
+    fn only_a_registered_live_broker_that_stays_may_join() {
+        let (image, topic) = image();
+        let view = view_of(&image, &topic, 0).unwrap();
+        let may_join = |id| view.member(BrokerId(id)).map(|member| member.may_join);
+        assert_eq!(
+            [0, 1, 2, 3].map(may_join),
+            [Some(true), Some(false), Some(false), None]
+        );
+        assert_eq!(view.incarnation(BrokerId(1)), Some(Incarnation(11)));
+        assert_eq!(view_of(&image, &topic, 1), None);
+    }
+
+    #[test]
+    fn only_the_registered_incarnation_is_this_process() {
+        let (image, _) = image();
+        assert!(is_registered(&image, BrokerId(0), Incarnation(10)));
+        assert!(!is_registered(&image, BrokerId(0), Incarnation(11)));
+        assert!(!is_registered(&image, BrokerId(9), Incarnation(10)));
+    }
+
+    #[test]
+    fn a_topics_own_settings_come_before_the_clusters() {
+        let (mut image, mut topic) = image();
+        assert_eq!(log_config(&image, &topic), LogConfig::default());
+        let cluster = [("retention.ms", "5"), ("segment.bytes", "2000000")];
+        let pairs = cluster.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        image.cluster_configs = Arc::new(pairs.into());
+        topic.configs.insert("retention.ms".into(), "7".into());
+        topic
+            .configs
+            .insert("message.timestamp.type".into(), "LogAppendTime".into());
+        let config = log_config(&image, &topic);
+        assert_eq!((config.retention_ms, config.segment_bytes), (7, 2_000_000));
+        assert_eq!(config.timestamp_type, TimestampType::LogAppendTime);
+    }
+}

@@ -414,3 +414,35 @@ async fn a_clean_close_keeps_high_watermark_and_log() {
     );
     assert!(began.elapsed() < LONG);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn folders_found_at_the_start_that_belong_to_no_replica_are_deleted_after_a_while() {
+    let cluster = Cluster::start_with(1, 1, |settings| {
+        settings.stray_delay = Duration::from_millis(1500);
+    })
+    .await;
+    cluster.leader(0).await;
+    produce_ok(&cluster.broker(0), Acks::All, "a").await;
+    cluster.kill(B0).await;
+    // A replica that was assigned to this broker in another life.
+    let stray = leasehold_types::TopicId(uuid::Uuid::from_u128(0xdead));
+    cluster
+        .boot_with(B0, Incarnation(2), move |log_dir| {
+            let log = log_dir
+                .open_partition(stray, 3, Default::default())
+                .unwrap();
+            log.begin_epoch(LeaderEpoch(0)).unwrap();
+            log.append_leader(&batch("old"), LeaderEpoch(0), produce::now_ms())
+                .unwrap();
+        })
+        .await;
+    let manager = cluster.broker(0);
+    let folders = || manager.log_dir().partitions().unwrap();
+    cluster.leader(0).await;
+    assert!(folders().contains(&(stray, 3)), "not at once");
+    eventually("the stray folder is gone", || {
+        (folders() == [KEY]).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.values(0).len(), 1);
+}
