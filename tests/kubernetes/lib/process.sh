@@ -18,16 +18,18 @@ gone() { [ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/nul
 # records itself before it becomes the command, and gives up our lock only then: whoever takes the
 # lock after us finds it recorded even if we are killed in between.
 start() {
-  local name=$1 self
+  local name=$1 self outside=()
   shift
   if alive "$name"; then return; fi
   mkdir -p "$state/run" "$logs"
+  # Not among the mounts of `in-cluster`, which go with its command.
+  if [ -n "${LEASEHOLD_MOUNTS:-}" ]; then outside=(nsenter "--mount=$LEASEHOLD_MOUNTS"); fi
   (
     cd /
     self=$BASHPID # which is another one inside $(...)
     echo "$self $(start_time "$self")" >"$state/run/$name"
     exec 9>&-
-    exec setsid "$@"
+    exec setsid "${outside[@]}" "$@"
   ) </dev/null >>"$logs/$name.log" 2>&1 &
 }
 
