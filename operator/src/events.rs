@@ -87,6 +87,11 @@ impl Publisher {
                 .await
             {
                 Ok(_) => self.metrics.event("published"),
+                // A namespace that is being deleted takes no news any more.
+                Err(kube::Error::Api(status)) if status.message.contains("being terminated") => {
+                    self.metrics.event("failed");
+                    tracing::debug!(why = %status.message, "an Event is not wanted");
+                }
                 Err(error) => {
                     self.metrics.event("failed");
                     tracing::warn!(%error, "cannot publish an Event");
