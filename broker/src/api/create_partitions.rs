@@ -43,7 +43,7 @@ pub(super) async fn answer(
             wanted.iter().all(|(name, count)| {
                 image
                     .topic_by_name(name)
-                    .is_none_or(|t| t.partition(count - 1).is_some())
+                    .is_none_or(|t| t.partition(count.saturating_sub(1)).is_some())
             })
         };
         shared.image_shows(READ_YOUR_WRITES, shown).await;

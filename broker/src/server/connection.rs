@@ -52,6 +52,20 @@ impl ConnectionContext {
     pub fn reply_room(&self) -> usize {
         self.memory.reply_room()
     }
+
+    /// A context without a connection.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Arc<Self> {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Arc::new(Self {
+            id: 0,
+            peer: nowhere,
+            local: nowhere,
+            listener: "test",
+            software: OnceLock::new(),
+            memory: Memory::new(1 << 20),
+        })
+    }
 }
 
 /// Why a connection ended.

@@ -3,6 +3,7 @@
 
 mod admin;
 mod data;
+mod fuzz;
 mod groups;
 mod image_only;
 mod stage;

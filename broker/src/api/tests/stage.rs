@@ -37,6 +37,7 @@ pub struct Stage {
     pub address: String,
     pub image: Arc<watch::Sender<Arc<Image>>>,
     pub controller: Arc<HandController>,
+    pub handler: Arc<KafkaHandler>,
     _server: Server,
     _dir: tempfile::TempDir,
 }
@@ -75,7 +76,7 @@ impl Stage {
             next_id: AtomicI64::new(1000),
             calls: Mutex::default(),
         });
-        let handler = KafkaHandler::new(Context {
+        let handler = Arc::new(KafkaHandler::new(Context {
             broker: ME,
             incarnation,
             config: Arc::new(config),
@@ -83,8 +84,8 @@ impl Stage {
             controller: controller.clone(),
             replicas,
             groups: groups(),
-        });
-        let server = Server::bind("127.0.0.1:0", Arc::new(handler), Limits::default())
+        }));
+        let server = Server::bind("127.0.0.1:0", handler.clone(), Limits::default())
             .await
             .unwrap();
         let address = server.local_addr().to_string();
@@ -96,6 +97,7 @@ impl Stage {
             address,
             image,
             controller,
+            handler,
             _server: server,
             _dir: dir,
         }
@@ -236,7 +238,7 @@ fn refusal(name: &str) -> Outcome {
 }
 
 fn count(asked: i32) -> i32 {
-    if asked < 0 { 2 } else { asked }
+    if asked < 0 { 2 } else { asked.min(100) }
 }
 
 fn new_partition() -> Arc<Partition> {
