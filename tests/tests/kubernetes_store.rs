@@ -145,5 +145,8 @@ async fn the_lease_passes_by_release_at_once_and_by_silence_only_in_time() {
     place.remove().await;
     assert!(held && acts);
     assert!(released < Duration::from_secs(1), "{released:?}");
-    assert!(silent >= DURATION - Duration::from_secs(1) && silent < DURATION * 2, "{silent:?}");
+    assert!(
+        silent >= DURATION - Duration::from_secs(1) && silent < DURATION * 2,
+        "{silent:?}"
+    );
 }

@@ -39,6 +39,11 @@ impl Drop for Driver {
 /// Begins to stand for election.
 pub fn start(config: DriverConfig, store: Arc<dyn Store>) -> Driver {
     let elector = Elector::new(Arc::clone(&store), config.me, config.address.clone());
+    start_with(config, store, elector)
+}
+
+/// [`start`] with an elector of the caller's.
+pub(crate) fn start_with(config: DriverConfig, store: Arc<dyn Store>, elector: Elector) -> Driver {
     let evidence = elector.evidence();
     let (questions, asked) = mpsc::channel(QUEUE);
     let (role_sender, role) = watch::channel(Role::Standby);

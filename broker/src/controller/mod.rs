@@ -17,5 +17,7 @@ mod peers;
 mod polls;
 mod term;
 
+#[cfg(test)]
+pub(crate) use driver::start_with;
 pub use driver::{Driver, DriverConfig, start};
 pub use handle::{ControllerHandle, Role};

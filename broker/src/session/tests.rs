@@ -1,7 +1,7 @@
 //! Several brokers' sessions and controllers in one process, over real sockets and a real directory.
 
 use super::*;
-use crate::controller::{Driver, DriverConfig, Role, start as start_driver};
+use crate::controller::{Driver, DriverConfig, Role, start_with as start_driver};
 use crate::internal::{InternalHandler, Pong};
 use crate::server::{Limits as ListenerLimits, Server};
 use find::address_of;
@@ -10,7 +10,7 @@ use leasehold_metadata::broker_config::BrokerConfig;
 use leasehold_metadata::controller::Settings;
 use leasehold_metadata::head::{Limits, genesis, load};
 use leasehold_metadata::image::{Endpoint, Position};
-use leasehold_metadata::lease::Holder;
+use leasehold_metadata::lease::{Elector, Holder};
 use leasehold_metadata::rpc::{AdminRequest, NewTopic, Request, Response};
 use leasehold_metadata::store::Store;
 use leasehold_metadata::store::directory::DirectoryStore;
@@ -27,6 +27,16 @@ struct Node {
 
 impl Node {
     async fn start(id: i32, store: Arc<dyn Store>, dir: &Path, cluster_id: &ClusterId) -> Self {
+        Self::start_with(id, store, dir, cluster_id, |elector| elector).await
+    }
+
+    async fn start_with(
+        id: i32,
+        store: Arc<dyn Store>,
+        dir: &Path,
+        cluster_id: &ClusterId,
+        change: impl FnOnce(Elector) -> Elector,
+    ) -> Self {
         let (broker, incarnation) = (BrokerId(id), Incarnation::random());
         let log_dir = {
             let (dir, cluster_id) = (dir.join(format!("broker-{id}")), cluster_id.clone());
@@ -54,7 +64,8 @@ impl Node {
             settings: Settings::from_config(&BrokerConfig::default()),
             limits: Limits::default(),
         };
-        let driver = start_driver(config, store);
+        let elector = Elector::new(Arc::clone(&store), config.me, config.address.clone());
+        let driver = start_driver(config, store, change(elector));
         handler.serve_controller(driver.handle());
         let (_, rack) = tokio::sync::watch::channel(None);
         let config = SessionConfig {
@@ -254,6 +265,50 @@ async fn a_clean_stop_hands_the_role_over_and_says_goodbye() {
     );
     controller_of(&nodes).await;
     println!("another controller after {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_late_write_of_a_controller_without_a_deadline_is_refused_by_the_head() {
+    logs();
+    let dir = tempfile::tempdir().unwrap();
+    let cluster_id = ClusterId::random();
+    let store = Arc::new(SimulatedStore::new());
+    genesis(&*store, &cluster_id).await.unwrap();
+    let (shared, place) = (store.clone() as Arc<dyn Store>, dir.path());
+    let stubborn = Elector::ignoring_its_deadline;
+    let old = Node::start_with(0, shared.clone(), place, &cluster_id, stubborn).await;
+    old.until("its own registration", |image| live(image) == 1)
+        .await;
+    // Another takes the Lease and claims, which the old one ignores.
+    store.delete_lease();
+    let new = Node::start(1, shared, place, &cluster_id).await;
+    new.until("its own registration", |image| live(image) >= 1)
+        .await;
+    assert!(old.is_controller() && new.is_controller());
+    let (refused, epoch) = (store.refused_writes(), new.image().position.epoch);
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let mut topic = NewTopic::with_defaults("late");
+    (topic.partitions, topic.replication_factor) = (1, 1);
+    let late = Request::Admin {
+        request: AdminRequest::CreateTopics {
+            topics: vec![topic],
+            validate_only: false,
+        },
+        timeout_ms: 2_000,
+    };
+    let answer = old.driver.handle().call(late).await;
+    assert!(
+        matches!(answer, Response::NotController { .. }),
+        "{answer:?}"
+    );
+    assert_eq!(store.refused_writes(), refused + 1);
+    while old.is_controller() {
+        assert!(Instant::now() < deadline, "it did not resign");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let loaded = load(&*store).await.unwrap();
+    assert_eq!(loaded.head.epoch, epoch);
+    assert!(loaded.image.topic_by_name("late").is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -64,22 +64,28 @@ pub struct Elector {
 impl Elector {
     /// A candidate `me`, whose internal listener is at `address`.
     pub fn new(store: Arc<dyn Store>, me: Holder, address: String) -> Self {
-        let ignore_deadline =
-            std::env::var(super::IGNORE_DEADLINE_VARIABLE).is_ok_and(|value| value == "1");
-        if ignore_deadline {
-            tracing::warn!(
-                "{} is set: this broker goes on acting as controller past its Lease deadline",
-                super::IGNORE_DEADLINE_VARIABLE
-            );
-        }
-        Self {
+        let elector = Self {
             store,
             me,
             address,
             evidence: Evidence(Arc::new(watch::Sender::new(None))),
             observed: watch::Sender::new(None),
             stand_back: None,
-            ignore_deadline,
+            ignore_deadline: false,
+        };
+        let variable = std::env::var(super::IGNORE_DEADLINE_VARIABLE);
+        match variable.is_ok_and(|value| value == "1") {
+            true => elector.ignoring_its_deadline(),
+            false => elector,
+        }
+    }
+
+    /// Test switch: goes on acting past its Lease deadline, so that only the head stands in its way.
+    pub fn ignoring_its_deadline(self) -> Self {
+        tracing::warn!("this broker will go on acting as controller past its Lease deadline");
+        Self {
+            ignore_deadline: true,
+            ..self
         }
     }
 

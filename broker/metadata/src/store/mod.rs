@@ -106,7 +106,7 @@ pub enum StoreError {
 pub enum PatchError {
     /// The test of uid and nonce failed. Still no proof that this change is not in: the refused copy
     /// may be a second one, whose first was applied.
-    #[error("the head's uid or nonce is not the expected one")]
+    #[error("refused (422): the head's uid or nonce is not the expected one")]
     Refused,
     #[error("the head is gone")]
     Gone,
