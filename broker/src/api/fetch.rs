@@ -56,6 +56,7 @@ pub(super) async fn answer(
         return FetchResponse::default().with_error_code(error.code());
     }
     let plan = plan(&shared.image(), call.version, &request.topics);
+    call.connection.await_reply_room().await;
     let nothing_to_wait_for = !plan.all_good || plan.entries.is_empty();
     let params = FetchParams {
         replica: None,

@@ -6,13 +6,13 @@
 use super::handler::{Handler, Refusal, Reply, ReplyFuture};
 use super::limits::Limits;
 use super::memory::{Claim, Memory, PRODUCE, bound};
+use super::outbox::{Outbox, Owed, PRESSED};
 use super::reader::{FrameReader, ReadEnd};
 use bytes::{Buf, Bytes};
 use futures::stream::{FuturesOrdered, StreamExt};
 use futures::{FutureExt, future};
 use leasehold_wire::OutFrame;
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,12 +21,11 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// How much is gathered into one writev.
-const COALESCE_BYTES: usize = 1 << 20;
-const COALESCE_REPLIES: usize = 64;
+/// Replies up to this size may wait in numbers for a peer to read them.
+const PILED_REPLY: usize = 64 * 1024;
 /// Requests from this size on may hold so many items that handling them takes long.
 const HEAVY_FRAME: usize = 32 * 1024;
 /// How long replies that are already owed may still take when the connection ends for a fault.
@@ -51,6 +50,11 @@ impl ConnectionContext {
     /// How many bytes of reply are wise to build now, given what all connections have not yet read.
     pub fn reply_room(&self) -> usize {
         self.memory.reply_room()
+    }
+
+    /// Waits a moment for such room, if there is none now.
+    pub async fn await_reply_room(&self) {
+        self.memory.await_reply_room(2 * PRESSED).await;
     }
 
     /// A context without a connection.
@@ -140,26 +144,6 @@ pub(super) async fn serve(
     }
 }
 
-/// Counts a request that is owed a reply.
-struct Owed {
-    counter: Arc<AtomicUsize>,
-}
-
-impl Owed {
-    fn new(counter: &Arc<AtomicUsize>) -> Self {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Self {
-            counter: counter.clone(),
-        }
-    }
-}
-
-impl Drop for Owed {
-    fn drop(&mut self) {
-        self.counter.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 type Queued = (ReplyFuture, Owed);
 
 async fn take_requests(
@@ -179,7 +163,7 @@ async fn take_requests(
         let Ok(place) = queue.reserve().await else {
             return End::Write(io::ErrorKind::BrokenPipe.into());
         };
-        let owed = Owed::new(in_flight);
+        let mut owed = Owed::new(in_flight, &context.memory);
         let key = frame
             .first_chunk::<2>()
             .map_or(-1, |bytes| i16::from_be_bytes(*bytes));
@@ -200,23 +184,28 @@ async fn take_requests(
         drop(decoding);
         match handled {
             Ok(Reply::Nothing) => {}
-            Ok(Reply::Ready(frame)) => place.send((future::ready(Ok(Some(frame))).boxed(), owed)),
+            Ok(Reply::Ready(frame)) => {
+                owed.weigh(&frame);
+                // A large reply leaves before the next request is taken, or a peer that does not
+                // read could pile them up.
+                let sent = (frame.remaining() > PILED_REPLY).then(|| owed.told_when_sent());
+                place.send((future::ready(Ok(Some(frame))).boxed(), owed));
+                if let Some(sent) = sent {
+                    let _dropped = sent.await;
+                }
+            }
             Ok(Reply::Pipelined(reply)) => place.send((guarded(reply), owed)),
             Ok(Reply::Exclusive(reply)) => {
-                let (done, ended) = oneshot::channel::<()>();
                 let claim = claim.filter(Claim::is_large);
                 let reply = guarded(reply);
-                place.send((
-                    async move {
-                        let answer = reply.await;
-                        drop((claim, done));
-                        answer
-                    }
-                    .boxed(),
-                    owed,
-                ));
-                // Resolves when `done` is dropped, whether the reply came or the sender gave up.
-                let _dropped = ended.await;
+                let sent = owed.told_when_sent();
+                let answering = async move {
+                    let answer = reply.await;
+                    drop(claim);
+                    answer
+                };
+                place.send((answering.boxed(), owed));
+                let _dropped = sent.await;
             }
             Err(refusal) => return refusal.into(),
         }
@@ -259,8 +248,12 @@ fn guarded(reply: ReplyFuture) -> ReplyFuture {
         .boxed()
 }
 
-async fn answered(reply: ReplyFuture, owed: Owed) -> (Result<Option<OutFrame>, Refusal>, Owed) {
-    (reply.await, owed)
+async fn answered(reply: ReplyFuture, mut owed: Owed) -> (Result<Option<OutFrame>, Refusal>, Owed) {
+    let answer = reply.await;
+    if let Ok(Some(frame)) = &answer {
+        owed.weigh(frame);
+    }
+    (answer, owed)
 }
 
 async fn send_replies(
@@ -313,94 +306,4 @@ async fn send_replies(
     // Say goodbye properly, so that the last replies are not lost to a reset.
     let _closed = half.shutdown().await;
     Ok(())
-}
-
-/// Replies on their way into the socket, written with as few calls as possible.
-struct Outbox<'a> {
-    frames: VecDeque<OutFrame>,
-    owed: Vec<Owed>,
-    bytes: usize,
-    memory: &'a Memory,
-}
-
-impl<'a> Outbox<'a> {
-    fn new(memory: &'a Memory) -> Self {
-        Self {
-            frames: VecDeque::new(),
-            owed: Vec::new(),
-            bytes: 0,
-            memory,
-        }
-    }
-
-    fn push(&mut self, frame: OutFrame, owed: Owed) {
-        self.bytes += frame.remaining();
-        self.memory.reply_queued(frame.remaining());
-        self.frames.push_back(frame);
-        self.owed.push(owed);
-    }
-
-    fn is_full(&self) -> bool {
-        self.bytes >= COALESCE_BYTES || self.frames.len() >= COALESCE_REPLIES
-    }
-
-    async fn send(&mut self, half: &mut OwnedWriteHalf, limits: &Limits) -> Result<(), End> {
-        let allowed = limits.allowance(limits.reply_grace, self.bytes);
-        let writing = async {
-            while self.has_remaining() {
-                half.write_buf(self).await.map_err(End::Write)?;
-            }
-            Ok::<(), End>(())
-        };
-        match tokio::time::timeout(allowed, writing).await {
-            Ok(written) => written?,
-            Err(_) => return Err(End::ReplyStalled(allowed)),
-        }
-        self.owed.clear();
-        if self.frames.capacity() > COALESCE_REPLIES {
-            self.frames = VecDeque::new();
-        }
-        Ok(())
-    }
-}
-
-impl Buf for Outbox<'_> {
-    fn remaining(&self) -> usize {
-        self.bytes
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.frames.front().map_or(&[], Buf::chunk)
-    }
-
-    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let mut filled = 0;
-        for frame in &self.frames {
-            filled += frame.chunks_vectored(&mut slices[filled..]);
-            if filled == slices.len() {
-                break;
-            }
-        }
-        filled
-    }
-
-    fn advance(&mut self, mut count: usize) {
-        self.bytes -= count;
-        self.memory.reply_sent(count);
-        while let Some(front) = self.frames.front_mut() {
-            let here = front.remaining().min(count);
-            front.advance(here);
-            count -= here;
-            if front.has_remaining() {
-                break;
-            }
-            self.frames.pop_front();
-        }
-    }
-}
-
-impl Drop for Outbox<'_> {
-    fn drop(&mut self) {
-        self.memory.reply_sent(self.bytes);
-    }
 }

@@ -28,7 +28,7 @@ const STALLED: Duration = Duration::from_secs(1);
 /// How long a connection waits for room before it gives up.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Memory for replies that are read but not sent, beyond which fetches are cut small.
-const REPLY_MEMORY: usize = 64 << 20;
+const REPLY_MEMORY: usize = 48 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
@@ -45,6 +45,7 @@ pub struct Memory {
     decoded: LaneState,
     /// Bytes of replies between their handler and the socket.
     replies: AtomicUsize,
+    replies_sent: Notify,
     /// Longest frame that is charged in full. One longer frame at a time is let in beside them.
     ordinary: usize,
     giant: AtomicBool,
@@ -111,6 +112,7 @@ impl Memory {
             large: LaneState::new(large),
             decoded: LaneState::new(DECODED_LANE),
             replies: AtomicUsize::new(0),
+            replies_sent: Notify::new(),
             ordinary: large / 2,
             giant: AtomicBool::new(false),
             heavy: tokio::sync::Mutex::new(()),
@@ -138,6 +140,25 @@ impl Memory {
 
     pub(super) fn reply_sent(&self, bytes: usize) {
         self.replies.fetch_sub(bytes, Ordering::Relaxed);
+        self.replies_sent.notify_waiters();
+    }
+
+    /// Waits, at most for `limit`, until there is room for another reply.
+    pub(super) async fn await_reply_room(&self, limit: Duration) {
+        let room = async {
+            loop {
+                let sent = self.replies_sent.notified();
+                tokio::pin!(sent);
+                sent.as_mut().enable();
+                if self.reply_room() > 0 {
+                    return;
+                }
+                sent.await;
+            }
+        };
+        if self.reply_room() == 0 {
+            let _late = tokio::time::timeout(limit, room).await;
+        }
     }
 
     /// An empty claim, to grow with a frame's bytes.

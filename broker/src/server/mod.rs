@@ -17,6 +17,7 @@ mod handler;
 mod limits;
 mod listener;
 pub mod memory;
+mod outbox;
 mod quiet;
 mod reader;
 

@@ -21,6 +21,8 @@ const EXCLUSIVE: i16 = 1002;
 const PANIC: i16 = 1003;
 const REFUSE: i16 = 1004;
 const PANIC_LATER: i16 = 1005;
+/// Answers with a megabyte.
+const LARGE: i16 = 1006;
 
 /// Answers with the body it got; waiting requests are let go by the test.
 #[derive(Default)]
@@ -80,6 +82,7 @@ impl Handler for Rehearsal {
                 }))
             }
             18 => Reply::Ready(encode_reply(id, &ApiVersionsResponse::default(), 0).unwrap()),
+            LARGE => Reply::Ready(encode_raw_reply(id, Bytes::from(vec![0; 1 << 20])).unwrap()),
             PANIC => panic!("as the test wants it"),
             PANIC_LATER => Reply::Pipelined(Box::pin(async { panic!("as the test wants it") })),
             REFUSE => return Err(Refusal::new("as the test wants it")),
@@ -421,4 +424,36 @@ async fn stalled_senders_make_room_for_those_who_go_on() {
         Duration::from_secs(9),
     );
     large.await.unwrap();
+}
+
+#[tokio::test]
+async fn peers_that_do_not_read_are_dropped_when_replies_fill_the_memory() {
+    let limits = Limits {
+        reply_grace: Duration::from_secs(60),
+        ..quick()
+    };
+    let (server, _handler, address) = start(limits).await;
+    let mut deaf = Vec::new();
+    for _ in 0..60 {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        for id in 0..8 {
+            stream.write_all(&request(LARGE, id, b"")).await.unwrap();
+        }
+        deaf.push(stream);
+    }
+    let start = Instant::now();
+    while server.stats().faults == 0 {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "nobody was dropped"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let client = Client::connect(&address, ClientOptions::default())
+        .await
+        .unwrap();
+    let large = client
+        .call_raw(LARGE, 0, Bytes::new(), Duration::from_secs(5))
+        .await;
+    assert_eq!(large.unwrap().len(), 1 << 20);
 }
