@@ -76,7 +76,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let lease = tokio::select! {
         lease = elector.acquire(|reached| health.set_ready(reached)) => lease,
         _ = stop.changed() => return Ok(()),
-        ended = &mut probes => bail!("the probes' server ended: {ended:?}"),
+        ended = &mut probes => bail!("{}", why_ended(ended)),
     };
     tracing::info!(%identity, "this replica acts");
     metrics.acting(true);
@@ -95,7 +95,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             Ok(result) => result,
             Err(panic) => Err(anyhow::anyhow!("the rounds ended: {panic}")),
         },
-        ended = probes => Err(anyhow::anyhow!("the probes' server ended: {ended:?}")),
+        ended = probes => Err(anyhow::anyhow!("{}", why_ended(ended))),
     };
     match outcome {
         Ok(()) => {
@@ -108,6 +108,14 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             // No destructor, no grace: what runs in other tasks must not act any more.
             std::process::exit(1)
         }
+    }
+}
+
+fn why_ended(probes: Result<anyhow::Result<()>, tokio::task::JoinError>) -> String {
+    match probes {
+        Ok(Ok(())) => "the server of the probes ended".to_owned(),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(error) => format!("the server of the probes ended: {error}"),
     }
 }
 
