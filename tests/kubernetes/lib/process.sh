@@ -22,7 +22,7 @@ start() {
   shift
   if alive "$name"; then return; fi
   mkdir -p "$state/run" "$logs"
-  # Not among the mounts of `in-cluster`, which go with its command.
+  # Not among the mounts of `with-dns`, which go with its command.
   if [ -n "${LEASEHOLD_MOUNTS:-}" ]; then outside=(nsenter "--mount=$LEASEHOLD_MOUNTS"); fi
   (
     cd /
