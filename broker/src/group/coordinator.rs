@@ -18,6 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -129,18 +130,18 @@ impl GroupCoordinator {
     }
 
     /// Topics were deleted: the offsets committed for them are removed.
-    pub async fn topics_deleted(&self, names: HashSet<String>) {
+    pub fn topics_deleted(&self, names: HashSet<String>) {
         let names = Arc::new(names);
-        let senders: Vec<_> = {
-            let shards = self.shards.read();
-            shards
-                .values()
-                .map(|handle| handle.commands.clone())
-                .collect()
-        };
-        for sender in senders {
-            // A shard that has ended has nothing to remove.
-            let _ = sender.send(Command::TopicsDeleted(names.clone())).await;
+        for handle in self.shards.read().values() {
+            let sent = handle
+                .commands
+                .try_send(Command::TopicsDeleted(names.clone()));
+            // A shard that has ended has nothing to remove. One that is full must not hold up those
+            // who tell it that its leadership is over.
+            if let Err(TrySendError::Full(command)) = sent {
+                let sender = handle.commands.clone();
+                tokio::spawn(async move { sender.send(command).await });
+            }
         }
     }
 

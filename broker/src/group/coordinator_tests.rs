@@ -444,7 +444,7 @@ async fn deleted_topics_take_their_offsets_along() {
     let broker = broker(&memory);
     lead(&broker, &memory, 1).await;
     broker.commit(commit(1)).await;
-    broker.topics_deleted(HashSet::from(["t".to_owned()])).await;
+    broker.topics_deleted(HashSet::from(["t".to_owned()]));
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(offset(&broker).await, Ok(-1));
     lead(&broker, &memory, 2).await;

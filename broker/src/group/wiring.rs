@@ -89,7 +89,7 @@ async fn follow(
                 let newer = image.borrow_and_update().clone();
                 let deleted = deleted_topics(&known, &newer);
                 if !deleted.is_empty() {
-                    coordinator.topics_deleted(deleted).await;
+                    coordinator.topics_deleted(deleted);
                 }
                 known = newer;
             }

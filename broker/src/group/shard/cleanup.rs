@@ -10,6 +10,9 @@ use std::sync::Arc;
 /// Nobody waits for a deletion that the coordinator decided itself.
 const NOBODY: Token = Token(0);
 
+/// So many fit into a batch of the default `max.message.bytes`, with the names that people give.
+const TOMBSTONES_AT_ONCE: usize = 1000;
+
 impl Shard {
     pub(super) fn remove_expired(&mut self, now: Now, out: &mut Output) {
         let retention = self.settings.offsets_retention_ms;
@@ -54,7 +57,7 @@ impl Shard {
         }
     }
 
-    fn forget_offsets(
+    pub(super) fn forget_offsets(
         &mut self,
         id: &Arc<str>,
         partitions: Vec<(String, i32)>,
@@ -64,9 +67,9 @@ impl Shard {
         let tombstone = |(topic, partition): &(String, i32)| -> Option<WriteRecord> {
             Some((offset_key(id, topic, *partition).encode().ok()?, None))
         };
-        let records: Vec<_> = partitions.iter().filter_map(tombstone).collect();
-        if !records.is_empty() {
-            self.write(id, records, Purpose::Forget(partitions), now, out);
+        for chunk in partitions.chunks(TOMBSTONES_AT_ONCE) {
+            let records = chunk.iter().filter_map(tombstone).collect();
+            self.write(id, records, Purpose::Forget(chunk.to_vec()), now, out);
         }
     }
 }

@@ -176,18 +176,22 @@ impl Shard {
             State::Dead => return Err(ErrorCode::GroupIdNotFound),
             _ => return Err(ErrorCode::NonEmptyGroup),
         }
-        let mut records = Vec::new();
-        let tombstone = |key: Key| key.encode().map_err(|_| ErrorCode::UnknownServerError);
-        for (topic, partition) in entry.offsets.partitions() {
-            records.push((tombstone(offset_key(group_id, &topic, partition))?, None));
-        }
         let key = Key::Group {
             group: group_id.to_owned(),
         };
-        records.push((tombstone(key)?, None));
+        let tombstone = key.encode().map_err(|_| ErrorCode::UnknownServerError)?;
+        let partitions = entry.offsets.partitions();
         entry.group.set_deleting(true, now);
         let id = entry.group.id().clone();
-        self.write(&id, records, Purpose::Delete(token), now, out);
+        // The group's own tombstone comes last: what a crash leaves in between can be deleted again.
+        self.forget_offsets(&id, partitions, now, out);
+        self.write(
+            &id,
+            vec![(tombstone, None)],
+            Purpose::Delete(token),
+            now,
+            out,
+        );
         Ok(())
     }
 

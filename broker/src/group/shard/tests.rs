@@ -346,17 +346,26 @@ fn only_an_empty_group_is_deleted_and_nothing_of_it_comes_back_from_the_log() {
 }
 
 #[test]
-fn a_group_whose_deletion_could_not_be_stored_is_still_there() {
-    let mut world = World::new();
-    world.commit(&[("t", 0, 7)]);
-    let token = world.send_delete().unwrap();
-    world.fail_next(ErrorCode::NotEnoughReplicas);
-    assert_eq!(
-        world.replies[&token],
-        Reply::Delete(ErrorCode::CoordinatorNotAvailable)
-    );
-    assert_eq!(world.offset("t", 0), 7);
-    world.commit(&[("t", 0, 8)]);
+fn a_group_whose_deletion_could_not_be_stored_in_full_is_still_there() {
+    // Either write may be refused: the offsets' tombstones, or the group's own.
+    for refused in [0, 1] {
+        let mut world = World::new();
+        world.commit(&[("t", 0, 7)]);
+        let token = world.send_delete().unwrap();
+        if refused == 1 {
+            let write = world.writes.pop_front().unwrap();
+            world.call(|shard, now, out| shard.written(write.id, None, now, out));
+        }
+        world.fail_next(ErrorCode::NotEnoughReplicas);
+        world.store_all();
+        let answer = &world.replies[&token];
+        assert_eq!(*answer, Reply::Delete(ErrorCode::CoordinatorNotAvailable));
+        assert_eq!(world.offset("t", 0), if refused == 0 { 7 } else { -1 });
+        world.commit(&[("t", 0, 8)]);
+        let token = world.send_delete().unwrap();
+        world.store_all();
+        assert_eq!(world.replies[&token], Reply::Delete(ErrorCode::None));
+    }
 }
 
 #[test]
@@ -475,4 +484,21 @@ fn a_group_that_cannot_be_written_down_is_refused_and_does_not_stay() {
     assert_eq!(taken[0].1, [(0, ErrorCode::InvalidCommitOffsetSize)]);
     assert!(token.is_none());
     assert_eq!(world.shard.counts().groups, 0);
+}
+
+#[test]
+fn a_group_with_very_many_offsets_is_deleted_in_writes_that_fit_into_batches() {
+    let mut world = World::new();
+    let offsets: Vec<_> = (0..2_500).map(|partition| ("t", partition, 1)).collect();
+    world.commit(&offsets);
+    let token = world.send_delete().unwrap();
+    assert!(
+        world
+            .writes
+            .iter()
+            .all(|write| write.records.len() <= 1_000)
+    );
+    world.store_all();
+    assert_eq!(world.replies[&token], Reply::Delete(ErrorCode::None));
+    assert_eq!(World::load(world.log).shard.counts(), Counts::default());
 }

@@ -58,6 +58,13 @@ impl Shard {
                 }
             }
             Purpose::Delete(token) => {
+                // The tombstones of its offsets came before; if one of them was refused, the group
+                // would come back from the log.
+                let left = self
+                    .groups
+                    .get(&group)
+                    .is_some_and(|e| !e.offsets.is_empty());
+                let error = error.or(left.then_some(ErrorCode::NotEnoughReplicas));
                 self.delete_written(&group, error.is_none(), now);
                 if !pending.answered {
                     let error = error.map_or(ErrorCode::None, group_error);
