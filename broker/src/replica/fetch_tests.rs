@@ -228,3 +228,21 @@ async fn the_latest_offset_is_withheld_until_the_high_watermark_reaches_the_epoc
         .unwrap();
     assert_eq!(latest.offset, Offset(1));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_of_a_newer_epoch_stops_the_leader_before_the_image_does() {
+    let cluster = Cluster::start(2, 1).await;
+    cluster.leader(0).await;
+    let manager = cluster.broker(0);
+    let mut params = fetch_params(LONG);
+    params.replica = Some((BrokerId(1), leasehold_types::Incarnation(1)));
+    let mut entry = fetch_entry(0);
+    entry.current_leader_epoch = Some(LeaderEpoch(1));
+    let result = manager.fetch(params, vec![entry]).await.remove(0);
+    assert_eq!(result.error, ErrorCode::UnknownLeaderEpoch);
+    assert_eq!(manager.leads(KEY.0, KEY.1), None);
+    let refused = produce(&manager, Acks::All, "a").await;
+    assert_eq!(refused.error, ErrorCode::NotLeaderOrFollower);
+    cluster.controller.elect(BrokerId(0));
+    cluster.leader(0).await;
+}
