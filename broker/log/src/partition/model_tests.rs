@@ -215,6 +215,7 @@ impl World {
                 }
                 let b = self.builder(1, 1).producer(PRODUCER, 0, next + 1);
                 let epoch = LeaderEpoch(self.model.last_epoch());
+                self.log().begin_epoch(epoch).unwrap();
                 let refused = self.log().append_leader(&b.build(), epoch, self.clock);
                 assert!(matches!(
                     refused,

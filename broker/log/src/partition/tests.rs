@@ -426,6 +426,19 @@ fn a_cut_below_the_recovery_point_lowers_it_on_disk() {
 }
 
 #[test]
+fn what_takes_the_place_of_deleted_records_is_not_deleted_with_them() {
+    let home = Home::new();
+    let log = home.open(small());
+    lead(&log, [0]);
+    log.delete_records_before(Offset(1)).unwrap();
+    assert_eq!(log.truncate_to(Offset(1)).unwrap(), Offset(0));
+    lead(&log, [0]);
+    assert_eq!(log.log_start_offset(), Offset(0));
+    let home = home.restart(log, true);
+    assert_eq!(home.open(small()).log_start_offset(), Offset(0));
+}
+
+#[test]
 fn a_read_that_spans_a_truncation_is_done_again() {
     let home = Home::new();
     let log = home.open(small());
