@@ -98,10 +98,10 @@ impl Scene {
 }
 
 fn report(what: &str, mut gaps: Vec<Duration>, median: Duration, worst: Duration) {
-    gaps.sort();
     let millis: Vec<u128> = gaps.iter().map(Duration::as_millis).collect();
+    gaps.sort();
     let (middle, last) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
-    println!("{what}: median {middle:.0?}, worst {last:.0?} of {} (ms: {millis:?})", gaps.len());
+    println!("{what}: median {middle:.1?}, worst {last:.1?} of {} (ms: {millis:?})", gaps.len());
     assert!(middle <= median, "{what}: median {middle:?} is above {median:?}");
     assert!(last <= worst, "{what}: worst {last:?} is above {worst:?}");
 }

@@ -11,6 +11,7 @@ use super::follow::{Followed, follow};
 use super::image_view::LeaderAddress;
 use super::manager::ReplicaSettings;
 use super::partition::Partition;
+use super::suspects::Suspects;
 use super::types::*;
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch};
 use parking_lot::Mutex;
@@ -35,6 +36,8 @@ pub struct Fetchers {
     params: FetchParams,
     partition_max_bytes: usize,
     running: Mutex<HashMap<BrokerId, Running>>,
+    /// Leaders that cannot be fetched from now.
+    pub suspects: Arc<Suspects>,
 }
 
 struct Running {
@@ -73,6 +76,7 @@ impl Fetchers {
             },
             partition_max_bytes: settings.fetch_max_bytes,
             running: Mutex::default(),
+            suspects: Arc::default(),
         }
     }
 
@@ -105,6 +109,7 @@ impl Fetchers {
                 partition_max_bytes: self.partition_max_bytes,
                 resting: HashMap::new(),
                 turn: 0,
+                suspects: self.suspects.clone(),
             };
             let task = tokio::spawn(fetcher.run(receiver));
             let assignment = sender;
@@ -147,6 +152,7 @@ struct Fetcher {
     resting: HashMap<PartitionKey, Rest>,
     /// Rotates the partitions, so that none starves behind the answer's size.
     turn: usize,
+    suspects: Arc<Suspects>,
 }
 
 impl Fetcher {
@@ -190,6 +196,8 @@ impl Fetcher {
             let entries = due.iter().map(|(_, entry)| entry.clone()).collect();
             match endpoint.fetch(params, entries).await {
                 Ok(results) => {
+                    // Always: the failure may have been met under an assignment before this one.
+                    self.suspects.found(leader, assignment.0.incarnation);
                     if connection_rest.take().is_some() {
                         tracing::info!(broker = self.me.0.0, leader = leader.0, "fetching again");
                     }
@@ -197,6 +205,7 @@ impl Fetcher {
                 }
                 Err(error) => {
                     self.counters.fetch_errors.add(1);
+                    self.suspects.lost(leader, assignment.0.incarnation);
                     if connection_rest.is_none() {
                         tracing::warn!(broker = self.me.0.0, leader = leader.0, %error, "cannot fetch; trying again");
                     }

@@ -223,6 +223,11 @@ impl ReplicaManager {
         self.partitions.read().values().filter_map(opened).collect()
     }
 
+    /// Leaders that cannot be reached at present, each since when.
+    pub fn suspects(&self) -> Vec<(BrokerId, Incarnation, tokio::time::Instant)> {
+        self.fetchers.suspects.all()
+    }
+
     /// The partition, or Kafka's word for why it is not here.
     pub(super) fn find(&self, key: PartitionKey) -> Result<Arc<Partition>, ReadRefused> {
         if let Some(partition) = self.partitions.read().get(&key) {

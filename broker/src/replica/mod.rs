@@ -29,6 +29,7 @@ pub mod proposal;
 mod seams;
 pub mod state;
 pub mod status;
+pub mod suspects;
 pub mod types;
 pub mod upkeep;
 pub mod view;

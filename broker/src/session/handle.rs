@@ -145,8 +145,10 @@ impl Session {
         let deadline = Instant::now() + limit;
         self.leaving.send_replace(true);
         let mut status = self.status.clone();
-        let moved = timeout(limit, status.wait_for(|status| status.may_stop)).await;
-        if moved.is_err() {
+        // Only whether it came: the value that `wait_for` lends is a lock, which must not be held
+        // while the goodbye waits for an answer.
+        let moved = timeout(limit, async { status.wait_for(|status| status.may_stop).await.is_ok() });
+        if moved.await.is_err() {
             tracing::warn!(
                 ?limit,
                 "this broker still leads partitions; it ends nevertheless"
