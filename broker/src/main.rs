@@ -6,8 +6,11 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("LEASEHOLD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter =
+        EnvFilter::try_from_env("LEASEHOLD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match std::env::var("LEASEHOLD_LOG_FORMAT").as_deref() {
         Ok("json") => logs.json().init(),
         _ => logs.with_ansi(false).init(),
@@ -19,7 +22,9 @@ fn main() -> anyhow::Result<()> {
             .block_on(leasehold_broker::run::run(*args)),
         // One thread: the children's parent-death signal is tied to the thread that started them.
         Command::Dev(args) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let result = runtime.block_on(leasehold_broker::dev::dev(args));
             // A read of the terminal cannot be called off; do not wait for the user's next Enter.
             runtime.shutdown_background();

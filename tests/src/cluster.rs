@@ -28,7 +28,9 @@ pub struct Kube {
 
 /// `tests/kubernetes/NAME`.
 pub fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("kubernetes")
+        .join(name)
 }
 
 fn kubeconfig() -> PathBuf {
@@ -42,7 +44,10 @@ fn kubeconfig() -> PathBuf {
 
 /// Runs one of the scripts; panics with its output if it fails.
 pub fn run_script(name: &str, args: &[&str]) -> String {
-    let output = Command::new(script(name)).args(args).output().expect("the script starts");
+    let output = Command::new(script(name))
+        .args(args)
+        .output()
+        .expect("the script starts");
     assert!(
         output.status.success(),
         "{name} {args:?} failed: {}",
@@ -60,14 +65,22 @@ impl Kube {
             let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await;
             kube::Client::try_from(config.expect("config")).expect("client")
         });
-        let kube = Self { runtime, client, namespace: namespace.to_owned(), name: name.to_owned() };
-        kube.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}"));
+        let kube = Self {
+            runtime,
+            client,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        kube.apply(&format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}"
+        ));
         kube
     }
 
     /// Applies one YAML document, as `kubectl apply --server-side` does.
     pub fn apply(&self, yaml: &str) {
-        self.try_apply(yaml).unwrap_or_else(|error| panic!("cannot apply {yaml}: {error:#}"));
+        self.try_apply(yaml)
+            .unwrap_or_else(|error| panic!("cannot apply {yaml}: {error:#}"));
     }
 
     /// As [`Kube::apply`], with the API server's refusal as the error.
@@ -83,7 +96,8 @@ impl Kube {
         };
         let name = object.metadata.name.clone().context("a name")?;
         let how = PatchParams::apply("tests").force();
-        self.runtime.block_on(api.patch(&name, &how, &Patch::Apply(&object)))?;
+        self.runtime
+            .block_on(api.patch(&name, &how, &Patch::Apply(&object)))?;
         Ok(())
     }
 
@@ -112,34 +126,64 @@ impl Kube {
     }
 
     /// Waits until an object's condition has this status; gives the object as JSON.
-    pub fn wait_condition(&self, kind: &str, name: &str, condition: &str, status: &str) -> serde_json::Value {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("leasehold.dev", "v1alpha1", kind));
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
-        wait::until(&format!("{kind} {name} to be {condition}={status}"), PATIENCE, || {
-            let object = self.block_on(api.get(name))?;
-            let conditions = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let generation = object.metadata.generation;
-            let found = conditions.iter().find(|c| c["type"] == condition);
-            match found {
-                Some(c) if c["status"] == status && c["observedGeneration"].as_i64() == generation => {
-                    Ok(serde_json::to_value(&object)?)
+    pub fn wait_condition(
+        &self,
+        kind: &str,
+        name: &str,
+        condition: &str,
+        status: &str,
+    ) -> serde_json::Value {
+        let resource =
+            ApiResource::from_gvk(&GroupVersionKind::gvk("leasehold.dev", "v1alpha1", kind));
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        wait::until(
+            &format!("{kind} {name} to be {condition}={status}"),
+            PATIENCE,
+            || {
+                let object = self.block_on(api.get(name))?;
+                let conditions = object.data["status"]["conditions"]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default();
+                let generation = object.metadata.generation;
+                let found = conditions.iter().find(|c| c["type"] == condition);
+                match found {
+                    Some(c)
+                        if c["status"] == status
+                            && c["observedGeneration"].as_i64() == generation =>
+                    {
+                        Ok(serde_json::to_value(&object)?)
+                    }
+                    _ => bail!("generation {generation:?}, conditions {conditions:?}"),
                 }
-                _ => bail!("generation {generation:?}, conditions {conditions:?}"),
-            }
-        })
+            },
+        )
     }
 
     /// The head ConfigMap's epoch.
     pub fn controller_epoch(&self) -> anyhow::Result<i64> {
-        let head = self.block_on(self.api::<ConfigMap>().get(&format!("{}-metadata", self.name)))?;
+        let head = self.block_on(
+            self.api::<ConfigMap>()
+                .get(&format!("{}-metadata", self.name)),
+        )?;
         let data = head.data.context("data")?;
-        Ok(data.get("controllerEpoch").context("controllerEpoch")?.parse()?)
+        Ok(data
+            .get("controllerEpoch")
+            .context("controllerEpoch")?
+            .parse()?)
     }
 
     /// The controller's broker id, from the Lease's holder.
     pub fn controller(&self) -> anyhow::Result<i32> {
-        let lease = self.block_on(self.api::<Lease>().get(&format!("{}-controller", self.name)))?;
-        let holder = lease.spec.and_then(|spec| spec.holder_identity).context("no holder")?;
+        let lease = self.block_on(
+            self.api::<Lease>()
+                .get(&format!("{}-controller", self.name)),
+        )?;
+        let holder = lease
+            .spec
+            .and_then(|spec| spec.holder_identity)
+            .context("no holder")?;
         Ok(holder.split('/').next().context("an id")?.parse()?)
     }
 
@@ -159,16 +203,19 @@ impl Kube {
         if forced {
             how = how.grace_period(0);
         }
-        self.block_on(self.api::<Pod>().delete(&self.pod_name(broker), &how)).expect("delete the pod");
+        self.block_on(self.api::<Pod>().delete(&self.pod_name(broker), &how))
+            .expect("delete the pod");
     }
 
     /// Waits until a pod of broker `broker` with another uid than `old` is ready.
     pub fn wait_replaced(&self, broker: i32, old: &str) {
         wait::until(&format!("a new pod of broker {broker}"), PATIENCE, || {
             let pod = self.pod(broker)?;
-            let ready = pod.status.as_ref().and_then(|s| s.conditions.as_ref()).is_some_and(|all| {
-                all.iter().any(|c| c.type_ == "Ready" && c.status == "True")
-            });
+            let ready = pod
+                .status
+                .as_ref()
+                .and_then(|s| s.conditions.as_ref())
+                .is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
             if pod.metadata.uid.as_deref() == Some(old) || !ready {
                 bail!("uid {:?}, ready {ready}", pod.metadata.uid);
             }
@@ -178,14 +225,23 @@ impl Kube {
 
     /// Names and restart counts of all broker pods.
     pub fn restarts(&self) -> Vec<(String, String, i32)> {
-        let pods = self.block_on(self.api::<Pod>().list(&ListParams::default())).expect("pods");
+        let pods = self
+            .block_on(self.api::<Pod>().list(&ListParams::default()))
+            .expect("pods");
         let count = |pod: &Pod| {
-            let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
+            let statuses = pod
+                .status
+                .as_ref()
+                .and_then(|s| s.container_statuses.as_ref());
             statuses.map_or(0, |all| all.iter().map(|s| s.restart_count).sum())
         };
         let name = |pod: &Pod| pod.metadata.name.clone().unwrap_or_default();
         let uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default();
-        let mut all: Vec<_> = pods.items.iter().map(|p| (name(p), uid(p), count(p))).collect();
+        let mut all: Vec<_> = pods
+            .items
+            .iter()
+            .map(|p| (name(p), uid(p), count(p)))
+            .collect();
         all.sort();
         all
     }
@@ -204,7 +260,10 @@ impl Kube {
     /// `bootstrap.servers` by the pods' addresses, which this machine can reach.
     pub fn bootstrap(&self) -> String {
         let labels = format!("leasehold.dev/cluster={}", self.name);
-        let pods = self.block_on(self.api::<Pod>().list(&ListParams::default().labels(&labels)));
+        let pods = self.block_on(
+            self.api::<Pod>()
+                .list(&ListParams::default().labels(&labels)),
+        );
         let addresses: Vec<String> = pods
             .expect("pods")
             .items
@@ -224,7 +283,10 @@ impl Kube {
                 .args(["-n", &self.namespace])
                 .args(args)
                 .output();
-            output.map_or_else(|e| e.to_string(), |o| String::from_utf8_lossy(&o.stdout).into_owned())
+            output.map_or_else(
+                |e| e.to_string(),
+                |o| String::from_utf8_lossy(&o.stdout).into_owned(),
+            )
         };
         let mut text = kubectl(&["get", "lc,lt,pods,pvc,statefulsets,leases", "-o", "wide"]);
         text += &kubectl(&["get", "lc", "-o", "yaml"]);
@@ -291,20 +353,28 @@ impl Kube {
 
     /// Waits until every partition of a Topic has a leader and all replicas in sync, by its status.
     pub fn wait_whole(&self, topic: &str) -> Vec<leasehold_crds::PartitionState> {
-        wait::until(&format!("every replica of {topic} in sync"), PATIENCE, || {
-            let states = self.states(topic)?;
-            let whole = |p: &leasehold_crds::PartitionState| {
-                p.leader.is_some() && p.isr.len() == p.replicas.len()
-            };
-            if states.is_empty() || !states.iter().all(whole) {
-                bail!("{states:?}");
-            }
-            anyhow::Ok(states)
-        })
+        wait::until(
+            &format!("every replica of {topic} in sync"),
+            PATIENCE,
+            || {
+                let states = self.states(topic)?;
+                let whole = |p: &leasehold_crds::PartitionState| {
+                    p.leader.is_some() && p.isr.len() == p.replicas.len()
+                };
+                if states.is_empty() || !states.iter().all(whole) {
+                    bail!("{states:?}");
+                }
+                anyhow::Ok(states)
+            },
+        )
     }
 
     /// The partitions as the Topic's status tells them.
     pub fn states(&self, topic: &str) -> anyhow::Result<Vec<leasehold_crds::PartitionState>> {
-        Ok(self.topic(topic)?.status.context("no status")?.partition_states)
+        Ok(self
+            .topic(topic)?
+            .status
+            .context("no status")?
+            .partition_states)
     }
 }

@@ -37,8 +37,9 @@ pub fn broker_binary() -> PathBuf {
 fn free_ports(count: u16) -> u16 {
     let mut base = 10_000 + (std::process::id() as u16 % 500) * 40;
     loop {
-        let all: Result<Vec<_>, _> =
-            (base..base + count).map(|port| TcpListener::bind(("127.0.0.1", port))).collect();
+        let all: Result<Vec<_>, _> = (base..base + count)
+            .map(|port| TcpListener::bind(("127.0.0.1", port)))
+            .collect();
         if all.is_ok() {
             return base;
         }
@@ -54,7 +55,10 @@ impl Dev {
 
     /// As [`Dev::start`], with a configuration file of this text.
     pub fn start_with_config(brokers: u16, args: &[&str], config: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix("leasehold-dev-").tempdir().expect("temp dir");
+        let dir = tempfile::Builder::new()
+            .prefix("leasehold-dev-")
+            .tempdir()
+            .expect("temp dir");
         Self::start_with(dir, brokers, args, config)
     }
 
@@ -80,7 +84,12 @@ impl Dev {
         let binary = broker_binary();
         let mut command = Command::new(&binary);
         command.arg("dev");
-        command.args(["--brokers", &brokers.to_string(), "--port", &port.to_string()]);
+        command.args([
+            "--brokers",
+            &brokers.to_string(),
+            "--port",
+            &port.to_string(),
+        ]);
         command.args(["--http-port", &(port + brokers).to_string()]);
         command.arg("--data").arg(dir.join("data")).args(args);
         if !config.is_empty() {
@@ -112,8 +121,9 @@ impl Dev {
 
     /// Bootstrap addresses of all brokers.
     pub fn bootstrap(&self) -> String {
-        let all: Vec<String> =
-            (0..self.brokers).map(|id| format!("127.0.0.1:{}", self.port + id)).collect();
+        let all: Vec<String> = (0..self.brokers)
+            .map(|id| format!("127.0.0.1:{}", self.port + id))
+            .collect();
         all.join(",")
     }
 
@@ -169,15 +179,24 @@ impl Dev {
     pub fn controller_seen_by(&self, id: u16) -> anyhow::Result<u16> {
         let status = self.status(id)?;
         let controller = status["controller"]["broker"].as_u64();
-        Ok(controller.with_context(|| format!("no controller in {}", status["controller"]))? as u16)
+        Ok(
+            controller.with_context(|| format!("no controller in {}", status["controller"]))?
+                as u16,
+        )
     }
 
     /// Resident memory of broker `id` in KiB.
     pub fn resident_kib(&self, id: u16) -> u64 {
         let pid = self.pid(id).expect("pid file").as_raw_nonzero();
         let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("proc status");
-        let line = text.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-        line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number of KiB")
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("VmRSS");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|n| n.parse().ok())
+            .expect("a number of KiB")
     }
 
     /// Stops with SIGINT, as Ctrl-C does, and waits for the end; gives whether it ended well.

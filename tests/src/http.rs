@@ -14,9 +14,14 @@ pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no end of the HTTP headers")?;
-    if !head.split_whitespace().nth(1).is_some_and(|code| code == "200") {
-        bail!("{} for {path}: {body}", head.lines().next().unwrap_or_default());
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("no end of the HTTP headers")?;
+    if head.split_whitespace().nth(1) != Some("200") {
+        bail!(
+            "{} for {path}: {body}",
+            head.lines().next().unwrap_or_default()
+        );
     }
     Ok(body.to_owned())
 }

@@ -9,6 +9,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -42,10 +43,17 @@ impl History {
     /// with its partition.
     pub fn longest_gap(&self, from: Instant, to: Instant) -> (Duration, usize) {
         let gaps = self.acked.iter().enumerate().map(|(partition, acked)| {
-            let mut times: Vec<Instant> = acked.iter().map(|a| a.at).filter(|at| *at <= to).collect();
+            let mut times: Vec<Instant> =
+                acked.iter().map(|a| a.at).filter(|at| *at <= to).collect();
             times.push(to);
             let pairs = times.windows(2).filter(|pair| pair[1] >= from);
-            (pairs.map(|pair| pair[1] - pair[0]).max().unwrap_or_default(), partition)
+            (
+                pairs
+                    .map(|pair| pair[1] - pair[0])
+                    .max()
+                    .unwrap_or_default(),
+                partition,
+            )
         });
         gaps.max().unwrap_or_default()
     }
@@ -119,15 +127,22 @@ impl Load {
         for (key, value) in settings {
             config.set(*key, *value);
         }
-        let context = Context { history: history.clone() };
-        let producer: ThreadedProducer<Context> =
-            config.create_with_context(context).expect("librdkafka accepts the configuration");
+        let context = Context {
+            history: history.clone(),
+        };
+        let producer: ThreadedProducer<Context> = config
+            .create_with_context(context)
+            .expect("librdkafka accepts the configuration");
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
             let (history, stop, topic) = (history.clone(), stop.clone(), topic.to_owned());
             move || produce(&producer, &history, &stop, &topic, partitions, per_second)
         });
-        Self { history, stop, thread: Some(thread) }
+        Self {
+            history,
+            stop,
+            thread: Some(thread),
+        }
     }
 
     /// Looks at the history while the load goes on.
@@ -141,9 +156,14 @@ impl Load {
         crate::wait::until("acknowledgements on every partition", limit, || {
             self.peek(|history| {
                 let fresh = |acked: &Vec<Acked>| acked.last().is_some_and(|last| last.sent >= from);
-                let stuck: Vec<usize> =
-                    (0..history.acked.len()).filter(|p| !fresh(&history.acked[*p])).collect();
-                if stuck.is_empty() { Ok(Instant::now()) } else { Err(format!("none on {stuck:?}")) }
+                let stuck: Vec<usize> = (0..history.acked.len())
+                    .filter(|p| !fresh(&history.acked[*p]))
+                    .collect();
+                if stuck.is_empty() {
+                    Ok(Instant::now())
+                } else {
+                    Err(format!("none on {stuck:?}"))
+                }
             })
         })
     }
@@ -151,7 +171,11 @@ impl Load {
     /// Stops sending, waits for every outstanding record, and gives the history.
     pub fn stop(mut self) -> History {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().expect("running").join().expect("the producer's thread");
+        self.thread
+            .take()
+            .expect("running")
+            .join()
+            .expect("the producer's thread");
         std::mem::take(&mut *self.history.lock().expect("history"))
     }
 }
@@ -184,13 +208,13 @@ fn produce(
                 sent += 1;
             }
             // The local queue is full: the broker is slower than the load. Try the same again.
-            Err((KafkaError::MessageProduction(code), _))
-                if code == rdkafka::types::RDKafkaErrorCode::QueueFull =>
-            {
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             Err((error, _)) => panic!("librdkafka refused a record: {error}"),
         }
     }
-    producer.flush(Duration::from_secs(60)).expect("every outstanding record is answered");
+    producer
+        .flush(Duration::from_secs(60))
+        .expect("every outstanding record is answered");
 }

@@ -31,23 +31,38 @@ pub fn read_all(bootstrap: &str, topic: &str, partitions: i32) -> Vec<Vec<Read>>
         if high > low {
             left.insert(partition, high);
         }
-        list.add_partition_offset(topic, partition, Offset::Beginning).expect("a valid offset");
+        list.add_partition_offset(topic, partition, Offset::Beginning)
+            .expect("a valid offset");
     }
     consumer.assign(&list).expect("assign");
     let mut read = vec![Vec::new(); partitions as usize];
     let mut progress = Instant::now();
     while !left.is_empty() {
-        assert!(progress.elapsed() < Duration::from_secs(30), "no record for 30 s; left: {left:?}");
-        let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) else { continue };
+        assert!(
+            progress.elapsed() < Duration::from_secs(30),
+            "no record for 30 s; left: {left:?}"
+        );
+        let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) else {
+            continue;
+        };
         progress = Instant::now();
         let partition = message.partition();
         let text = String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned();
         let mut parts = text.split(':');
-        let says: i32 = parts.next().and_then(|p| p.parse().ok()).expect("a partition");
+        let says: i32 = parts
+            .next()
+            .and_then(|p| p.parse().ok())
+            .expect("a partition");
         let number: u64 = parts.next().and_then(|n| n.parse().ok()).expect("a number");
-        assert_eq!(says, partition, "a record stands in another partition than it was sent to");
+        assert_eq!(
+            says, partition,
+            "a record stands in another partition than it was sent to"
+        );
         read[partition as usize].push((message.offset(), number));
-        if left.get(&partition).is_some_and(|high| message.offset() + 1 >= *high) {
+        if left
+            .get(&partition)
+            .is_some_and(|high| message.offset() + 1 >= *high)
+        {
             left.remove(&partition);
         }
     }
@@ -64,7 +79,9 @@ pub fn faults(history: &History, read: &[Vec<Read>]) -> Vec<String> {
         let mut at: HashMap<u64, i64> = HashMap::new();
         for (offset, number) in read {
             if let Some(first) = at.insert(*number, *offset) {
-                faults.push(format!("partition {partition}: {number} stands at {first} and {offset}"));
+                faults.push(format!(
+                    "partition {partition}: {number} stands at {first} and {offset}"
+                ));
             }
         }
         for record in acked {
@@ -74,10 +91,12 @@ pub fn faults(history: &History, read: &[Vec<Read>]) -> Vec<String> {
                     record.number, record.offset
                 )),
                 // After a retry of an old duplicate the broker may not know the offset any more.
-                Some(offset) if record.offset >= 0 && *offset != record.offset => faults.push(format!(
-                    "partition {partition}: {} was acknowledged at {} but stands at {offset}",
-                    record.number, record.offset
-                )),
+                Some(offset) if record.offset >= 0 && *offset != record.offset => {
+                    faults.push(format!(
+                        "partition {partition}: {} was acknowledged at {} but stands at {offset}",
+                        record.number, record.offset
+                    ))
+                }
                 Some(_) => {}
             }
         }
@@ -119,7 +138,10 @@ mod tests {
             sent: now,
             at: now,
         });
-        History { acked: vec![acked.collect()], ..History::default() }
+        History {
+            acked: vec![acked.collect()],
+            ..History::default()
+        }
     }
 
     #[test]

@@ -33,8 +33,13 @@ impl Output {
 /// Runs `command` with `input` on its standard input, for [`LIMIT`] at most.
 pub fn run(mut command: Command, input: &[u8]) -> Output {
     let what = format!("{command:?}");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
     let mut stdin = child.stdin.take().expect("stdin");
     let input = input.to_vec();
     // A tool that ends before it read everything closes the pipe: its status tells that.
@@ -48,7 +53,10 @@ pub fn run(mut command: Command, input: &[u8]) -> Output {
             None if start.elapsed() > LIMIT => {
                 child.kill().ok();
                 child.wait().ok();
-                panic!("{what} did not end within {LIMIT:?}: {}", stderr.join().expect("stderr"));
+                panic!(
+                    "{what} did not end within {LIMIT:?}: {}",
+                    stderr.join().expect("stderr")
+                );
             }
             None => std::thread::sleep(Duration::from_millis(10)),
         }
@@ -64,7 +72,9 @@ pub fn run(mut command: Command, input: &[u8]) -> Output {
 fn drain(mut pipe: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        pipe.by_ref().read_to_end(&mut bytes).expect("the tool's output");
+        pipe.by_ref()
+            .read_to_end(&mut bytes)
+            .expect("the tool's output");
         String::from_utf8_lossy(&bytes).into_owned()
     })
 }
@@ -72,7 +82,9 @@ fn drain(mut pipe: impl std::io::Read + Send + 'static) -> std::thread::JoinHand
 /// `tests/lib/NAME`, which prints one path.
 fn made_present(name: &str) -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lib").join(name);
-    let output = Command::new(&script).output().unwrap_or_else(|e| panic!("{script:?}: {e}"));
+    let output = Command::new(&script)
+        .output()
+        .unwrap_or_else(|e| panic!("{script:?}: {e}"));
     let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     assert!(
         output.status.success() && !path.is_empty(),
@@ -102,8 +114,16 @@ pub fn kafka(tool: &str, args: &[&str]) -> Command {
     static JARS: OnceLock<PathBuf> = OnceLock::new();
     let jars = JARS.get_or_init(|| made_present("kafka-tools"));
     let mut command = Command::new("java");
-    command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m", "-cp"]);
-    command.arg(format!("{}/*", jars.display())).arg(kafka_class(tool)).args(args);
+    command.args([
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+UseSerialGC",
+        "-Xmx256m",
+        "-cp",
+    ]);
+    command
+        .arg(format!("{}/*", jars.display()))
+        .arg(kafka_class(tool))
+        .args(args);
     command
 }
 

@@ -36,7 +36,10 @@ impl Viewer {
     /// The partitions of `topic`, in order.
     pub fn partitions(&self, topic: &str) -> anyhow::Result<Vec<Seen>> {
         let metadata = self.0.fetch_metadata(Some(topic), Duration::from_secs(5))?;
-        let topic = metadata.topics().first().context("no topic in the answer")?;
+        let topic = metadata
+            .topics()
+            .first()
+            .context("no topic in the answer")?;
         if let Some(error) = topic.error() {
             bail!("{}: {error:?}", topic.name());
         }
@@ -71,8 +74,9 @@ pub async fn create(
     replication: i32,
     config: &[(&str, &str)],
 ) -> anyhow::Result<()> {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", bootstrap).create()?;
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .create()?;
     let mut wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(replication));
     for (key, value) in config {
         wanted = wanted.set(key, value);

@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 const STEP: Duration = Duration::from_millis(20);
 
 /// Asks `probe` until it gives `Ok`, at most `limit`. Panics with `what` and the last `Err`.
-pub fn until<T, E: Debug>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<T, E>) -> T {
+pub fn until<T, E: Debug>(
+    what: &str,
+    limit: Duration,
+    mut probe: impl FnMut() -> Result<T, E>,
+) -> T {
     let start = Instant::now();
     loop {
         match probe() {

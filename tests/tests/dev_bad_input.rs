@@ -18,7 +18,9 @@ const API_KEYS: std::ops::RangeInclusive<i16> = 0..=92;
 
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10)).expect("connect");
-    stream.set_write_timeout(Some(Duration::from_secs(10))).expect("timeout");
+    stream
+        .set_write_timeout(Some(Duration::from_secs(10)))
+        .expect("timeout");
     stream
 }
 
@@ -42,8 +44,15 @@ fn frame(key: i16, version: i16, flexible: bool, body: &[u8]) -> Vec<u8> {
 /// Writes as much as the broker takes. That it closes the connection meanwhile is what is wanted.
 fn offer(stream: &mut TcpStream, bytes: &[u8]) {
     if let Err(error) = stream.write_all(bytes) {
-        let kinds = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset, ErrorKind::WouldBlock];
-        assert!(kinds.contains(&error.kind()), "an unexpected error: {error}");
+        let kinds = [
+            ErrorKind::BrokenPipe,
+            ErrorKind::ConnectionReset,
+            ErrorKind::WouldBlock,
+        ];
+        assert!(
+            kinds.contains(&error.kind()),
+            "an unexpected error: {error}"
+        );
     }
 }
 
@@ -61,10 +70,18 @@ fn closed_within(stream: &mut TcpStream, limit: Duration) -> bool {
 }
 
 fn p99_of_acks(history: &History, from: Instant) -> Duration {
-    let recent = history.acked.iter().flatten().filter(|acked| acked.sent >= from);
+    let recent = history
+        .acked
+        .iter()
+        .flatten()
+        .filter(|acked| acked.sent >= from);
     let mut latencies: Vec<Duration> = recent.map(|acked| acked.at - acked.sent).collect();
     latencies.sort();
-    assert!(latencies.len() > 50, "only {} records were acknowledged", latencies.len());
+    assert!(
+        latencies.len() > 50,
+        "only {} records were acknowledged",
+        latencies.len()
+    );
     latencies[latencies.len() * 99 / 100]
 }
 
@@ -72,7 +89,9 @@ fn p99_of_acks(history: &History, from: Instant) -> Duration {
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         (state >> 33) as u8
     };
     (0..length).map(|_| next()).collect()
@@ -96,7 +115,10 @@ fn hostile_frames(address: SocketAddr) {
         for version in [0, 1, 4, 9, 12, 17] {
             // An array count of 0x7fffffff where a classic body has its first array, and the same
             // as an unsigned varint for a flexible one.
-            for body in [&[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 1][..], &[0xff, 0xff, 0xff, 0xff, 0x0f, 1]] {
+            for body in [
+                &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 1][..],
+                &[0xff, 0xff, 0xff, 0xff, 0x0f, 1],
+            ] {
                 for flexible in [false, true] {
                     let mut stream = connect(address);
                     offer(&mut stream, &frame(key, version, flexible, body));
@@ -129,17 +151,28 @@ fn slow_senders(address: SocketAddr, until: Instant) {
 #[test]
 fn bad_input_costs_little_memory_and_disturbs_no_one() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let all = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let all = rustix::process::Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, all).expect("more open files");
 
     let dev = Dev::start(1, &[]);
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
-    runtime.block_on(topics::create(&dev.bootstrap(), TOPIC, 1, 1, &[])).expect("a topic");
+    runtime
+        .block_on(topics::create(&dev.bootstrap(), TOPIC, 1, 1, &[]))
+        .expect("a topic");
     let pid = dev.pid(0).expect("pid");
     let load = Load::start(&dev.bootstrap(), TOPIC, 1, 100, &[]);
     let begun = load.wait_flowing(PATIENCE);
     leasehold_tests::wait::until("a usual latency", PATIENCE, || {
-        load.peek(|history| if history.acked_total() > 300 { Ok(()) } else { Err(history.acked_total()) })
+        load.peek(|history| {
+            if history.acked_total() > 300 {
+                Ok(())
+            } else {
+                Err(history.acked_total())
+            }
+        })
     });
     let usual = load.peek(|history| p99_of_acks(history, begun));
     let idle = dev.resident_kib(0);
@@ -160,10 +193,20 @@ fn bad_input_costs_little_memory_and_disturbs_no_one() {
         idle / 1024,
         peak / 1024
     );
-    assert!(peak <= idle + ALLOWED_KIB, "{peak} KiB under attack, {idle} KiB idle");
+    assert!(
+        peak <= idle + ALLOWED_KIB,
+        "{peak} KiB under attack, {idle} KiB idle"
+    );
     let allowed = (usual * 5).max(Duration::from_millis(50));
-    assert!(during <= allowed, "p99 {during:?} under attack, {usual:?} before");
-    assert_eq!(dev.pid(0).expect("pid"), pid, "the broker is the same process");
+    assert!(
+        during <= allowed,
+        "p99 {during:?} under attack, {usual:?} before"
+    );
+    assert_eq!(
+        dev.pid(0).expect("pid"),
+        pid,
+        "the broker is the same process"
+    );
     let logs = dev.logs();
     assert!(!logs.contains("panicked"), "{logs}");
     let history = load.stop();

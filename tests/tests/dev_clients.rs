@@ -41,19 +41,43 @@ sys.exit(f'{failed[0]}' if failed else 0)
 fn create(dev: &Dev, topic: &str, partitions: u32) {
     let bootstrap = dev.bootstrap();
     let partitions = partitions.to_string();
-    let args = ["--bootstrap-server", &bootstrap, "--create", "--topic", topic];
-    let args = [&args[..], &["--partitions", &partitions, "--replication-factor", "3"]].concat();
+    let args = [
+        "--bootstrap-server",
+        &bootstrap,
+        "--create",
+        "--topic",
+        topic,
+    ];
+    let args = [
+        &args[..],
+        &["--partitions", &partitions, "--replication-factor", "3"],
+    ]
+    .concat();
     run(kafka("kafka-topics", &args), b"").expect_ok();
 }
 
 fn send(dev: &Dev, topic: &str, count: usize, keys: usize) {
     let (count, keys) = (count.to_string(), keys.to_string());
-    run(python(SENDER, &[&dev.bootstrap(), topic, &count, &keys]), b"").expect_ok();
+    run(
+        python(SENDER, &[&dev.bootstrap(), topic, &count, &keys]),
+        b"",
+    )
+    .expect_ok();
 }
 
 /// Everything in `topic`, as kcat reads it: (partition, key, value).
 fn read_all(dev: &Dev, topic: &str) -> Vec<(u32, String, String)> {
-    let args = ["-C", "-b", &dev.bootstrap(), "-t", topic, "-o", "beginning", "-e", "-q"];
+    let args = [
+        "-C",
+        "-b",
+        &dev.bootstrap(),
+        "-t",
+        topic,
+        "-o",
+        "beginning",
+        "-e",
+        "-q",
+    ];
     let args = [&args[..], &["-f", "%p\t%k\t%s\n"]].concat();
     let text = run(kcat(&args), b"").expect_ok();
     let line = |line: &str| {
@@ -65,7 +89,9 @@ fn read_all(dev: &Dev, topic: &str) -> Vec<(u32, String, String)> {
 }
 
 fn values(read: &[(u32, String, String)]) -> BTreeSet<usize> {
-    read.iter().map(|(_, _, value)| value.parse().expect("a number")).collect()
+    read.iter()
+        .map(|(_, _, value)| value.parse().expect("a number"))
+        .collect()
 }
 
 #[test]
@@ -84,7 +110,11 @@ fn kafkas_own_tools_create_describe_produce_consume_and_delete() {
         .lines()
         .filter_map(|line| line.split("Leader: ").nth(1)?.split_whitespace().next())
         .collect();
-    assert_eq!(leaders, BTreeSet::from(["0", "1", "2"]), "leaders are spread: {described}");
+    assert_eq!(
+        leaders,
+        BTreeSet::from(["0", "1", "2"]),
+        "leaders are spread: {described}"
+    );
 
     let input: String = (0..30).map(|n| format!("{n}\n")).collect();
     let round_robin = "partitioner.class=org.apache.kafka.clients.producer.RoundRobinPartitioner";
@@ -94,9 +124,23 @@ fn kafkas_own_tools_create_describe_produce_consume_and_delete() {
     let read = read_all(&dev, "orders");
     assert_eq!(values(&read), (0..30).collect());
     let partitions: BTreeSet<u32> = read.iter().map(|(partition, ..)| *partition).collect();
-    assert_eq!(partitions, BTreeSet::from([0, 1, 2]), "round-robin reaches every partition");
+    assert_eq!(
+        partitions,
+        BTreeSet::from([0, 1, 2]),
+        "round-robin reaches every partition"
+    );
 
-    let consume = [&args[..], &["--from-beginning", "--max-messages", "30", "--group", "tools"]].concat();
+    let consume = [
+        &args[..],
+        &[
+            "--from-beginning",
+            "--max-messages",
+            "30",
+            "--group",
+            "tools",
+        ],
+    ]
+    .concat();
     let text = run(kafka("kafka-console-consumer", &consume), b"").expect_ok();
     let numbers: BTreeSet<usize> = text.lines().filter_map(|line| line.parse().ok()).collect();
     assert_eq!(numbers, (0..30).collect());
@@ -135,7 +179,10 @@ fn a_key_stays_in_its_partition_and_an_explicit_partition_is_kept() {
     }
     assert_eq!(homes.len(), 30);
     assert!(homes.values().all(|home| home.len() == 1), "{homes:?}");
-    assert!(homes.values().flatten().collect::<BTreeSet<_>>().len() > 1, "keys are spread");
+    assert!(
+        homes.values().flatten().collect::<BTreeSet<_>>().len() > 1,
+        "keys are spread"
+    );
 
     create(&dev, "explicit", 4);
     let args = ["-P", "-b", &dev.bootstrap(), "-t", "explicit", "-p", "2"];
@@ -176,9 +223,20 @@ fn one_group_is_a_queue_and_two_groups_are_publish_subscribe() {
     });
     let [first, second, other] = &seen;
     let queue: BTreeSet<&String> = first.iter().chain(second).collect();
-    assert_eq!(queue.len(), 400, "the queue's members together saw every record");
-    assert!(!first.is_empty() && !second.is_empty(), "both members worked");
-    assert_eq!(other.iter().collect::<BTreeSet<_>>().len(), 400, "the other group saw everything");
+    assert_eq!(
+        queue.len(),
+        400,
+        "the queue's members together saw every record"
+    );
+    assert!(
+        !first.is_empty() && !second.is_empty(),
+        "both members worked"
+    );
+    assert_eq!(
+        other.iter().collect::<BTreeSet<_>>().len(),
+        400,
+        "the other group saw everything"
+    );
 }
 
 #[test]
@@ -188,7 +246,10 @@ fn a_surplus_member_idles_and_takes_over_from_a_dead_one() {
     let bootstrap = dev.bootstrap();
     let start = |quiet: &str| {
         let mut command = python(MEMBER, &[&bootstrap, "single", "spare", quiet]);
-        command.stdout(std::process::Stdio::piped()).spawn().expect("a member")
+        command
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("a member")
     };
     let mut members = [start("60"), start("60")];
     send(&dev, "single", 10, 1);
@@ -198,7 +259,10 @@ fn a_surplus_member_idles_and_takes_over_from_a_dead_one() {
         let (output, tell) = (member.stdout.take().expect("stdout"), tell.clone());
         std::thread::spawn(move || {
             use std::io::BufRead as _;
-            for line in std::io::BufReader::new(output).lines().map_while(Result::ok) {
+            for line in std::io::BufReader::new(output)
+                .lines()
+                .map_while(Result::ok)
+            {
                 if line.contains(':') && tell.send((index, line)).is_err() {
                     return;
                 }
@@ -213,7 +277,9 @@ fn a_surplus_member_idles_and_takes_over_from_a_dead_one() {
     members[worker].kill().expect("kill");
     send(&dev, "single", 10, 1);
     let fresh = loop {
-        let (index, line) = told.recv_timeout(limit).expect("a record after the takeover");
+        let (index, line) = told
+            .recv_timeout(limit)
+            .expect("a record after the takeover");
         if index != worker {
             break line;
         }

@@ -14,7 +14,21 @@ fn produce(dev: &Dev, topic: &str, value: &str) {
 }
 
 fn consume(bootstrap: &str, topic: &str) -> String {
-    run(kcat(&["-C", "-b", bootstrap, "-t", topic, "-o", "beginning", "-e", "-q"]), b"").expect_ok()
+    run(
+        kcat(&[
+            "-C",
+            "-b",
+            bootstrap,
+            "-t",
+            topic,
+            "-o",
+            "beginning",
+            "-e",
+            "-q",
+        ]),
+        b"",
+    )
+    .expect_ok()
 }
 
 #[test]
@@ -22,15 +36,29 @@ fn three_brokers_are_ready_within_half_a_second_and_say_so() {
     let dev = Dev::start(3, &[]);
     let line = wait::until("the ready line", PATIENCE, || {
         let output = dev.output();
-        output.lines().find(|line| line.starts_with("ready after")).map(str::to_owned).ok_or(output)
+        output
+            .lines()
+            .find(|line| line.starts_with("ready after"))
+            .map(str::to_owned)
+            .ok_or(output)
     });
-    let took = line.split_whitespace().nth(2).expect("a time").trim_end_matches(';');
-    let millis = took.strip_suffix("ms").unwrap_or_else(|| panic!("not milliseconds: {line}"));
+    let took = line
+        .split_whitespace()
+        .nth(2)
+        .expect("a time")
+        .trim_end_matches(';');
+    let millis = took
+        .strip_suffix("ms")
+        .unwrap_or_else(|| panic!("not milliseconds: {line}"));
     let millis: u64 = millis.parse().expect("a number");
     println!("ready after {millis} ms");
     assert!(millis < 500, "{line}");
     assert!(line.contains(&dev.bootstrap()), "{line}");
-    assert!(dev.output().contains("is controller, epoch"), "{}", dev.output());
+    assert!(
+        dev.output().contains("is controller, epoch"),
+        "{}",
+        dev.output()
+    );
 }
 
 #[test]
@@ -55,10 +83,29 @@ fn a_killed_broker_is_started_again_and_its_elections_are_printed() {
 fn a_second_dev_on_the_same_directory_is_refused_with_a_reason() {
     let dev = Dev::start(1, &[]);
     let mut command = Command::new(broker_binary());
-    command.args(["dev", "--brokers", "1", "--port", "39092", "--http-port", "38080", "--data"]);
-    let refused = run({ command.arg(dev.data()); command }, b"");
+    command.args([
+        "dev",
+        "--brokers",
+        "1",
+        "--port",
+        "39092",
+        "--http-port",
+        "38080",
+        "--data",
+    ]);
+    let refused = run(
+        {
+            command.arg(dev.data());
+            command
+        },
+        b"",
+    );
     assert!(!refused.ok);
-    assert!(refused.stderr.contains("another `leasehold-broker dev`"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("another `leasehold-broker dev`"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]
@@ -69,8 +116,12 @@ fn data_outlives_a_clean_stop() {
     let (clean, dir) = dev.interrupt();
     assert!(clean, "dev ends with status 0 on Ctrl-C");
     for id in 0..3 {
-        let pid = std::fs::read_to_string(data.join(format!("broker-{id}/broker.pid"))).expect("pid");
-        assert!(!std::path::Path::new(&format!("/proc/{}", pid.trim())).exists(), "broker {id} lives");
+        let pid =
+            std::fs::read_to_string(data.join(format!("broker-{id}/broker.pid"))).expect("pid");
+        assert!(
+            !std::path::Path::new(&format!("/proc/{}", pid.trim())).exists(),
+            "broker {id} lives"
+        );
     }
     let again = Dev::start_in(dir, 3, &[]);
     assert_eq!(consume(&again.bootstrap(), "kept"), "one\n");
@@ -79,7 +130,9 @@ fn data_outlives_a_clean_stop() {
 #[test]
 fn no_broker_outlives_a_killed_dev() {
     let dev = Dev::start(3, &[]);
-    let pids: Vec<_> = (0..3).map(|id| dev.pid(id).expect("pid").as_raw_nonzero()).collect();
+    let pids: Vec<_> = (0..3)
+        .map(|id| dev.pid(id).expect("pid").as_raw_nonzero())
+        .collect();
     rustix::process::kill_process(dev.own_pid(), Signal::KILL).expect("kill");
     wait::until("the brokers to end", Duration::from_secs(20), || {
         let left: Vec<_> = pids
@@ -89,6 +142,10 @@ fn no_broker_outlives_a_killed_dev() {
                 status.is_ok_and(|status| !status.contains("State:\tZ"))
             })
             .collect();
-        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
     });
 }

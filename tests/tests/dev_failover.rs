@@ -52,16 +52,21 @@ impl Scene {
     /// A broker that leads at least one partition, and is or is not the controller. A broker that
     /// has just come back leads nothing yet, so leaderships gather; whoever fits is taken.
     fn choose(&self, victim: Victim) -> u16 {
-        wait::until(&format!("a broker to hit as {victim:?}"), Duration::from_secs(90), || {
-            let partitions = self.viewer.partitions(TOPIC)?;
-            let leads = |id: u16| partitions.iter().any(|p| p.leader == i32::from(id));
-            let controller = self.dev.controller_seen_by(0)?;
-            let mut fitting =
-                (0..3).filter(|id| leads(*id) && (*id == controller) == (victim == Victim::Controller));
-            fitting.next().ok_or_else(|| {
-                anyhow::anyhow!("the controller is {controller}, the partitions {partitions:?}")
-            })
-        })
+        wait::until(
+            &format!("a broker to hit as {victim:?}"),
+            Duration::from_secs(90),
+            || {
+                let partitions = self.viewer.partitions(TOPIC)?;
+                let leads = |id: u16| partitions.iter().any(|p| p.leader == i32::from(id));
+                let controller = self.dev.controller_seen_by(0)?;
+                let mut fitting = (0..3).filter(|id| {
+                    leads(*id) && (*id == controller) == (victim == Victim::Controller)
+                });
+                fitting.next().ok_or_else(|| {
+                    anyhow::anyhow!("the controller is {controller}, the partitions {partitions:?}")
+                })
+            },
+        )
     }
 
     /// Strikes once and gives the longest gap of any partition.
@@ -73,7 +78,11 @@ impl Scene {
         self.dev.signal(id, signal);
         let closed = self.load.wait_flowing(PATIENCE).max(struck + WINDOW);
         let gap = wait::until("the window to pass", PATIENCE, || {
-            if Instant::now() < closed { Err("not yet") } else { Ok(self.gap(struck, closed)) }
+            if Instant::now() < closed {
+                Err("not yet")
+            } else {
+                Ok(self.gap(struck, closed))
+            }
         });
         if signal == Signal::STOP {
             self.dev.signal(id, Signal::CONT);
@@ -91,9 +100,16 @@ impl Scene {
     fn finish(self) {
         let bootstrap = self.dev.bootstrap();
         let history = self.load.stop();
-        assert!(history.failed.is_empty(), "failed deliveries: {:?}", history.failed);
+        assert!(
+            history.failed.is_empty(),
+            "failed deliveries: {:?}",
+            history.failed
+        );
         readback::check(&bootstrap, TOPIC, &history);
-        println!("  {} acknowledged records read back, in order, once each", history.acked_total());
+        println!(
+            "  {} acknowledged records read back, in order, once each",
+            history.acked_total()
+        );
     }
 }
 
@@ -101,8 +117,14 @@ fn report(what: &str, mut gaps: Vec<Duration>, median: Duration, worst: Duration
     let millis: Vec<u128> = gaps.iter().map(Duration::as_millis).collect();
     gaps.sort();
     let (middle, last) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
-    println!("{what}: median {middle:.1?}, worst {last:.1?} of {} (ms: {millis:?})", gaps.len());
-    assert!(middle <= median, "{what}: median {middle:?} is above {median:?}");
+    println!(
+        "{what}: median {middle:.1?}, worst {last:.1?} of {} (ms: {millis:?})",
+        gaps.len()
+    );
+    assert!(
+        middle <= median,
+        "{what}: median {middle:?} is above {median:?}"
+    );
     assert!(last <= worst, "{what}: worst {last:?} is above {worst:?}");
 }
 
@@ -124,7 +146,12 @@ fn a_killed_leader_is_replaced_within_400_ms() {
 #[test]
 fn a_killed_leader_and_controller_is_replaced_within_400_ms() {
     let gaps = rounds(Victim::Controller, Signal::KILL, ROUNDS);
-    report("kill -9 of a leader that is controller", gaps, MS(400), MS(1000));
+    report(
+        "kill -9 of a leader that is controller",
+        gaps,
+        MS(400),
+        MS(1000),
+    );
 }
 
 #[test]

@@ -28,9 +28,16 @@ fn load(kube: &Kube) -> Load {
 
 fn finish(kube: &Kube, load: Load) {
     let history = load.stop();
-    assert!(history.failed.is_empty(), "failed deliveries: {:?}", history.failed);
+    assert!(
+        history.failed.is_empty(),
+        "failed deliveries: {:?}",
+        history.failed
+    );
     readback::check(&kube.bootstrap(), TOPIC, &history);
-    println!("  {} acknowledged records read back, in order, once each", history.acked_total());
+    println!(
+        "  {} acknowledged records read back, in order, once each",
+        history.acked_total()
+    );
 }
 
 /// Deletes the pod of a broker that leads something, `ROUNDS` times, and gives the longest gaps.
@@ -39,7 +46,8 @@ fn delete_leaders(kube: &Kube, load: &Load, forced: bool) -> Vec<Duration> {
     for round in 0..ROUNDS {
         let before = kube.wait_whole(TOPIC);
         load.wait_flowing(PATIENCE);
-        let leaders: std::collections::BTreeSet<i32> = before.iter().filter_map(|p| p.leader).collect();
+        let leaders: std::collections::BTreeSet<i32> =
+            before.iter().filter_map(|p| p.leader).collect();
         let victim = *leaders.iter().nth(round % leaders.len()).expect("a leader");
         let uid = kube.pod(victim).expect("pod").metadata.uid.expect("uid");
         let struck = Instant::now();
@@ -55,7 +63,10 @@ fn delete_leaders(kube: &Kube, load: &Load, forced: bool) -> Vec<Duration> {
                 // meanwhile, which is one more.
                 let changes = new.leader_epoch - old.leader_epoch;
                 let back = new.leader == Some(victim);
-                assert!((1..=2).contains(&changes) && (changes == 1) != back, "{old:?} -> {new:?}");
+                assert!(
+                    (1..=2).contains(&changes) && (changes == 1) != back,
+                    "{old:?} -> {new:?}"
+                );
             }
         }
     }
@@ -66,7 +77,10 @@ fn report(what: &str, mut gaps: Vec<Duration>, worst: Duration) {
     gaps.sort();
     let millis: Vec<u128> = gaps.iter().map(Duration::as_millis).collect();
     println!("{what}: longest gaps of acknowledgements per round, in ms: {millis:?}");
-    assert!(*gaps.last().expect("rounds") <= worst, "{what}: {gaps:?} exceed {worst:?}");
+    assert!(
+        *gaps.last().expect("rounds") <= worst,
+        "{what}: {gaps:?} exceed {worst:?}"
+    );
 }
 
 #[test]
@@ -77,14 +91,21 @@ fn deleted_leaders_are_replaced_and_nothing_acknowledged_is_lost() {
     let forced = delete_leaders(&kube, &load, true);
     finish(&kube, load);
     report("deleted gracefully", graceful, Duration::from_secs(1));
-    report("deleted with --force --grace-period=0", forced, Duration::from_secs(2));
+    report(
+        "deleted with --force --grace-period=0",
+        forced,
+        Duration::from_secs(2),
+    );
 }
 
 #[test]
 fn a_deleted_controller_is_followed_by_another_with_a_higher_epoch() {
     let kube = cluster();
     let load = load(&kube);
-    let (old, epoch) = (kube.controller().expect("lease"), kube.controller_epoch().expect("head"));
+    let (old, epoch) = (
+        kube.controller().expect("lease"),
+        kube.controller_epoch().expect("head"),
+    );
     let uid = kube.pod(old).expect("pod").metadata.uid.expect("uid");
     kube.delete_pod(old, true);
     let new = wait::until("another holder and a higher epoch", PATIENCE, || {
@@ -92,7 +113,10 @@ fn a_deleted_controller_is_followed_by_another_with_a_higher_epoch() {
         anyhow::ensure!(holder != old && now > epoch, "holder {holder}, epoch {now}");
         Ok(holder)
     });
-    println!("controller {old} -> {new}, epoch {epoch} -> {}", kube.controller_epoch().expect("head"));
+    println!(
+        "controller {old} -> {new}, epoch {epoch} -> {}",
+        kube.controller_epoch().expect("head")
+    );
     kube.wait_replaced(old, &uid);
     load.wait_flowing(PATIENCE);
     finish(&kube, load);
@@ -103,7 +127,8 @@ fn a_deleted_lease_gives_one_controller_again_and_no_epoch_falls() {
     let kube = cluster();
     let epoch = kube.controller_epoch().expect("head");
     let leases = kube.api::<k8s_openapi::api::coordination::v1::Lease>();
-    kube.block_on(leases.delete("chaos-controller", &Default::default())).expect("delete the lease");
+    kube.block_on(leases.delete("chaos-controller", &Default::default()))
+        .expect("delete the lease");
     wait::until("a holder and a higher epoch", PATIENCE, || {
         let (holder, now) = (kube.controller()?, kube.controller_epoch()?);
         anyhow::ensure!(now > epoch, "holder {holder}, epoch {now}");
@@ -116,7 +141,10 @@ fn a_deleted_lease_gives_one_controller_again_and_no_epoch_falls() {
 fn a_frozen_controller_resigns_when_it_wakes_and_says_so() {
     let kube = cluster();
     let load = load(&kube);
-    let (old, epoch) = (kube.controller().expect("lease"), kube.controller_epoch().expect("head"));
+    let (old, epoch) = (
+        kube.controller().expect("lease"),
+        kube.controller_epoch().expect("head"),
+    );
     let process = kube.process(old);
     rustix::process::kill_process(process, Signal::STOP).expect("stop");
     wait::until("another controller", PATIENCE, || {
@@ -128,17 +156,37 @@ fn a_frozen_controller_resigns_when_it_wakes_and_says_so() {
     rustix::process::kill_process(process, Signal::CONT).expect("continue");
     let pods = kube.api::<k8s_openapi::api::core::v1::Pod>();
     let name = kube.pod_name(old);
-    wait::until("the old controller to say that it resigned", PATIENCE, || {
-        let how = kube::api::LogParams { since_seconds: Some(60), ..Default::default() };
-        let mut log = kube.block_on(pods.logs(&name, &how))?;
-        // Its registration was replaced or fenced meanwhile; the process may have ended over that.
-        if let Ok(previous) = kube.block_on(pods.logs(&name, &kube::api::LogParams { previous: true, ..how })) {
-            log += &previous;
-        }
-        anyhow::ensure!(log.contains("resign"), "{}", log.lines().rev().take(5).collect::<Vec<_>>().join("\n"));
-        Ok(())
-    });
-    assert!(kube.controller_epoch().expect("head") >= raised, "the epoch never falls");
+    wait::until(
+        "the old controller to say that it resigned",
+        PATIENCE,
+        || {
+            let how = kube::api::LogParams {
+                since_seconds: Some(60),
+                ..Default::default()
+            };
+            let mut log = kube.block_on(pods.logs(&name, &how))?;
+            // Its registration was replaced or fenced meanwhile; the process may have ended over that.
+            if let Ok(previous) = kube.block_on(pods.logs(
+                &name,
+                &kube::api::LogParams {
+                    previous: true,
+                    ..how
+                },
+            )) {
+                log += &previous;
+            }
+            anyhow::ensure!(
+                log.contains("resign"),
+                "{}",
+                log.lines().rev().take(5).collect::<Vec<_>>().join("\n")
+            );
+            Ok(())
+        },
+    );
+    assert!(
+        kube.controller_epoch().expect("head") >= raised,
+        "the epoch never falls"
+    );
     kube.wait_whole(TOPIC);
     load.wait_flowing(PATIENCE);
     finish(&kube, load);
@@ -157,26 +205,52 @@ fn a_minute_without_the_api_server_goes_unnoticed_by_clients() {
     let stopped = Instant::now();
     let late = refused_create(&bootstrap, "surprise");
     wait::until("a minute to pass", Duration::from_secs(70), || {
-        if stopped.elapsed() < Duration::from_secs(60) { Err("not yet") } else { Ok(()) }
+        if stopped.elapsed() < Duration::from_secs(60) {
+            Err("not yet")
+        } else {
+            Ok(())
+        }
     });
     let end = Instant::now();
     let (gap, partition) = load.peek(|history| history.longest_gap(stopped, end));
     run_script("apiserver", &["start"]);
-    println!("60 s without the API server: longest gap {gap:.0?} (partition {partition}); CreateTopics said {late}");
+    println!(
+        "60 s without the API server: longest gap {gap:.0?} (partition {partition}); CreateTopics said {late}"
+    );
     let history = load.stop();
-    assert!(history.failed.is_empty(), "failed deliveries: {:?}", history.failed);
-    assert!(gap <= Duration::from_secs(1), "a gap of {gap:?} on partition {partition}");
+    assert!(
+        history.failed.is_empty(),
+        "failed deliveries: {:?}",
+        history.failed
+    );
+    assert!(
+        gap <= Duration::from_secs(1),
+        "a gap of {gap:?} on partition {partition}"
+    );
     kube.wait_condition("Cluster", "chaos", "Ready", "True");
     let after = kube.wait_whole(TOPIC);
     let leaders = |states: &[leasehold_crds::PartitionState]| {
-        states.iter().map(|p| (p.leader, p.leader_epoch)).collect::<Vec<_>>()
+        states
+            .iter()
+            .map(|p| (p.leader, p.leader_epoch))
+            .collect::<Vec<_>>()
     };
     assert_eq!(leaders(&before), leaders(&after), "no leader changed");
     assert_eq!(pods, kube.restarts(), "no pod was restarted");
     readback::check(&bootstrap, TOPIC, &history);
     let viewer = leasehold_tests::topics::Viewer::new(&bootstrap);
-    assert!(viewer.partitions("surprise").is_err(), "what was refused is not applied later");
-    kube.block_on(leasehold_tests::topics::create(&bootstrap, "welcome", 1, 3, &[])).expect("CreateTopics works again");
+    assert!(
+        viewer.partitions("surprise").is_err(),
+        "what was refused is not applied later"
+    );
+    kube.block_on(leasehold_tests::topics::create(
+        &bootstrap,
+        "welcome",
+        1,
+        3,
+        &[],
+    ))
+    .expect("CreateTopics works again");
 }
 
 /// CreateTopics while nothing can be committed: how it is refused, which must be soon and retriable.
@@ -185,7 +259,12 @@ fn refused_create(bootstrap: &str, topic: &str) -> String {
     let asked = Instant::now();
     let answer = runtime.block_on(leasehold_tests::topics::create(bootstrap, topic, 1, 3, &[]));
     let took = asked.elapsed();
-    let error = answer.expect_err("nothing can be committed without the API server").to_string();
-    assert!(took <= Duration::from_secs(2), "answered after {took:?}: {error}");
+    let error = answer
+        .expect_err("nothing can be committed without the API server")
+        .to_string();
+    assert!(
+        took <= Duration::from_secs(2),
+        "answered after {took:?}: {error}"
+    );
     error
 }

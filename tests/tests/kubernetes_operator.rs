@@ -1,21 +1,32 @@
 //! What a user does with kubectl: applies a cluster and topics, makes mistakes and mends them, scales
 //! up and down under load, deletes and brings back; and what goes on while the operator is away.
 
-use leasehold_tests::cluster::{Kube, PATIENCE, manifest, topic_manifest};
-use leasehold_tests::load::Load;
-use leasehold_tests::{readback, wait};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use leasehold_crds::{Cluster, Topic};
+use leasehold_tests::cluster::{Kube, PATIENCE, manifest, topic_manifest};
+use leasehold_tests::load::Load;
+use leasehold_tests::{readback, wait};
 use serde_json::json;
 
 const NAMESPACE: &str = "operated";
 const NAME: &str = "main";
 
 fn reason(object: &serde_json::Value, condition: &str) -> String {
-    let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let found = all.iter().find(|c| c["type"] == condition).cloned().unwrap_or_default();
-    format!("{}: {}", found["reason"].as_str().unwrap_or_default(), found["message"].as_str().unwrap_or_default())
+    let all = object["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let found = all
+        .iter()
+        .find(|c| c["type"] == condition)
+        .cloned()
+        .unwrap_or_default();
+    format!(
+        "{}: {}",
+        found["reason"].as_str().unwrap_or_default(),
+        found["message"].as_str().unwrap_or_default()
+    )
 }
 
 #[test]
@@ -47,12 +58,15 @@ spec:
     wait::until("the client pod to succeed", PATIENCE, || {
         let pod = kube.block_on(pods.get("client"))?;
         let phase = pod.status.and_then(|s| s.phase).unwrap_or_default();
-        let log = kube.block_on(pods.logs("client", &Default::default())).unwrap_or_default();
+        let log = kube
+            .block_on(pods.logs("client", &Default::default()))
+            .unwrap_or_default();
         assert_ne!(phase, "Failed", "{log}");
         anyhow::ensure!(phase == "Succeeded", "{phase}: {log}");
         Ok(())
     });
-    kube.block_on(pods.delete("client", &DeleteParams::default())).expect("delete");
+    kube.block_on(pods.delete("client", &DeleteParams::default()))
+        .expect("delete");
 }
 
 #[test]
@@ -63,38 +77,75 @@ fn a_topics_wishes_are_fulfilled_or_refused_with_a_reason_and_recover() {
     assert_eq!(kube.states("grown").expect("status").len(), 4);
     let bad = [
         (topic_manifest("grown", NAME, 2, 3), "fewer partitions"),
-        (topic_manifest("grown", NAME, 4, 9), "more replicas than brokers"),
-        (topic_manifest("grown", NAME, 4, 3).replace("spec: {", "spec: {config: {no.such.key: 1}, "), "an unknown key"),
+        (
+            topic_manifest("grown", NAME, 4, 9),
+            "more replicas than brokers",
+        ),
+        (
+            topic_manifest("grown", NAME, 4, 3)
+                .replace("spec: {", "spec: {config: {no.such.key: 1}, "),
+            "an unknown key",
+        ),
     ];
     for (wish, what) in bad {
         kube.apply(&wish);
         let object = kube.wait_condition("Topic", "grown", "Ready", "False");
         println!("{what}: {}", reason(&object, "Ready"));
-        assert!(reason(&object, "Ready").len() > 10, "{what} is refused with a reason");
+        assert!(
+            reason(&object, "Ready").len() > 10,
+            "{what} is refused with a reason"
+        );
         kube.apply(&topic_manifest("grown", NAME, 4, 3));
         kube.wait_condition("Topic", "grown", "Ready", "True");
     }
     let zero = kube.try_apply(&topic_manifest("zero", NAME, 1, 0));
-    assert!(zero.is_err() || !reason(&kube.wait_condition("Topic", "zero", "Ready", "False"), "Ready").is_empty());
-    kube.apply(&topic_manifest("Bad-Name".to_lowercase().as_str(), NAME, 1, 3).replace("spec: {", "spec: {topicName: 'no spaces', "));
+    assert!(
+        zero.is_err()
+            || !reason(
+                &kube.wait_condition("Topic", "zero", "Ready", "False"),
+                "Ready"
+            )
+            .is_empty()
+    );
+    kube.apply(
+        &topic_manifest("Bad-Name".to_lowercase().as_str(), NAME, 1, 3)
+            .replace("spec: {", "spec: {topicName: 'no spaces', "),
+    );
     kube.wait_condition("Topic", "bad-name", "Ready", "False");
     kube.apply(&topic_manifest("orphan", "no-such-cluster", 1, 3));
-    println!("no cluster: {}", reason(&kube.wait_condition("Topic", "orphan", "Ready", "False"), "Ready"));
+    println!(
+        "no cluster: {}",
+        reason(
+            &kube.wait_condition("Topic", "orphan", "Ready", "False"),
+            "Ready"
+        )
+    );
     let topics = kube.api::<Topic>();
     for name in ["bad-name", "orphan"] {
-        kube.block_on(topics.delete(name, &DeleteParams::default())).expect("delete");
+        kube.block_on(topics.delete(name, &DeleteParams::default()))
+            .expect("delete");
     }
     // The replication factor follows the wish too.
     kube.apply(&topic_manifest("grown", NAME, 4, 2));
     wait::until("two replicas each", PATIENCE, || {
         let states = kube.states("grown")?;
-        anyhow::ensure!(states.iter().all(|p| p.replicas.len() == 2 && p.isr.len() == 2), "{states:?}");
+        anyhow::ensure!(
+            states
+                .iter()
+                .all(|p| p.replicas.len() == 2 && p.isr.len() == 2),
+            "{states:?}"
+        );
         anyhow::Ok(())
     });
-    kube.block_on(topics.delete("grown", &DeleteParams::default())).expect("delete");
+    kube.block_on(topics.delete("grown", &DeleteParams::default()))
+        .expect("delete");
     let viewer = leasehold_tests::topics::Viewer::new(&kube.bootstrap());
     wait::until("the topic to be gone", PATIENCE, || {
-        if viewer.partitions("grown").is_err() { Ok(()) } else { Err("still there") }
+        if viewer.partitions("grown").is_err() {
+            Ok(())
+        } else {
+            Err("still there")
+        }
     });
 }
 
@@ -108,13 +159,26 @@ fn a_cluster_scales_up_and_down_under_load_and_loses_nothing() {
     kube.ready_topic("after", 10);
     let hosts = |topic: &str| {
         let states = kube.states(topic).expect("status");
-        states.iter().flat_map(|p| p.replicas.clone()).collect::<std::collections::BTreeSet<_>>()
+        states
+            .iter()
+            .flat_map(|p| p.replicas.clone())
+            .collect::<std::collections::BTreeSet<_>>()
     };
-    assert_eq!(hosts("after"), (0..5).collect(), "new brokers get their share of new partitions");
+    assert_eq!(
+        hosts("after"),
+        (0..5).collect(),
+        "new brokers get their share of new partitions"
+    );
     scale(&kube, 3);
-    assert_eq!(hosts("after"), (0..3).collect(), "the removed brokers were drained");
+    assert_eq!(
+        hosts("after"),
+        (0..3).collect(),
+        "the removed brokers were drained"
+    );
     let sets = kube.api::<StatefulSet>();
-    let set = kube.block_on(sets.get(&format!("{NAME}-broker"))).expect("statefulset");
+    let set = kube
+        .block_on(sets.get(&format!("{NAME}-broker")))
+        .expect("statefulset");
     assert_eq!(set.spec.and_then(|s| s.replicas), Some(3));
     load.wait_flowing(PATIENCE);
     let history = load.stop();
@@ -136,7 +200,11 @@ fn a_cluster_scales_up_and_down_under_load_and_loses_nothing() {
 
 fn patch_replicas(kube: &Kube, replicas: i32) {
     let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-    kube.block_on(kube.api::<Cluster>().patch_scale(NAME, &PatchParams::default(), &patch)).expect("scale");
+    kube.block_on(
+        kube.api::<Cluster>()
+            .patch_scale(NAME, &PatchParams::default(), &patch),
+    )
+    .expect("scale");
 }
 
 fn scale(kube: &Kube, replicas: i32) {
@@ -145,7 +213,9 @@ fn scale(kube: &Kube, replicas: i32) {
         let status = kube.cluster()?.status.unwrap_or_default();
         anyhow::ensure!(
             status.ready_replicas == replicas && status.replicas == replicas,
-            "{:?} {:?}", status.brokers, status.conditions
+            "{:?} {:?}",
+            status.brokers,
+            status.conditions
         );
         anyhow::Ok(())
     });
@@ -163,11 +233,16 @@ fn elections_go_on_while_the_operator_is_away() {
         kube.block_on(operators.patch_scale("leasehold-operator", &PatchParams::default(), &patch))
             .expect("scale the operator");
     };
-    let before = kube.block_on(operators.get("leasehold-operator")).expect("operator");
+    let before = kube
+        .block_on(operators.get("leasehold-operator"))
+        .expect("operator");
     let usual = before.spec.and_then(|s| s.replicas).unwrap_or(1);
     set(0);
     wait::until("no operator", PATIENCE, || {
-        let now = kube.block_on(operators.get("leasehold-operator"))?.status.and_then(|s| s.replicas);
+        let now = kube
+            .block_on(operators.get("leasehold-operator"))?
+            .status
+            .and_then(|s| s.replicas);
         anyhow::ensure!(now.unwrap_or(0) == 0, "{now:?}");
         anyhow::Ok(())
     });
@@ -194,7 +269,8 @@ fn a_cluster_deleted_and_applied_again_is_back_with_its_data() {
     load.wait_flowing(PATIENCE);
     let history = load.stop();
     let clusters = kube.api::<Cluster>();
-    kube.block_on(clusters.delete("back", &DeleteParams::default())).expect("delete");
+    kube.block_on(clusters.delete("back", &DeleteParams::default()))
+        .expect("delete");
     let pods = kube.api::<k8s_openapi::api::core::v1::Pod>();
     wait::until("the pods to be gone", PATIENCE, || {
         let left = kube.block_on(pods.list(&Default::default()))?.items.len();

@@ -36,7 +36,9 @@ pub enum Kind {
 /// Why a configuration was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    #[error("{0:?} is not a broker configuration key that Leasehold knows; docs/configuration.md lists them")]
+    #[error(
+        "{0:?} is not a broker configuration key that Leasehold knows; docs/configuration.md lists them"
+    )]
     Unknown(String),
     #[error("{key}={value:?} is not a valid {kind:?}{}", min.map(|m| format!(" of at least {m}")).unwrap_or_default())]
     Invalid {
@@ -272,7 +274,11 @@ impl BrokerConfig {
                 errors.push(error);
             }
         }
-        if errors.is_empty() { Ok(config) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(config)
+        } else {
+            Err(errors)
+        }
     }
 
     /// Sets one key from text.
@@ -306,7 +312,11 @@ impl BrokerConfig {
             min: Some(-1),
         };
         let number: i64 = value.trim().parse().map_err(|_| invalid())?;
-        let millis = if number == -1 { Some(-1) } else { number.checked_mul(unit) };
+        let millis = if number == -1 {
+            Some(-1)
+        } else {
+            number.checked_mul(unit)
+        };
         let millis = millis.filter(|m| *m >= -1).ok_or_else(invalid)?;
         self.set(name, &millis.to_string())
     }
@@ -317,7 +327,10 @@ mod tests {
     use super::*;
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -325,7 +338,12 @@ mod tests {
         let mut config = BrokerConfig::default();
         for key in BROKER_KEYS {
             config.set(key.name, key.default_text()).unwrap();
-            assert_eq!(config.get(key.name).unwrap(), key.default_text(), "{}", key.name);
+            assert_eq!(
+                config.get(key.name).unwrap(),
+                key.default_text(),
+                "{}",
+                key.name
+            );
         }
         assert_eq!(config, BrokerConfig::default());
     }
@@ -336,7 +354,10 @@ mod tests {
             BrokerConfig::from_map(&map(&[("no.such", "1"), ("num.partitions", "0")])).unwrap_err();
         assert_eq!(errors.len(), 2);
         let text = format!("{} {}", errors[0], errors[1]);
-        assert!(text.contains("no.such") && text.contains("num.partitions"), "{text}");
+        assert!(
+            text.contains("no.such") && text.contains("num.partitions"),
+            "{text}"
+        );
         assert!(text.contains("at least 1"), "{text}");
     }
 
@@ -347,11 +368,16 @@ mod tests {
             ("log.retention.minutes", "5"),
         ]));
         assert_eq!(config.unwrap().log_retention_ms, 300_000);
-        let config =
-            BrokerConfig::from_map(&map(&[("log.retention.ms", "7"), ("log.retention.hours", "2")]));
+        let config = BrokerConfig::from_map(&map(&[
+            ("log.retention.ms", "7"),
+            ("log.retention.hours", "2"),
+        ]));
         assert_eq!(config.unwrap().log_retention_ms, 7);
         let forever = BrokerConfig::from_map(&map(&[("log.retention.hours", "-1")]));
         assert_eq!(forever.unwrap().log_retention_ms, -1);
-        assert!(BrokerConfig::from_map(&map(&[("log.retention.hours", "9223372036854775807")])).is_err());
+        assert!(
+            BrokerConfig::from_map(&map(&[("log.retention.hours", "9223372036854775807")]))
+                .is_err()
+        );
     }
 }

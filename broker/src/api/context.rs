@@ -1,5 +1,6 @@
 //! What the APIs work with: the image, the controller, the replicas, the groups.
 
+use super::leaders::Verified;
 use super::producer_ids::ProducerIds;
 use crate::config::BrokerConfig;
 use crate::group::GroupCoordinator;
@@ -53,6 +54,7 @@ pub struct Context {
 pub(super) struct Shared {
     context: Context,
     pub(super) producer_ids: ProducerIds,
+    pub(super) verified: Verified,
 }
 
 impl Deref for Shared {
@@ -68,6 +70,7 @@ impl Shared {
         Self {
             context,
             producer_ids: ProducerIds::default(),
+            verified: Verified::default(),
         }
     }
 

@@ -7,11 +7,12 @@
 use super::call::Call;
 use super::context::{READ_YOUR_WRITES, Shared};
 use super::convert::{NOT_ASKED, no_node, node, nodes, opt_text, text, topic_name, wire_topic_id};
+use super::leaders;
 use crate::server::{Refusal, Reply};
 use bytes::Bytes;
 use leasehold_metadata::rpc::{AdminRequest, AdminResponse, NewTopic};
 use leasehold_metadata::{Image, Partition, Topic};
-use leasehold_types::{BrokerId as BrokerKey, Incarnation, TopicId};
+use leasehold_types::TopicId;
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::metadata_request::MetadataRequestTopic;
 use leasehold_wire::kafka::messages::metadata_response::{
@@ -21,7 +22,6 @@ use leasehold_wire::kafka::messages::{BrokerId, MetadataRequest, MetadataRespons
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// How long a client that asked for a new topic waits before it is told to ask again.
 const CREATE_PATIENCE_MS: i32 = 2_000;
@@ -39,16 +39,13 @@ pub(super) fn serve(shared: &Arc<Shared>, call: Call, body: Bytes) -> Result<Rep
         shared.config.auto_create_topics_enable,
         &request,
     );
-    let doubt = doubt(shared);
-    if missing.is_empty() && doubt.is_none() {
+    if missing.is_empty() && !leaders::may_be_in_doubt(shared, &request) {
         let reply = describe(&shared.image(), call.version, &request, &Created::new());
         return Ok(Reply::Ready(call.encode::<MetadataRequest>(&reply)?));
     }
     let shared = shared.clone();
     Ok(Reply::Exclusive(Box::pin(async move {
-        if let Some((processes, until)) = doubt {
-            settle(&shared, &processes, until).await;
-        }
+        leaders::settle(&shared, &request).await;
         let created = if missing.is_empty() {
             Created::new()
         } else {
@@ -57,37 +54,6 @@ pub(super) fn serve(shared: &Arc<Shared>, call: Call, body: Bytes) -> Result<Rep
         let reply = describe(&shared.image(), call.version, &request, &created);
         call.encode::<MetadataRequest>(&reply).map(Some)
     })))
-}
-
-/// How long an answer waits for the election after a leader's connection broke.
-const ELECTION_PATIENCE: Duration = Duration::from_millis(250);
-
-/// Processes whose connection broke a moment ago while the image still shows them in service, and
-/// until when an answer that names them should wait for the image to change.
-fn doubt(shared: &Shared) -> Option<(Vec<(BrokerKey, Incarnation)>, Instant)> {
-    let now = Instant::now();
-    let image = shared.image();
-    let mut until = now;
-    let mut processes = Vec::new();
-    for (broker, incarnation, since) in shared.replicas.suspects() {
-        let patience = since + ELECTION_PATIENCE;
-        if patience > now && serves(&image, broker, incarnation) {
-            until = until.max(patience);
-            processes.push((broker, incarnation));
-        }
-    }
-    (!processes.is_empty()).then_some((processes, until))
-}
-
-fn serves(image: &Image, broker: BrokerKey, incarnation: Incarnation) -> bool {
-    let known = image.brokers.get(&broker);
-    known.is_some_and(|known| known.incarnation == incarnation && !known.fenced)
-}
-
-async fn settle(shared: &Shared, processes: &[(BrokerKey, Incarnation)], until: Instant) {
-    let limit = until.saturating_duration_since(Instant::now());
-    let settled = |image: &Image| processes.iter().all(|(id, of)| !serves(image, *id, *of));
-    shared.image_shows(limit, settled).await;
 }
 
 /// The topics that the request creates by asking for them.

@@ -29,6 +29,7 @@ mod hints;
 mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
+mod leaders;
 mod leave_group;
 mod list_groups;
 mod list_offsets;

@@ -17,8 +17,19 @@ pub fn reference() -> String {
     );
     for key in BROKER_KEYS {
         let kind = format!("{:?}", key.kind).to_lowercase();
-        let least = key.min.map(|min| format!(", at least {min}")).unwrap_or_default();
-        row(&mut page, &[&code(key.name), &format!("{kind}{least}"), &code(key.default_text()), key.doc.trim()]);
+        let least = key
+            .min
+            .map(|min| format!(", at least {min}"))
+            .unwrap_or_default();
+        row(
+            &mut page,
+            &[
+                &code(key.name),
+                &format!("{kind}{least}"),
+                &code(key.default_text()),
+                key.doc.trim(),
+            ],
+        );
     }
     page.push_str(
         "\n`log.retention.hours`, `log.retention.minutes` and `log.roll.hours` are understood too; the finer\n\
@@ -28,14 +39,25 @@ pub fn reference() -> String {
          topic takes the broker key, where one is named.\n\n\
          | key | default | broker key | what it does |\n|---|---|---|---|\n",
     );
-    for key in TOPIC_KEYS.iter().filter(|key| !matches!(key.support, Support::DefaultOnly(_))) {
+    for key in TOPIC_KEYS
+        .iter()
+        .filter(|key| !matches!(key.support, Support::DefaultOnly(_)))
+    {
         let broker = key.broker_key.map(code).unwrap_or_default();
         let only = match key.support {
             Support::Only(values, why) => format!(" Only {}: {why}.", values.join(", ")),
             _ => String::new(),
         };
         let does = format!("{}{only}", key.doc.trim());
-        row(&mut page, &[&code(key.name), &code(key.default.unwrap_or("null")), &broker, &does]);
+        row(
+            &mut page,
+            &[
+                &code(key.name),
+                &code(key.default.unwrap_or("null")),
+                &broker,
+                &does,
+            ],
+        );
     }
     page.push_str(
         "\n### Not in this release\n\nThese take their default and nothing else.\n\n| key | why |\n|---|---|\n",

@@ -38,13 +38,19 @@ impl Broker {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let broker = Self { id, started: tokio::time::Instant::now(), child };
+        let broker = Self {
+            id,
+            started: tokio::time::Instant::now(),
+            child,
+        };
         broker.write_pid_file(dir.join("broker.pid"))?;
         Ok(broker)
     }
 
     fn write_pid_file(&self, path: PathBuf) -> anyhow::Result<()> {
-        let Some(pid) = self.child.id() else { return Ok(()) };
+        let Some(pid) = self.child.id() else {
+            return Ok(());
+        };
         let temporary = path.with_extension("pid.new");
         std::fs::write(&temporary, format!("{pid}\n"))
             .and_then(|()| std::fs::rename(&temporary, &path))
@@ -58,7 +64,10 @@ impl Broker {
 
     /// Sends SIGTERM; a second one makes the broker end at once.
     pub fn terminate(&self) {
-        let Some(pid) = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32))
+        let Some(pid) = self
+            .child
+            .id()
+            .and_then(|pid| rustix::process::Pid::from_raw(pid as i32))
         else {
             return;
         };

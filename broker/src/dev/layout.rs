@@ -45,8 +45,10 @@ impl Layout {
 
     /// Where clients find the cluster.
     pub fn bootstrap(&self) -> String {
-        let addresses: Vec<String> =
-            self.ids().map(|id| format!("127.0.0.1:{}", self.args.port + id)).collect();
+        let addresses: Vec<String> = self
+            .ids()
+            .map(|id| format!("127.0.0.1:{}", self.args.port + id))
+            .collect();
         addresses.join(",")
     }
 
@@ -76,7 +78,10 @@ impl Layout {
             ("--client-listen", client.clone()),
             ("--advertise", client),
             ("--internal-listen", "127.0.0.1:0".to_owned()),
-            ("--http-listen", format!("127.0.0.1:{}", self.args.http_port + id)),
+            (
+                "--http-listen",
+                format!("127.0.0.1:{}", self.args.http_port + id),
+            ),
             ("--end-with-parent", std::process::id().to_string()),
         ]
         .into_iter()
@@ -111,7 +116,9 @@ mod tests {
             std::iter::once("leasehold-broker".to_owned()).chain(args),
         )
         .unwrap();
-        let crate::cli::Command::Run(run) = cli.command else { panic!("not run") };
+        let crate::cli::Command::Run(run) = cli.command else {
+            panic!("not run")
+        };
         assert_eq!(run.id, Some(2));
         assert_eq!(run.client_listen, "127.0.0.1:9094");
         assert_eq!(run.http_listen, "127.0.0.1:8082");
@@ -121,7 +128,11 @@ mod tests {
     fn a_single_broker_asks_for_no_more_replicas_than_it_has() {
         let value = |brokers, key| {
             let defaults = layout(brokers).defaults();
-            defaults.into_iter().find(|(name, _)| *name == key).unwrap().1
+            defaults
+                .into_iter()
+                .find(|(name, _)| *name == key)
+                .unwrap()
+                .1
         };
         assert_eq!(value(1, "default.replication.factor"), "1");
         assert_eq!(value(1, "min.insync.replicas"), "1");

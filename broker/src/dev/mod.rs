@@ -33,7 +33,10 @@ const CRASH_LOOP: Duration = Duration::from_secs(2);
 
 /// Runs the cluster until Ctrl-C or SIGTERM.
 pub async fn dev(args: DevArgs) -> anyhow::Result<()> {
-    ensure!(args.brokers > 0, "--brokers 0: a cluster needs at least one broker");
+    ensure!(
+        args.brokers > 0,
+        "--brokers 0: a cluster needs at least one broker"
+    );
     for (flag, first) in [("--port", args.port), ("--http-port", args.http_port)] {
         ensure!(
             first.checked_add(args.brokers - 1).is_some(),
@@ -123,10 +126,20 @@ enum Event {
 impl Cluster {
     fn start(layout: Layout, no_restart: bool, watch: watch::Watch) -> anyhow::Result<Self> {
         let started = Instant::now();
-        let brokers: anyhow::Result<Vec<_>> =
-            layout.ids().map(|id| Broker::start(id, &layout).map(Some)).collect();
+        let brokers: anyhow::Result<Vec<_>> = layout
+            .ids()
+            .map(|id| Broker::start(id, &layout).map(Some))
+            .collect();
         let awaited = layout.ids().map(i32::from).collect();
-        Ok(Self { layout, no_restart, brokers: brokers?, watch, image: None, awaited, started })
+        Ok(Self {
+            layout,
+            no_restart,
+            brokers: brokers?,
+            watch,
+            image: None,
+            awaited,
+            started,
+        })
     }
 
     async fn run(mut self) -> anyhow::Result<()> {
@@ -159,15 +172,23 @@ impl Cluster {
                 Event::Image(image) => self.tell(image),
                 Event::WatchFailed(error) => {
                     println!("cannot read the metadata, no more news of elections: {error:#}");
-                    bail!("the metadata in {} is unreadable: {error:#}", self.layout.store_dir().display());
+                    bail!(
+                        "the metadata in {} is unreadable: {error:#}",
+                        self.layout.store_dir().display()
+                    );
                 }
                 Event::StartLate(index) => self.start_one(index)?,
                 Event::Ended(index, status) => {
                     let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
-                    let Some(broker) = self.brokers[index].take() else { continue };
+                    let Some(broker) = self.brokers[index].take() else {
+                        continue;
+                    };
                     println!("broker {} ended: {status}", broker.id);
                     if self.no_restart {
-                        println!("press Enter, or send SIGUSR1 to {}, to start it again", std::process::id());
+                        println!(
+                            "press Enter, or send SIGUSR1 to {}, to start it again",
+                            std::process::id()
+                        );
                     } else if broker.started.elapsed() < CRASH_LOOP {
                         let log = self.layout.broker_dir(broker.id).join("broker.log");
                         println!("it had just been started: see {}", log.display());
@@ -206,24 +227,45 @@ impl Cluster {
                 println!("{line}");
             }
         } else if let Some(claim) = image.claims.last().filter(|claim| claim.broker.0 >= 0) {
-            println!("broker {} was controller last, epoch {}", claim.broker, claim.epoch);
+            println!(
+                "broker {} was controller last, epoch {}",
+                claim.broker, claim.epoch
+            );
         }
         let registered_now = |id: i32| {
             image.brokers.get(&BrokerId(id)).is_some_and(|broker| {
                 // A registration of an earlier run is not one of this run.
-                let before = self.image.as_ref().and_then(|old| old.brokers.get(&BrokerId(id)));
-                !broker.fenced && before.is_some_and(|before| before.changed_at != broker.changed_at || before.fenced)
+                let before = self
+                    .image
+                    .as_ref()
+                    .and_then(|old| old.brokers.get(&BrokerId(id)));
+                !broker.fenced
+                    && before.is_some_and(|before| {
+                        before.changed_at != broker.changed_at || before.fenced
+                    })
             })
         };
         let waiting = !self.awaited.is_empty();
-        let joined: Vec<i32> = self.awaited.iter().copied().filter(|id| registered_now(*id)).collect();
+        let joined: Vec<i32> = self
+            .awaited
+            .iter()
+            .copied()
+            .filter(|id| registered_now(*id))
+            .collect();
         for id in joined {
             self.awaited.remove(&id);
         }
         self.image = Some(image);
         if waiting && self.awaited.is_empty() {
-            println!("ready after {:.0?}; bootstrap.servers={}", self.started.elapsed(), self.layout.bootstrap());
-            println!("data in {}; Ctrl-C stops the cluster", self.layout.root().display());
+            println!(
+                "ready after {:.0?}; bootstrap.servers={}",
+                self.started.elapsed(),
+                self.layout.bootstrap()
+            );
+            println!(
+                "data in {}; Ctrl-C stops the cluster",
+                self.layout.root().display()
+            );
         }
     }
 

@@ -12,7 +12,10 @@ pub fn between(old: &Image, new: &Image) -> Vec<String> {
     if let (Some(was), Some(is)) = (old.claims.last(), new.claims.last())
         && was.claim_id != is.claim_id
     {
-        lines.push(format!("broker {} is controller, epoch {}", is.broker, is.epoch));
+        lines.push(format!(
+            "broker {} is controller, epoch {}",
+            is.broker, is.epoch
+        ));
     }
     for (id, broker) in &new.brokers {
         let before = old.brokers.get(id).map(|broker| broker.fenced);
@@ -50,13 +53,26 @@ fn election(topic: &str, index: usize, was: &Partition, now: &Partition) -> Opti
     if was.leader == now.leader {
         return None;
     }
-    let unclean = if now.recovering { ", recovering: records may be lost" } else { "" };
+    let unclean = if now.recovering {
+        ", recovering: records may be lost"
+    } else {
+        ""
+    };
     Some(match (was.leader, now.leader) {
         (Some(from), Some(to)) => {
-            format!("{topic}-{index}: leader {from} -> {to}, leader epoch {}{unclean}", now.leader_epoch)
+            format!(
+                "{topic}-{index}: leader {from} -> {to}, leader epoch {}{unclean}",
+                now.leader_epoch
+            )
         }
-        (None, Some(to)) => format!("{topic}-{index}: leader {to}, leader epoch {}{unclean}", now.leader_epoch),
-        (_, None) => format!("{topic}-{index}: no leader, leader epoch {}", now.leader_epoch),
+        (None, Some(to)) => format!(
+            "{topic}-{index}: leader {to}, leader epoch {}{unclean}",
+            now.leader_epoch
+        ),
+        (_, None) => format!(
+            "{topic}-{index}: no leader, leader epoch {}",
+            now.leader_epoch
+        ),
     })
 }
 

@@ -27,7 +27,11 @@ impl Watch {
             pipe::Receiver::from_owned_fd_unchecked(fd)
         })()
         .with_context(|| format!("cannot watch {}", dir.display()))?;
-        Ok(Self { store, folder, nonce: None })
+        Ok(Self {
+            store,
+            folder,
+            nonce: None,
+        })
     }
 
     /// The next image that differs from the last one. Safe to cancel.
@@ -43,7 +47,11 @@ impl Watch {
                 return Ok(loaded.image);
             }
             self.folder.readable().await?;
-            while self.folder.try_read(&mut events).is_ok_and(|count| count > 0) {}
+            while self
+                .folder
+                .try_read(&mut events)
+                .is_ok_and(|count| count > 0)
+            {}
         }
     }
 }

@@ -119,7 +119,10 @@ mod tests {
         let (listener, address) = bind("127.0.0.1:0").await.unwrap();
         let server = tokio::spawn(serve(listener, Arc::new(NotYet), Arc::default()));
         let ready = get(address, "/readyz").await;
-        assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("no controller"), "{ready}");
+        assert!(
+            ready.starts_with("HTTP/1.1 503") && ready.contains("no controller"),
+            "{ready}"
+        );
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/startupz").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/status").await.contains("\"broker\": 1"));

@@ -72,6 +72,11 @@ pub async fn death_of(peer: &Peer) -> String {
     }
 }
 
+/// Whether `peer` answers a new connection within `limit`. A "no" is no evidence of anything.
+pub async fn answers(peer: &Peer, limit: Duration) -> bool {
+    matches!(timeout(limit, greet(peer)).await, Ok(Ok(Some(_))))
+}
+
 /// Returns when the connection ends. A peer that does not answer has not ended.
 async fn held_to_its_end(stream: &mut TcpStream, peer: &Peer) {
     let mut answers = [0; 256];

@@ -223,6 +223,16 @@ impl ReplicaManager {
         self.partitions.read().values().filter_map(opened).collect()
     }
 
+    /// A leader answered.
+    pub fn trust(&self, broker: BrokerId, incarnation: Incarnation) {
+        self.fetchers.suspects.found(broker, incarnation);
+    }
+
+    /// A leader did not answer. Forgotten when it answers or is fetched from again.
+    pub fn suspect(&self, broker: BrokerId, incarnation: Incarnation) {
+        self.fetchers.suspects.lost(broker, incarnation);
+    }
+
     /// Leaders that cannot be reached at present, each since when.
     pub fn suspects(&self) -> Vec<(BrokerId, Incarnation, tokio::time::Instant)> {
         self.fetchers.suspects.all()

@@ -37,7 +37,10 @@ pub fn endpoint(name: &str, text: &str) -> anyhow::Result<Endpoint> {
 
 /// An address that was bound, as an endpoint.
 pub fn socket_endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint { host: address.ip().to_string(), port: address.port() }
+    Endpoint {
+        host: address.ip().to_string(),
+        port: address.port(),
+    }
 }
 
 /// What other brokers are told: what was asked for, or the bound address if others can reach that.
@@ -65,7 +68,10 @@ pub fn end_with_parent(parent: Option<u32>) -> anyhow::Result<()> {
 /// Takes all the open files that the system allows: each connection and each segment needs one.
 pub fn raise_open_files() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
-    let all = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let all = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     if let Err(error) = rustix::process::setrlimit(Resource::Nofile, all) {
         tracing::warn!(%error, limit = ?limit.current, "cannot raise the limit of open files");
     }
@@ -87,7 +93,10 @@ mod tests {
     fn an_address_that_nobody_can_reach_is_not_advertised() {
         let any: SocketAddr = ([0, 0, 0, 0], 9091).into();
         assert!(internal_endpoint(None, any).is_err());
-        assert_eq!(internal_endpoint(Some("10.0.0.7:9091"), any).unwrap().host, "10.0.0.7");
+        assert_eq!(
+            internal_endpoint(Some("10.0.0.7:9091"), any).unwrap().host,
+            "10.0.0.7"
+        );
         let local: SocketAddr = ([127, 0, 0, 1], 4000).into();
         assert_eq!(internal_endpoint(None, local).unwrap().port, 4000);
     }

@@ -33,8 +33,14 @@ impl Collector for Scrape {
             let described = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
             metric.encode(described)
         };
-        gauge("ready", "Whether this broker serves clients", i64::from(self.0.ready().is_ok()))?;
-        let Some(parts) = self.0.parts() else { return Ok(()) };
+        gauge(
+            "ready",
+            "Whether this broker serves clients",
+            i64::from(self.0.ready().is_ok()),
+        )?;
+        let Some(parts) = self.0.parts() else {
+            return Ok(());
+        };
         let replicas = parts.replicas.status();
         let groups = parts.groups.stats();
         let clients = parts.clients.stats();
@@ -42,38 +48,142 @@ impl Collector for Scrape {
         let role = *parts.role.borrow();
         let ControllerEpoch(epoch) = image.position.epoch;
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        gauge("controller", "Whether this broker is the controller", i64::from(role.is_controller()))?;
-        gauge("metadata_controller_epoch", "Controller epoch of the metadata that this broker has applied", epoch)?;
-        gauge("metadata_seq", "Head write that this broker has applied", i64::try_from(image.position.seq.0).unwrap_or(i64::MAX))?;
-        gauge("brokers_fenced", "Brokers of the cluster that are fenced", number(image.brokers.values().filter(|b| b.fenced).count()))?;
-        gauge("partitions", "Replicas on this broker", number(replicas.partitions.len()))?;
-        gauge("partitions_led", "Partitions that this broker leads", number(replicas.leaders))?;
-        gauge("partitions_under_replicated", "Led here, with fewer in sync than assigned", number(replicas.under_replicated))?;
-        gauge("partitions_under_min_isr", "Led here, with fewer in sync than acks=all needs", number(replicas.under_min_isr))?;
-        gauge("partitions_offline", "Replicas here whose partition has no leader or that are out of service", number(replicas.offline))?;
-        let size = replicas.partitions.iter().map(|p| p.size_bytes).sum::<u64>();
-        gauge("log_size_bytes", "Size of all logs", i64::try_from(size).unwrap_or(i64::MAX))?;
-        gauge("groups", "Consumer groups coordinated here", number(groups.groups))?;
-        gauge("group_members", "Members of those groups", number(groups.members))?;
-        gauge("connections", "Client connections", number(clients.connections))?;
-        gauge("request_memory_bytes", "Memory taken by client requests", number(clients.request_memory))?;
+        gauge(
+            "controller",
+            "Whether this broker is the controller",
+            i64::from(role.is_controller()),
+        )?;
+        gauge(
+            "metadata_controller_epoch",
+            "Controller epoch of the metadata that this broker has applied",
+            epoch,
+        )?;
+        gauge(
+            "metadata_seq",
+            "Head write that this broker has applied",
+            i64::try_from(image.position.seq.0).unwrap_or(i64::MAX),
+        )?;
+        gauge(
+            "brokers_fenced",
+            "Brokers of the cluster that are fenced",
+            number(image.brokers.values().filter(|b| b.fenced).count()),
+        )?;
+        gauge(
+            "partitions",
+            "Replicas on this broker",
+            number(replicas.partitions.len()),
+        )?;
+        gauge(
+            "partitions_led",
+            "Partitions that this broker leads",
+            number(replicas.leaders),
+        )?;
+        gauge(
+            "partitions_under_replicated",
+            "Led here, with fewer in sync than assigned",
+            number(replicas.under_replicated),
+        )?;
+        gauge(
+            "partitions_under_min_isr",
+            "Led here, with fewer in sync than acks=all needs",
+            number(replicas.under_min_isr),
+        )?;
+        gauge(
+            "partitions_offline",
+            "Replicas here whose partition has no leader or that are out of service",
+            number(replicas.offline),
+        )?;
+        let size = replicas
+            .partitions
+            .iter()
+            .map(|p| p.size_bytes)
+            .sum::<u64>();
+        gauge(
+            "log_size_bytes",
+            "Size of all logs",
+            i64::try_from(size).unwrap_or(i64::MAX),
+        )?;
+        gauge(
+            "groups",
+            "Consumer groups coordinated here",
+            number(groups.groups),
+        )?;
+        gauge(
+            "group_members",
+            "Members of those groups",
+            number(groups.members),
+        )?;
+        gauge(
+            "connections",
+            "Client connections",
+            number(clients.connections),
+        )?;
+        gauge(
+            "request_memory_bytes",
+            "Memory taken by client requests",
+            number(clients.request_memory),
+        )?;
         let mut counter = |name: &str, help: &str, value: u64| {
             let metric = ConstCounter::new(value);
             let described = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
             metric.encode(described)
         };
         let counters = parts.replicas.counters();
-        counter("bytes_in", "Bytes of record batches appended for producers", counters.bytes_in.get())?;
-        counter("batches_in", "Record batches appended for producers", counters.batches_in.get())?;
-        counter("bytes_out", "Bytes of record batches sent to clients", counters.bytes_out.get())?;
-        counter("replication_bytes_in", "Bytes copied from leaders", counters.replication_bytes_in.get())?;
-        counter("replication_bytes_out", "Bytes sent to followers", counters.replication_bytes_out.get())?;
-        counter("isr_shrinks", "ISR changes that took a member out", counters.isr_shrinks.get())?;
-        counter("isr_expands", "ISR changes that brought a member in", counters.isr_expands.get())?;
-        counter("log_truncations", "Logs cut because they had parted from their leader's", counters.truncations.get())?;
-        counter("connections_accepted", "Client connections accepted", clients.accepted)?;
-        counter("connections_refused", "Client connections closed because there were too many", clients.refused)?;
-        counter("connection_faults", "Client connections closed for malformed, oversized or slow input", clients.faults)?;
+        counter(
+            "bytes_in",
+            "Bytes of record batches appended for producers",
+            counters.bytes_in.get(),
+        )?;
+        counter(
+            "batches_in",
+            "Record batches appended for producers",
+            counters.batches_in.get(),
+        )?;
+        counter(
+            "bytes_out",
+            "Bytes of record batches sent to clients",
+            counters.bytes_out.get(),
+        )?;
+        counter(
+            "replication_bytes_in",
+            "Bytes copied from leaders",
+            counters.replication_bytes_in.get(),
+        )?;
+        counter(
+            "replication_bytes_out",
+            "Bytes sent to followers",
+            counters.replication_bytes_out.get(),
+        )?;
+        counter(
+            "isr_shrinks",
+            "ISR changes that took a member out",
+            counters.isr_shrinks.get(),
+        )?;
+        counter(
+            "isr_expands",
+            "ISR changes that brought a member in",
+            counters.isr_expands.get(),
+        )?;
+        counter(
+            "log_truncations",
+            "Logs cut because they had parted from their leader's",
+            counters.truncations.get(),
+        )?;
+        counter(
+            "connections_accepted",
+            "Client connections accepted",
+            clients.accepted,
+        )?;
+        counter(
+            "connections_refused",
+            "Client connections closed because there were too many",
+            clients.refused,
+        )?;
+        counter(
+            "connection_faults",
+            "Client connections closed for malformed, oversized or slow input",
+            clients.faults,
+        )?;
         Ok(())
     }
 }

@@ -106,7 +106,11 @@ struct Broker {
 }
 
 impl Broker {
-    async fn start(args: &RunArgs, broker: BrokerId, config: Arc<BrokerConfig>) -> anyhow::Result<Self> {
+    async fn start(
+        args: &RunArgs,
+        broker: BrokerId,
+        config: Arc<BrokerConfig>,
+    ) -> anyhow::Result<Self> {
         let (http_listener, http_address) = http::bind(&args.http_listen).await?;
         let status = Arc::new(status::Status::new(broker, config.clone()));
         let registry = Arc::new(metrics::registry(status.clone()));
@@ -130,7 +134,10 @@ impl Broker {
 
         let driver = controller::start(
             DriverConfig {
-                me: Holder { broker, incarnation },
+                me: Holder {
+                    broker,
+                    incarnation,
+                },
                 address: session::find::address_of(&internal_address),
                 settings: Settings::from_config(&config),
                 limits: head::Limits::default(),
@@ -187,11 +194,21 @@ impl Broker {
             groups: coordinator,
             clients: clients.clone(),
         });
-        Ok(Self { session, driver, replicas, log_dir, clients, internal, http })
+        Ok(Self {
+            session,
+            driver,
+            replicas,
+            log_dir,
+            clients,
+            internal,
+            http,
+        })
     }
 
     async fn stop(self, config: &BrokerConfig) {
-        self.session.leave(milliseconds(config.controlled_shutdown_timeout_ms)).await;
+        self.session
+            .leave(milliseconds(config.controlled_shutdown_timeout_ms))
+            .await;
         self.driver.stop().await;
         self.clients.shutdown(DRAIN).await;
         if let Err(error) = self.replicas.close().await {
@@ -213,11 +230,14 @@ impl Broker {
 
 async fn open_store(args: &RunArgs) -> anyhow::Result<Arc<dyn Store>> {
     match args.store {
-        StoreKind::Kubernetes => {
-            Ok(Arc::new(KubernetesStore::infer(&args.namespace, &args.cluster).await?))
-        }
+        StoreKind::Kubernetes => Ok(Arc::new(
+            KubernetesStore::infer(&args.namespace, &args.cluster).await?,
+        )),
         StoreKind::Directory => {
-            let dir = args.store_dir.as_ref().context("--store directory needs --store-dir")?;
+            let dir = args
+                .store_dir
+                .as_ref()
+                .context("--store directory needs --store-dir")?;
             let store = DirectoryStore::open(dir)
                 .with_context(|| format!("cannot open the store {}", dir.display()))?;
             Ok(Arc::new(store))
@@ -257,7 +277,10 @@ async fn open_log_dir(
     status: &status::Status,
 ) -> anyhow::Result<Arc<LogDir>> {
     let (path, id) = (args.data.clone(), cluster_id.clone());
-    status.waiting(&format!("opening (or waiting for the lock of) {}", path.display()));
+    status.waiting(&format!(
+        "opening (or waiting for the lock of) {}",
+        path.display()
+    ));
     let opened = tokio::task::spawn_blocking(move || LogDir::open(&path, &id, broker)).await?;
     opened.with_context(|| format!("cannot open the log directory {}", args.data.display()))
 }

@@ -12,13 +12,17 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// Follows the file. Without one the rack stays unknown.
 pub fn watch(file: Option<PathBuf>) -> watch::Receiver<Option<String>> {
-    let Some(file) = file else { return watch::channel(None).1 };
+    let Some(file) = file else {
+        return watch::channel(None).1;
+    };
     let (sender, receiver) = watch::channel(read(&file));
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(LOOK).await;
             let path = file.clone();
-            let rack = tokio::task::spawn_blocking(move || read(&path)).await.unwrap_or_default();
+            let rack = tokio::task::spawn_blocking(move || read(&path))
+                .await
+                .unwrap_or_default();
             if sender.is_closed() {
                 return;
             }
@@ -52,8 +56,14 @@ mod tests {
         let mut rack = watch(Some(file.clone()));
         assert_eq!(*rack.borrow(), None);
         std::fs::write(&file, "zone-a\n").unwrap();
-        rack.wait_for(|rack| rack.as_deref() == Some("zone-a")).await.unwrap();
+        rack.wait_for(|rack| rack.as_deref() == Some("zone-a"))
+            .await
+            .unwrap();
         std::fs::write(&file, "").unwrap();
-        assert!(tokio::time::timeout(LOOK * 3, rack.changed()).await.is_err());
+        assert!(
+            tokio::time::timeout(LOOK * 3, rack.changed())
+                .await
+                .is_err()
+        );
     }
 }

@@ -38,7 +38,12 @@ pub struct Status {
 impl Status {
     /// The status of a broker that begins to start.
     pub fn new(broker: BrokerId, config: Arc<BrokerConfig>) -> Self {
-        Self { broker, config, waiting: Mutex::new("starting".to_owned()), parts: OnceLock::new() }
+        Self {
+            broker,
+            config,
+            waiting: Mutex::new("starting".to_owned()),
+            parts: OnceLock::new(),
+        }
     }
 
     /// What the start is waiting for now.
@@ -67,7 +72,9 @@ impl Status {
         let image = parts.member.image.borrow().clone();
         let me = image.brokers.get(&self.broker);
         match me.filter(|me| me.incarnation == parts.member.incarnation) {
-            None => reasons.push("the metadata does not show this process as registered".to_owned()),
+            None => {
+                reasons.push("the metadata does not show this process as registered".to_owned())
+            }
             // Without any controller nobody is worse off for being served here: the last word stands.
             Some(me) if me.fenced => {
                 reasons.push("fenced: the controller has not admitted it to service".to_owned());
@@ -92,8 +99,16 @@ impl Source for Status {
 
     fn ready(&self) -> Result<(), Vec<String>> {
         self.started()?;
-        let reasons = self.parts.get().map(|parts| self.reasons(parts)).unwrap_or_default();
-        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+        let reasons = self
+            .parts
+            .get()
+            .map(|parts| self.reasons(parts))
+            .unwrap_or_default();
+        if reasons.is_empty() {
+            Ok(())
+        } else {
+            Err(reasons)
+        }
     }
 
     fn status(&self) -> Value {
@@ -116,8 +131,13 @@ impl Source for Status {
                 })
             })
             .collect();
-        let ReplicaStatus { partitions, leaders, under_replicated, under_min_isr, offline } =
-            parts.replicas.status();
+        let ReplicaStatus {
+            partitions,
+            leaders,
+            under_replicated,
+            under_min_isr,
+            offline,
+        } = parts.replicas.status();
         json!({
             "broker": self.broker,
             "incarnation": parts.member.incarnation,

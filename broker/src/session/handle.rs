@@ -147,7 +147,9 @@ impl Session {
         let mut status = self.status.clone();
         // Only whether it came: the value that `wait_for` lends is a lock, which must not be held
         // while the goodbye waits for an answer.
-        let moved = timeout(limit, async { status.wait_for(|status| status.may_stop).await.is_ok() });
+        let moved = timeout(limit, async {
+            status.wait_for(|status| status.may_stop).await.is_ok()
+        });
         if moved.await.is_err() {
             tracing::warn!(
                 ?limit,

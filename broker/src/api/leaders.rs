@@ -1,0 +1,120 @@
+//! Before a client is told who leads: make sure that it is not sent back to a leader that just died.
+//!
+//! Why: a client that lost its leader asks any broker for metadata within a millisecond, before an
+//! election can have been committed, often before this broker itself was told of the death. Named the
+//! dead leader once more, librdkafka comes back only with a timer of one second. So each leader that an
+//! answer would name is asked whether it is there; while one is not, the answer waits for the metadata
+//! to change, a quarter of a second at most. Nothing but that delay depends on it.
+
+use super::context::Shared;
+use crate::internal::peer::{self, Peer};
+use crate::session::find::address_of;
+use futures::future::join_all;
+use leasehold_metadata::{Image, Topic};
+use leasehold_types::{BrokerId, Incarnation};
+use leasehold_wire::kafka::messages::MetadataRequest;
+use parking_lot::Mutex;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long an answer waits for the election, counted from when the leader was missed.
+const ELECTION_PATIENCE: Duration = Duration::from_millis(250);
+/// A leader that is alive answers within this, unless the machine is very busy.
+const ANSWER: Duration = Duration::from_millis(25);
+/// A leader that answered this recently is not asked again: bounds the questions per second.
+const FRESH: Duration = Duration::from_millis(5);
+/// More leaders than this are not asked one by one: such a client refreshes everything it knows.
+const MOST_LEADERS: usize = 8;
+
+/// When leaders last answered.
+#[derive(Default)]
+pub(super) struct Verified(Mutex<HashMap<(BrokerId, Incarnation), Instant>>);
+
+/// Whether the answer would name other brokers as leaders.
+pub(super) fn may_be_in_doubt(shared: &Shared, request: &MetadataRequest) -> bool {
+    !named(shared, &shared.image(), request).is_empty()
+}
+
+/// Waits until the leaders that the answer names are there, or the metadata changed, or too long.
+pub(super) async fn settle(shared: &Shared, request: &MetadataRequest) {
+    let image = shared.image();
+    let leaders = named(shared, &image, request);
+    join_all(leaders.iter().map(|leader| ask(shared, &image, *leader))).await;
+    let now = Instant::now();
+    let missed: Vec<_> = shared
+        .replicas
+        .suspects()
+        .into_iter()
+        .filter(|(broker, _, since)| leaders.contains(broker) && *since + ELECTION_PATIENCE > now)
+        .collect();
+    let Some(first) = missed.iter().map(|(_, _, since)| *since).min() else {
+        return;
+    };
+    let settled = |image: &Image| missed.iter().all(|(id, of, _)| !serves(image, *id, *of));
+    let limit = (first + ELECTION_PATIENCE).saturating_duration_since(now);
+    shared.image_shows(limit, settled).await;
+}
+
+fn serves(image: &Image, broker: BrokerId, incarnation: Incarnation) -> bool {
+    let known = image.brokers.get(&broker);
+    known.is_some_and(|known| known.incarnation == incarnation && !known.fenced)
+}
+
+/// Other brokers that lead what is asked for; none if they are too many to ask.
+fn named(shared: &Shared, image: &Image, request: &MetadataRequest) -> BTreeSet<BrokerId> {
+    let mut leaders = BTreeSet::new();
+    for topic in asked(image, request) {
+        leaders.extend(
+            topic
+                .partitions
+                .iter()
+                .filter_map(|partition| partition.leader),
+        );
+        leaders.remove(&shared.broker);
+        if leaders.len() > MOST_LEADERS {
+            return BTreeSet::new();
+        }
+    }
+    leaders
+}
+
+fn asked<'a>(
+    image: &'a Image,
+    request: &'a MetadataRequest,
+) -> Box<dyn Iterator<Item = &'a Arc<Topic>> + 'a> {
+    match &request.topics {
+        None => Box::new(image.topics.values()),
+        Some(topics) => Box::new(topics.iter().filter_map(|topic| {
+            let name = topic.name.as_ref()?;
+            image.topic_by_name(name)
+        })),
+    }
+}
+
+/// Asks one leader whether it is there, and notes what was found.
+async fn ask(shared: &Shared, image: &Image, leader: BrokerId) {
+    let Some(broker) = image.brokers.get(&leader).filter(|broker| !broker.fenced) else {
+        return;
+    };
+    let process = (leader, broker.incarnation);
+    let verified = shared.verified.0.lock().get(&process).copied();
+    if verified.is_some_and(|at| at.elapsed() < FRESH) {
+        return;
+    }
+    let peer = Peer {
+        cluster_id: image.cluster_id.clone(),
+        broker: leader,
+        incarnation: broker.incarnation,
+        address: address_of(&broker.internal),
+    };
+    if peer::answers(&peer, ANSWER).await {
+        shared.replicas.trust(leader, broker.incarnation);
+        let mut verified = shared.verified.0.lock();
+        verified.retain(|(id, _), _| *id != leader);
+        verified.insert(process, Instant::now());
+    } else {
+        shared.replicas.suspect(leader, broker.incarnation);
+    }
+}
