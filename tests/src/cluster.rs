@@ -315,7 +315,7 @@ kind: Cluster
 metadata: {{name: {name}}}
 spec:
   replicas: {replicas}
-  storage: {{kind: Persistent, size: 1Gi}}
+  storage: {{type: Persistent, size: 1Gi}}
   config:
     default.replication.factor: 3
     min.insync.replicas: 2

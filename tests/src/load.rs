@@ -211,7 +211,10 @@ fn produce(
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            Err((error, _)) => panic!("librdkafka refused a record: {error}"),
+            Err((error, _)) => {
+                let fatal = producer.client().fatal_error();
+                panic!("librdkafka refused a record: {error}; {fatal:?}")
+            }
         }
     }
     producer
