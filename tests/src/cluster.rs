@@ -223,6 +223,31 @@ impl Kube {
         });
     }
 
+    /// Waits until a broker's advertised name resolves to its pod's present address. The cluster's DNS
+    /// may answer with the old one for some seconds, and a client then waits for a host that is gone.
+    pub fn wait_name(&self, broker: i32) {
+        use std::net::ToSocketAddrs as _;
+        let name = format!(
+            "{}.{}-brokers.{}.svc.cluster.local:9092",
+            self.pod_name(broker),
+            self.name,
+            self.namespace
+        );
+        wait::until(&format!("{name} to be the new pod's"), PATIENCE, || {
+            let ip = self
+                .pod(broker)?
+                .status
+                .and_then(|status| status.pod_ip)
+                .context("no address")?;
+            let found: Vec<String> = name
+                .to_socket_addrs()?
+                .map(|a| a.ip().to_string())
+                .collect();
+            anyhow::ensure!(found == [ip.clone()], "{found:?}, not {ip}");
+            Ok(())
+        });
+    }
+
     /// Names and restart counts of all broker pods.
     pub fn restarts(&self) -> Vec<(String, String, i32)> {
         let pods = self
@@ -324,6 +349,11 @@ spec:
     )
 }
 
+/// A name that no earlier run over the same cluster has used.
+pub fn fresh(name: &str) -> String {
+    format!("{name}-{:x}", rand::random::<u32>())
+}
+
 /// A Topic manifest.
 pub fn topic_manifest(name: &str, cluster: &str, partitions: i32, replication: i32) -> String {
     format!(
@@ -341,6 +371,7 @@ impl Kube {
         let kube = Self::connect(namespace, name);
         kube.apply(&manifest(name, replicas));
         kube.wait_condition("Cluster", name, "Ready", "True");
+        (0..replicas).for_each(|broker| kube.wait_name(broker));
         kube
     }
 

@@ -4,7 +4,7 @@
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use leasehold_crds::{Cluster, Topic};
-use leasehold_tests::cluster::{Kube, PATIENCE, manifest, topic_manifest};
+use leasehold_tests::cluster::{Kube, PATIENCE, fresh, manifest, topic_manifest};
 use leasehold_tests::load::Load;
 use leasehold_tests::{readback, wait};
 use serde_json::json;
@@ -32,11 +32,12 @@ fn reason(object: &serde_json::Value, condition: &str) -> String {
 #[test]
 fn a_pod_produces_and_consumes_every_byte_through_the_bootstrap_service() {
     let kube = Kube::with_cluster(NAMESPACE, NAME, 3);
-    kube.ready_topic("bytes", 3);
+    let topic = fresh("bytes");
+    kube.ready_topic(&topic, 3);
     let script = "set -e; \
         head -c 300000 /dev/urandom | od -An -tx1 -v | tr -d ' ' > /tmp/in; \
-        kcat -P -b $B -t bytes -p 0 -X acks=all -l /tmp/in; \
-        kcat -C -b $B -t bytes -p 0 -o beginning -e -q > /tmp/out; \
+        kcat -P -b $B -t $T -p 0 -X acks=all -l /tmp/in; \
+        kcat -C -b $B -t $T -p 0 -o beginning -e -q > /tmp/out; \
         cmp /tmp/in /tmp/out && wc -c < /tmp/out";
     kube.apply(&format!(
         "apiVersion: v1
@@ -48,7 +49,7 @@ spec:
   - name: client
     image: localhost/kcat:1
     imagePullPolicy: IfNotPresent
-    env: [{{name: B, value: \"{NAME}-bootstrap.{NAMESPACE}.svc:9092\"}}]
+    env: [{{name: B, value: \"{NAME}-bootstrap.{NAMESPACE}.svc:9092\"}}, {{name: T, value: {topic}}}]
     command: [/bin/sh, -c, {script:?}]
     volumeMounts: [{{name: tmp, mountPath: /tmp}}]
   volumes: [{{name: tmp, emptyDir: {{}}}}]
@@ -152,11 +153,12 @@ fn a_topics_wishes_are_fulfilled_or_refused_with_a_reason_and_recover() {
 #[test]
 fn a_cluster_scales_up_and_down_under_load_and_loses_nothing() {
     let kube = Kube::with_cluster(NAMESPACE, NAME, 3);
-    kube.ready_topic("scaled", 6);
-    let load = Load::start(&kube.bootstrap(), "scaled", 6, 300, &[]);
+    let (scaled, after) = (fresh("scaled"), fresh("after"));
+    kube.ready_topic(&scaled, 6);
+    let load = Load::start(&kube.bootstrap(), &scaled, 6, 300, &[]);
     load.wait_flowing(PATIENCE);
     scale(&kube, 5);
-    kube.ready_topic("after", 10);
+    kube.ready_topic(&after, 10);
     let hosts = |topic: &str| {
         let states = kube.states(topic).expect("status");
         states
@@ -165,13 +167,13 @@ fn a_cluster_scales_up_and_down_under_load_and_loses_nothing() {
             .collect::<std::collections::BTreeSet<_>>()
     };
     assert_eq!(
-        hosts("after"),
+        hosts(&after),
         (0..5).collect(),
         "new brokers get their share of new partitions"
     );
     scale(&kube, 3);
     assert_eq!(
-        hosts("after"),
+        hosts(&after),
         (0..3).collect(),
         "the removed brokers were drained"
     );
@@ -183,7 +185,7 @@ fn a_cluster_scales_up_and_down_under_load_and_loses_nothing() {
     load.wait_flowing(PATIENCE);
     let history = load.stop();
     assert!(history.failed.is_empty(), "{:?}", history.failed);
-    readback::check(&kube.bootstrap(), "scaled", &history);
+    readback::check(&kube.bootstrap(), &scaled, &history);
     println!("{} acknowledged records read back", history.acked_total());
     // A replication factor of 3 cannot live on two brokers.
     patch_replicas(&kube, 2);
@@ -264,8 +266,9 @@ fn elections_go_on_while_the_operator_is_away() {
 #[test]
 fn a_cluster_deleted_and_applied_again_is_back_with_its_data() {
     let kube = Kube::with_cluster("returning", "back", 3);
-    kube.ready_topic("kept", 3);
-    let load = Load::start(&kube.bootstrap(), "kept", 3, 300, &[]);
+    let kept = fresh("kept");
+    kube.ready_topic(&kept, 3);
+    let load = Load::start(&kube.bootstrap(), &kept, 3, 300, &[]);
     load.wait_flowing(PATIENCE);
     let history = load.stop();
     let clusters = kube.api::<Cluster>();
@@ -279,6 +282,7 @@ fn a_cluster_deleted_and_applied_again_is_back_with_its_data() {
     });
     kube.apply(&manifest("back", 3));
     kube.wait_condition("Cluster", "back", "Ready", "True");
-    kube.wait_condition("Topic", "kept", "Ready", "True");
-    readback::check(&kube.bootstrap(), "kept", &history);
+    kube.wait_condition("Topic", &kept, "Ready", "True");
+    (0..3).for_each(|broker| kube.wait_name(broker));
+    readback::check(&kube.bootstrap(), &kept, &history);
 }
