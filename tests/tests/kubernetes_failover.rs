@@ -95,8 +95,8 @@ fn deleted_leaders_are_replaced_and_nothing_acknowledged_is_lost() {
     finish(&kube, topic, load);
     report("deleted gracefully", &graceful);
     report("deleted with --force --grace-period=0", &forced);
-    none_above("deleted gracefully", &graceful, Duration::from_secs(4));
-    none_above("forced", &forced, Duration::from_secs(4));
+    none_above("deleted gracefully", &graceful, Duration::from_secs(2));
+    none_above("forced", &forced, Duration::from_secs(3));
 }
 
 #[test]
