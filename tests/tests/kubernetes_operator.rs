@@ -32,7 +32,7 @@ fn reason(object: &serde_json::Value, condition: &str) -> String {
 #[test]
 fn a_pod_produces_and_consumes_every_byte_through_the_bootstrap_service() {
     let kube = Kube::with_cluster(NAMESPACE, NAME, 3);
-    let topic = fresh("bytes");
+    let (topic, client) = (fresh("bytes"), fresh("client"));
     kube.ready_topic(&topic, 3);
     let script = "set -e; \
         head -c 300000 /dev/urandom | od -An -tx1 -v | tr -d ' ' > /tmp/in; \
@@ -42,7 +42,7 @@ fn a_pod_produces_and_consumes_every_byte_through_the_bootstrap_service() {
     kube.apply(&format!(
         "apiVersion: v1
 kind: Pod
-metadata: {{name: client}}
+metadata: {{name: {client}}}
 spec:
   restartPolicy: Never
   containers:
@@ -57,16 +57,16 @@ spec:
     ));
     let pods = kube.api::<k8s_openapi::api::core::v1::Pod>();
     wait::until("the client pod to succeed", PATIENCE, || {
-        let pod = kube.block_on(pods.get("client"))?;
+        let pod = kube.block_on(pods.get(&client))?;
         let phase = pod.status.and_then(|s| s.phase).unwrap_or_default();
         let log = kube
-            .block_on(pods.logs("client", &Default::default()))
+            .block_on(pods.logs(&client, &Default::default()))
             .unwrap_or_default();
         assert_ne!(phase, "Failed", "{log}");
         anyhow::ensure!(phase == "Succeeded", "{phase}: {log}");
         Ok(())
     });
-    kube.block_on(pods.delete("client", &DeleteParams::default()))
+    kube.block_on(pods.delete(&client, &DeleteParams::default()))
         .expect("delete");
 }
 
