@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// How long a cluster may take to do what a test waits for, on a busy machine.
@@ -33,17 +34,22 @@ pub fn broker_binary() -> PathBuf {
     target.join("release/leasehold-broker")
 }
 
-/// `count` consecutive free ports below the range that the kernel gives out by itself.
+/// `count` consecutive free ports below the range that the kernel gives out by itself, not given out
+/// to another cluster of this process.
 fn free_ports(count: u16) -> u16 {
-    let mut base = 10_000 + (std::process::id() as u16 % 500) * 40;
+    static NEXT: Mutex<Option<u16>> = Mutex::new(None);
+    let mut next = NEXT.lock().expect("ports");
+    let mut base = next.unwrap_or(10_000 + (std::process::id() as u16 % 500) * 40);
     loop {
         let all: Result<Vec<_>, _> = (base..base + count)
             .map(|port| TcpListener::bind(("127.0.0.1", port)))
             .collect();
+        let following = 10_000 + (base - 10_000 + count) % 20_000;
         if all.is_ok() {
+            *next = Some(following);
             return base;
         }
-        base = 10_000 + (base - 10_000 + count) % 20_000;
+        base = following;
     }
 }
 
@@ -158,6 +164,16 @@ impl Dev {
     /// Sends a signal to broker `id`.
     pub fn signal(&self, id: u16, signal: Signal) {
         kill_process(self.pid(id).expect("pid file"), signal).expect("signal");
+    }
+
+    /// Waits until a process that was told to end has ended.
+    pub fn wait_ended(&self, process: Pid) {
+        wait::until(&format!("process {process:?} to end"), PATIENCE, || {
+            match rustix::process::test_kill_process(process) {
+                Err(_) => Ok(()),
+                Ok(()) => Err("it is there"),
+            }
+        });
     }
 
     /// Asks `dev --no-restart` to start the brokers that were killed.

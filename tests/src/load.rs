@@ -14,6 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// How long after a broker came back a librdkafka client still holds its last failures against it.
+///
+/// The delay before a connection is tried again doubles with every attempt, and starts anew only
+/// `reconnect.backoff.max.ms` (10 s) after the last one, successful or not. The attempts while the broker
+/// was away may have been put off by a few seconds themselves.
+pub const CLIENT_FORGETS: Duration = Duration::from_secs(13);
+
 /// One acknowledged record.
 #[derive(Clone, Copy, Debug)]
 pub struct Acked {
@@ -166,6 +173,13 @@ impl Load {
                 }
             })
         })
+    }
+
+    /// Waits until the client treats a broker that was back at `back` like one that never failed, so
+    /// that a second failure is not measured with the client's memory of the first.
+    pub fn rest(&self, back: Instant) {
+        let due = back + CLIENT_FORGETS;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
     }
 
     /// Stops sending, waits for every outstanding record, and gives the history.

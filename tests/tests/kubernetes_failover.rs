@@ -56,6 +56,7 @@ fn delete_leaders(kube: &Kube, topic: &str, load: &Load, forced: bool) -> Vec<Du
         kube.wait_replaced(victim, &uid);
         kube.wait_name(victim);
         let after = kube.wait_whole(topic);
+        load.rest(Instant::now());
         let closed = load.wait_flowing(PATIENCE);
         gaps.push(load.peek(|history| history.longest_gap(struck, closed)).0);
         for (old, new) in before.iter().zip(&after) {
@@ -95,8 +96,8 @@ fn deleted_leaders_are_replaced_and_nothing_acknowledged_is_lost() {
     finish(&kube, topic, load);
     report("deleted gracefully", &graceful);
     report("deleted with --force --grace-period=0", &forced);
-    none_above("deleted gracefully", &graceful, Duration::from_secs(2));
-    none_above("forced", &forced, Duration::from_secs(3));
+    none_above("deleted gracefully", &graceful, Duration::from_secs(1));
+    none_above("forced", &forced, Duration::from_secs(2));
 }
 
 #[test]

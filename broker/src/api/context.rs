@@ -1,5 +1,6 @@
 //! What the APIs work with: the image, the controller, the replicas, the groups.
 
+use super::departed::Departed;
 use super::leaders::Verified;
 use super::producer_ids::ProducerIds;
 use crate::config::BrokerConfig;
@@ -55,6 +56,7 @@ pub(super) struct Shared {
     context: Context,
     pub(super) producer_ids: ProducerIds,
     pub(super) verified: Verified,
+    pub(super) departed: Departed,
 }
 
 impl Deref for Shared {
@@ -71,6 +73,7 @@ impl Shared {
             context,
             producer_ids: ProducerIds::default(),
             verified: Verified::default(),
+            departed: Departed::default(),
         }
     }
 

@@ -7,6 +7,8 @@
 //! to change, a quarter of a second at most. Nothing but that delay depends on it.
 
 use super::context::Shared;
+use super::convert::wire_topic_id;
+use super::metadata::asks_for_all;
 use crate::internal::peer::{self, Peer};
 use crate::session::find::address_of;
 use futures::future::join_all;
@@ -32,15 +34,9 @@ const MOST_LEADERS: usize = 8;
 #[derive(Default)]
 pub(super) struct Verified(Mutex<HashMap<(BrokerId, Incarnation), Instant>>);
 
-/// Whether the answer would name other brokers as leaders.
-pub(super) fn may_be_in_doubt(shared: &Shared, request: &MetadataRequest) -> bool {
-    !named(shared, &shared.image(), request).is_empty()
-}
-
-/// Waits until the leaders that the answer names are there, or the metadata changed, or too long.
-pub(super) async fn settle(shared: &Shared, request: &MetadataRequest) {
+/// Waits until these leaders, which the answer names, are there, or the metadata changed, or too long.
+pub(super) async fn settle(shared: &Shared, leaders: &BTreeSet<BrokerId>) {
     let image = shared.image();
-    let leaders = named(shared, &image, request);
     join_all(leaders.iter().map(|leader| ask(shared, &image, *leader))).await;
     let now = Instant::now();
     let missed: Vec<_> = shared
@@ -63,9 +59,14 @@ fn serves(image: &Image, broker: BrokerId, incarnation: Incarnation) -> bool {
 }
 
 /// Other brokers that lead what is asked for; none if they are too many to ask.
-fn named(shared: &Shared, image: &Image, request: &MetadataRequest) -> BTreeSet<BrokerId> {
+pub(super) fn named(
+    shared: &Shared,
+    image: &Image,
+    version: i16,
+    request: &MetadataRequest,
+) -> BTreeSet<BrokerId> {
     let mut leaders = BTreeSet::new();
-    for topic in asked(image, request) {
+    for topic in asked(image, version, request) {
         leaders.extend(
             topic
                 .partitions
@@ -82,15 +83,20 @@ fn named(shared: &Shared, image: &Image, request: &MetadataRequest) -> BTreeSet<
 
 fn asked<'a>(
     image: &'a Image,
+    version: i16,
     request: &'a MetadataRequest,
 ) -> Box<dyn Iterator<Item = &'a Arc<Topic>> + 'a> {
-    match &request.topics {
-        None => Box::new(image.topics.values()),
-        Some(topics) => Box::new(topics.iter().filter_map(|topic| {
-            let name = topic.name.as_ref()?;
-            image.topic_by_name(name)
-        })),
+    if asks_for_all(version, request) {
+        return Box::new(image.topics.values());
     }
+    let asked = request.topics.iter().flatten();
+    Box::new(asked.filter_map(|topic| {
+        let name = topic.name.as_ref();
+        match wire_topic_id(topic.topic_id) {
+            Some(id) => image.topic(&id),
+            None => name.and_then(|name| image.topic_by_name(name)),
+        }
+    }))
 }
 
 /// Asks one leader whether it is there, and notes what was found.

@@ -39,19 +39,20 @@ pub(super) fn serve(shared: &Arc<Shared>, call: Call, body: Bytes) -> Result<Rep
         shared.config.auto_create_topics_enable,
         &request,
     );
-    if missing.is_empty() && !leaders::may_be_in_doubt(shared, &request) {
-        let reply = describe(&shared.image(), call.version, &request, &Created::new());
+    let leaders = leaders::named(shared, &shared.image(), call.version, &request);
+    if missing.is_empty() && leaders.is_empty() {
+        let reply = describe(shared, call.version, &request, &Created::new());
         return Ok(Reply::Ready(call.encode::<MetadataRequest>(&reply)?));
     }
     let shared = shared.clone();
     Ok(Reply::Exclusive(Box::pin(async move {
-        leaders::settle(&shared, &request).await;
+        leaders::settle(&shared, &leaders).await;
         let created = if missing.is_empty() {
             Created::new()
         } else {
             create(&shared, missing).await
         };
-        let reply = describe(&shared.image(), call.version, &request, &created);
+        let reply = describe(&shared, call.version, &request, &created);
         call.encode::<MetadataRequest>(&reply).map(Some)
     })))
 }
@@ -121,16 +122,17 @@ async fn create(shared: &Shared, missing: BTreeSet<String>) -> Created {
 }
 
 fn describe(
-    image: &Image,
+    shared: &Shared,
     version: i16,
     request: &MetadataRequest,
     created: &Created,
 ) -> MetadataResponse {
+    let image = &*shared.image();
     let mut reply = MetadataResponse::default();
-    reply.brokers = image
-        .brokers
-        .values()
-        .filter(|broker| !broker.fenced)
+    reply.brokers = shared
+        .departed
+        .named(image)
+        .into_iter()
         .map(|broker| {
             MetadataResponseBroker::default()
                 .with_node_id(node(broker.id))
@@ -141,15 +143,23 @@ fn describe(
         .collect();
     reply.cluster_id = Some(text(&image.cluster_id.0));
     reply.controller_id = controller_id(image);
-    reply.topics = match &request.topics {
-        None => all_topics(image),
-        Some(asked) if asked.is_empty() && version == 0 => all_topics(image),
-        Some(asked) => asked
-            .iter()
+    reply.topics = if asks_for_all(version, request) {
+        all_topics(image)
+    } else {
+        let asked = request.topics.iter().flatten();
+        asked
             .map(|topic| describe_asked(image, version, topic, created))
-            .collect(),
+            .collect()
     };
     reply
+}
+
+/// Whether every topic is asked for: null, in version 0 an empty list.
+pub(super) fn asks_for_all(version: i16, request: &MetadataRequest) -> bool {
+    match &request.topics {
+        None => true,
+        Some(topics) => version == 0 && topics.is_empty(),
+    }
 }
 
 /// The broker that clients send controller requests to. Any would do: they all pass them on.

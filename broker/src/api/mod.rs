@@ -17,6 +17,7 @@ mod create_partitions;
 mod create_topics;
 mod delete_groups;
 mod delete_topics;
+mod departed;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;

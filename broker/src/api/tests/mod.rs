@@ -6,4 +6,4 @@ mod data;
 mod fuzz;
 mod groups;
 mod image_only;
-mod stage;
+pub(super) mod stage;

@@ -162,7 +162,7 @@ fn broker(id: BrokerId, incarnation: Incarnation, fenced: bool) -> Broker {
     }
 }
 
-fn first_image(incarnation: Incarnation) -> Image {
+pub fn first_image(incarnation: Incarnation) -> Image {
     let mut image = Image::genesis(ClusterId("c".into()));
     for b in [
         broker(ME, incarnation, false),
