@@ -248,6 +248,58 @@ impl Kube {
         });
     }
 
+    /// What a broker's container wrote in the last minutes, and what the one before it did.
+    pub fn log(&self, broker: i32) -> String {
+        let (pods, name) = (self.api::<Pod>(), self.pod_name(broker));
+        let read = |previous: bool| {
+            let how = kube::api::LogParams {
+                previous,
+                ..Default::default()
+            };
+            // There may be no previous one, and none yet.
+            self.block_on(pods.logs(&name, &how)).unwrap_or_default()
+        };
+        read(true) + &read(false)
+    }
+
+    /// Waits until every partition of a Topic is led by another broker than `gone`.
+    pub fn wait_led(&self, topic: &str, gone: i32) -> Vec<leasehold_crds::PartitionState> {
+        let what = format!("leaders of {topic} other than {gone}");
+        wait::until(&what, PATIENCE, || {
+            let states = self.states(topic)?;
+            let led = |p: &leasehold_crds::PartitionState| p.leader.is_some_and(|l| l != gone);
+            anyhow::ensure!(states.iter().all(led), "{states:?}");
+            Ok(states)
+        })
+    }
+
+    /// Waits until the first `brokers` brokers are registered with their nodes' zones as racks.
+    pub fn wait_zones(&self, brokers: i32) {
+        let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(self.client.clone());
+        wait::until("every broker's rack to be its zone", PATIENCE, || {
+            let racks = self.block_on(crate::wire::racks(&self.bootstrap()))?;
+            for broker in 0..brokers {
+                let spec = self.pod(broker)?.spec.context("a spec")?;
+                let node = self.block_on(nodes.get(&spec.node_name.context("a node")?))?;
+                let labels = node.metadata.labels.unwrap_or_default();
+                let zone = labels.get("topology.kubernetes.io/zone").cloned();
+                let rack = racks.get(&broker).cloned().flatten();
+                anyhow::ensure!(
+                    zone.is_some() && rack == zone,
+                    "broker {broker} is in {zone:?}, its rack is {rack:?}"
+                );
+            }
+            Ok(())
+        });
+    }
+
+    /// Deletes the namespace with all in it, without waiting: the machine has better things to do.
+    pub fn remove_namespace(&self) {
+        let all: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
+        self.block_on(all.delete(&self.namespace, &DeleteParams::default()))
+            .expect("delete the namespace");
+    }
+
     /// Names and restart counts of all broker pods.
     pub fn restarts(&self) -> Vec<(String, String, i32)> {
         let pods = self
@@ -299,20 +351,14 @@ impl Kube {
         addresses.join(",")
     }
 
+    /// A connection for what is outside of the namespace.
+    pub fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
     /// The whole state of the namespace, for a failure.
     pub fn describe(&self) -> String {
-        let kubectl = |args: &[&str]| {
-            let output = Command::new("kubectl")
-                .arg("--kubeconfig")
-                .arg(kubeconfig())
-                .args(["-n", &self.namespace])
-                .args(args)
-                .output();
-            output.map_or_else(
-                |e| e.to_string(),
-                |o| String::from_utf8_lossy(&o.stdout).into_owned(),
-            )
-        };
+        let kubectl = |args: &[&str]| kubectl(&self.namespace, args);
         let mut text = kubectl(&["get", "lc,lt,pods,pvc,statefulsets,leases", "-o", "wide"]);
         text += &kubectl(&["get", "lc", "-o", "yaml"]);
         text += &kubectl(&["get", "events", "--sort-by=.lastTimestamp"]);
@@ -322,6 +368,29 @@ impl Kube {
         }
         text
     }
+}
+
+/// What `kubectl` prints in a namespace, or why it did not.
+pub fn kubectl(namespace: &str, args: &[&str]) -> String {
+    let mut command = Command::new("kubectl");
+    command.arg("--kubeconfig").arg(kubeconfig());
+    let output = command.args(["-n", namespace]).args(args).output();
+    output.map_or_else(
+        |error| error.to_string(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
+}
+
+/// Runs helm; panics with its output if it fails.
+pub fn helm(args: &[&str]) {
+    let mut command = Command::new("helm");
+    command.arg("--kubeconfig").arg(kubeconfig());
+    let output = command.args(args).output().expect("helm starts");
+    assert!(
+        output.status.success(),
+        "helm {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 impl Drop for Kube {

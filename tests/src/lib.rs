@@ -7,6 +7,7 @@
 //! - [`readback`] reads everything back and holds it against that history;
 //! - [`http`] asks a broker's HTTP port; [`wait`] waits for a condition and says what it saw last;
 //! - [`topics`] creates topics and watches their leaders and ISR;
+//! - [`wire`] speaks Produce and Fetch by hand and counts the error codes of the answers;
 //! - [`tools`] runs Kafka's own command line tools, kcat and Python clients.
 
 pub mod cluster;
@@ -17,3 +18,4 @@ pub mod readback;
 pub mod tools;
 pub mod topics;
 pub mod wait;
+pub mod wire;

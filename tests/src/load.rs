@@ -5,7 +5,7 @@
 //! acknowledgements of one partition, which is what its users notice of a failover.
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
@@ -72,10 +72,23 @@ impl History {
 }
 
 struct Context {
+    begun: Instant,
     history: Arc<Mutex<History>>,
 }
 
-impl ClientContext for Context {}
+impl ClientContext for Context {
+    fn log(&self, _: RDKafkaLogLevel, fac: &str, message: &str) {
+        if debug().is_some() {
+            let at = self.begun.elapsed().as_secs_f64();
+            eprintln!("{at:.4} {fac} {message}");
+        }
+    }
+}
+
+/// What librdkafka is to tell about itself, for whoever looks into a long gap.
+fn debug() -> Option<String> {
+    std::env::var("LEASEHOLD_TEST_CLIENT_DEBUG").ok()
+}
 
 impl ProducerContext for Context {
     type DeliveryOpaque = Box<(i32, u64, Instant)>;
@@ -134,7 +147,11 @@ impl Load {
         for (key, value) in settings {
             config.set(*key, *value);
         }
+        if let Some(what) = debug() {
+            config.set("debug", what);
+        }
         let context = Context {
+            begun: Instant::now(),
             history: history.clone(),
         };
         let producer: ThreadedProducer<Context> = config

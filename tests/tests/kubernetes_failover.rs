@@ -4,6 +4,7 @@
 
 use leasehold_tests::cluster::{Kube, PATIENCE, fresh, run_script};
 use leasehold_tests::load::Load;
+use leasehold_tests::wire::WireLoad;
 use leasehold_tests::{readback, wait};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
@@ -58,6 +59,10 @@ fn delete_leaders(kube: &Kube, topic: &str, load: &Load, forced: bool) -> Vec<Du
         let after = kube.wait_whole(topic);
         load.rest(Instant::now());
         let closed = load.wait_flowing(PATIENCE);
+        let gap = load.peek(|history| history.longest_gap(struck, closed));
+        if gap.0 > Duration::from_secs(1) {
+            eprintln!("round {round}: {gap:?} of broker {victim}; struck {:?} ago", struck.elapsed());
+        }
         gaps.push(load.peek(|history| history.longest_gap(struck, closed)).0);
         for (old, new) in before.iter().zip(&after) {
             assert!(new.leader_epoch >= old.leader_epoch, "{old:?} -> {new:?}");
@@ -158,33 +163,16 @@ fn a_frozen_controller_resigns_when_it_wakes_and_says_so() {
     });
     let raised = kube.controller_epoch().expect("head");
     rustix::process::kill_process(process, Signal::CONT).expect("continue");
-    let pods = kube.api::<k8s_openapi::api::core::v1::Pod>();
-    let name = kube.pod_name(old);
+    // Its registration was replaced or fenced meanwhile; the process may have ended over that.
     wait::until(
         "the old controller to say that it resigned",
         PATIENCE,
         || {
-            let how = kube::api::LogParams {
-                since_seconds: Some(60),
-                ..Default::default()
-            };
-            let mut log = kube.block_on(pods.logs(&name, &how))?;
-            // Its registration was replaced or fenced meanwhile; the process may have ended over that.
-            if let Ok(previous) = kube.block_on(pods.logs(
-                &name,
-                &kube::api::LogParams {
-                    previous: true,
-                    ..how
-                },
-            )) {
-                log += &previous;
+            let log = kube.log(old);
+            match log.contains("resigned") {
+                true => Ok(()),
+                false => Err(log.lines().last().unwrap_or_default().to_owned()),
             }
-            anyhow::ensure!(
-                log.contains("resign"),
-                "{}",
-                log.lines().rev().take(5).collect::<Vec<_>>().join("\n")
-            );
-            Ok(())
         },
     );
     assert!(
@@ -204,8 +192,11 @@ fn a_minute_without_the_api_server_goes_unnoticed_by_clients() {
     let before = kube.wait_whole(topic);
     let pods = kube.restarts();
     let bootstrap = kube.bootstrap();
+    let topic_on_the_wire = fresh("wire");
+    kube.ready_topic(&topic_on_the_wire, PARTITIONS);
     // The tools' own work is not to be counted as the outage's.
     load.wait_flowing(PATIENCE);
+    let by_hand = WireLoad::start(&bootstrap, topic_on_the_wire.as_str());
     run_script("apiserver", &["stop"]);
     let stopped = Instant::now();
     let late = refused_create(&bootstrap, "surprise");
@@ -218,7 +209,24 @@ fn a_minute_without_the_api_server_goes_unnoticed_by_clients() {
     });
     let end = Instant::now();
     let (gap, partition) = load.peek(|history| history.longest_gap(stopped, end));
+    let codes = by_hand.stop();
     run_script("apiserver", &["start"]);
+    println!(
+        "answers on the wire by error code: Produce {:?}, Fetch {:?}",
+        codes.produce, codes.fetch
+    );
+    assert_eq!(codes.unanswered, [""; 0], "every request was answered");
+    for (api, counts) in [("Produce", &codes.produce), ("Fetch", &codes.fetch)] {
+        let others: Vec<_> = counts.iter().filter(|(code, _)| **code != 0).collect();
+        assert!(
+            others.is_empty(),
+            "{api} answered with error codes: {others:?}"
+        );
+        assert!(
+            counts.get(&0).is_some_and(|count| *count > 1_000),
+            "{api} was hardly asked: {counts:?}"
+        );
+    }
     println!(
         "60 s without the API server: longest gap {gap:.0?} (partition {partition}); CreateTopics said {late}"
     );

@@ -171,6 +171,19 @@ fn a_cluster_scales_up_and_down_under_load_and_loses_nothing() {
         (0..5).collect(),
         "new brokers get their share of new partitions"
     );
+    kube.wait_zones(5);
+    let zones = kube
+        .block_on(leasehold_tests::wire::racks(&kube.bootstrap()))
+        .expect("racks");
+    for state in kube.states(&after).expect("status") {
+        let spread: std::collections::BTreeSet<_> =
+            state.replicas.iter().map(|id| &zones[id]).collect();
+        assert_eq!(
+            spread.len(),
+            3,
+            "three replicas in three zones: {state:?}, {zones:?}"
+        );
+    }
     scale(&kube, 3);
     assert_eq!(
         hosts(&after),
