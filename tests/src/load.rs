@@ -149,6 +149,7 @@ impl Load {
         }
         if let Some(what) = debug() {
             config.set("debug", what);
+            config.set_log_level(RDKafkaLogLevel::Debug);
         }
         let context = Context {
             begun: Instant::now(),

@@ -4,25 +4,87 @@
 
 use leasehold_tests::dev::Dev;
 use leasehold_tests::tools::{kafka, kcat, python, run};
+use leasehold_tests::topics::Viewer;
+use leasehold_tests::wait;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-/// A member of a consumer group that prints `partition:offset:value` until it saw nothing for a while.
+/// A member of a consumer group that prints its share and `partition:offset:value` of each record.
 const MEMBER: &str = r#"
-import sys, time
+import sys
 from confluent_kafka import Consumer
-bootstrap, topic, group, quiet = sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])
+bootstrap, topic, group = sys.argv[1:4]
 c = Consumer({'bootstrap.servers': bootstrap, 'group.id': group, 'auto.offset.reset': 'earliest',
               'session.timeout.ms': 6000, 'heartbeat.interval.ms': 500})
 c.subscribe([topic], on_assign=lambda c, ps: print('assigned', len(ps), flush=True))
-last, started = time.time(), False
-while time.time() - last < quiet:
-    m = c.poll(0.1)
+while True:
+    m = c.poll(1)
     if m is None: continue
     if m.error(): print('error', m.error(), file=sys.stderr); continue
-    last = time.time()
     print(f'{m.partition()}:{m.offset()}:{m.value().decode()}', flush=True)
-c.close()
 "#;
+
+/// How long clients may take to start and to join their groups.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A running member, and what it printed so far.
+struct Member {
+    process: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Member {
+    fn start(dev: &Dev, topic: &str, group: &str) -> Self {
+        let mut command = python(MEMBER, &[&dev.bootstrap(), topic, group]);
+        let mut process = command.stdout(Stdio::piped()).spawn().expect("a member");
+        let output = BufReader::new(process.stdout.take().expect("stdout"));
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let kept = lines.clone();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                kept.lock().expect("lines").push(line);
+            }
+        });
+        Self { process, lines }
+    }
+
+    /// Its records, as `partition:offset:value`.
+    fn records(&self) -> Vec<String> {
+        let lines = self.lines.lock().expect("lines");
+        lines.iter().filter(|l| l.contains(':')).cloned().collect()
+    }
+
+    /// How many partitions it was assigned last.
+    fn assigned(&self) -> usize {
+        let lines = self.lines.lock().expect("lines");
+        let mut shares = lines
+            .iter()
+            .rev()
+            .filter_map(|l| l.strip_prefix("assigned "));
+        shares.next().map_or(0, |n| n.parse().expect("a number"))
+    }
+
+    /// Kills it, as a crash would.
+    fn end(&mut self) {
+        self.process.kill().expect("kill");
+        self.process.wait().expect("wait");
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // Ended already unless the test failed.
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+fn viewer(dev: &Dev) -> Viewer {
+    Viewer::new(&dev.bootstrap())
+}
 
 /// Sends `count` numbered records with confluent-kafka, keyed by number modulo `keys`.
 const SENDER: &str = r#"
@@ -204,89 +266,125 @@ fn a_topic_appears_when_a_client_first_produces_to_it() {
 fn one_group_is_a_queue_and_two_groups_are_publish_subscribe() {
     let dev = Dev::start(3, &[]);
     create(&dev, "work", 4);
-    let bootstrap = dev.bootstrap();
-    let member = |group: &'static str| {
-        let bootstrap = bootstrap.clone();
-        std::thread::spawn(move || {
-            run(python(MEMBER, &[&bootstrap, "work", group, "12"]), b"").expect_ok()
-        })
-    };
-    let members = [member("queue"), member("queue"), member("other")];
+    let start = |group: &str| Member::start(&dev, "work", group);
+    let (queue, other) = ([start("queue"), start("queue")], start("other"));
     send(&dev, "work", 200, 50);
-    // More arrive while all members have joined: both queue members must get a share.
-    std::thread::sleep(std::time::Duration::from_secs(6));
-    send(&dev, "work", 200, 50);
-    let seen = members.map(|member| {
-        let text = member.join().expect("a member");
-        let records = text.lines().filter(|line| line.contains(':'));
-        records.map(str::to_owned).collect::<Vec<_>>()
+    // More arrive once both of the queue's members have a share of the partitions.
+    wait::until("two partitions each", LIMIT, || {
+        let shares = queue.each_ref().map(|member| member.assigned());
+        if shares == [2, 2] {
+            Ok(())
+        } else {
+            Err(shares)
+        }
     });
-    let [first, second, other] = &seen;
-    let queue: BTreeSet<&String> = first.iter().chain(second).collect();
-    assert_eq!(
-        queue.len(),
-        400,
-        "the queue's members together saw every record"
+    send(&dev, "work", 200, 50);
+    let all = |members: &[Member]| -> BTreeSet<String> {
+        members.iter().flat_map(Member::records).collect()
+    };
+    wait::until(
+        "every record in the queue and in the other group",
+        LIMIT,
+        || {
+            let seen = [all(&queue).len(), all(std::slice::from_ref(&other)).len()];
+            if seen == [400, 400] {
+                Ok(())
+            } else {
+                Err(seen)
+            }
+        },
     );
-    assert!(
-        !first.is_empty() && !second.is_empty(),
-        "both members worked"
-    );
-    assert_eq!(
-        other.iter().collect::<BTreeSet<_>>().len(),
-        400,
-        "the other group saw everything"
-    );
+    for member in &queue {
+        assert!(!member.records().is_empty(), "both members worked");
+    }
 }
 
 #[test]
 fn a_surplus_member_idles_and_takes_over_from_a_dead_one() {
     let dev = Dev::start(3, &[]);
     create(&dev, "single", 1);
-    let bootstrap = dev.bootstrap();
-    let start = |quiet: &str| {
-        let mut command = python(MEMBER, &[&bootstrap, "single", "spare", quiet]);
-        command
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("a member")
-    };
-    let mut members = [start("60"), start("60")];
+    let mut members = [(); 2].map(|()| Member::start(&dev, "single", "spare"));
     send(&dev, "single", 10, 1);
-    let mut lines = Vec::new();
-    let (tell, told) = std::sync::mpsc::channel();
-    for (index, member) in members.iter_mut().enumerate() {
-        let (output, tell) = (member.stdout.take().expect("stdout"), tell.clone());
-        std::thread::spawn(move || {
-            use std::io::BufRead as _;
-            for line in std::io::BufReader::new(output)
-                .lines()
-                .map_while(Result::ok)
-            {
-                if line.contains(':') && tell.send((index, line)).is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    let limit = std::time::Duration::from_secs(40);
-    while lines.len() < 10 {
-        lines.push(told.recv_timeout(limit).expect("a record"));
-    }
-    let worker = lines.last().expect("a record").0;
-    members[worker].kill().expect("kill");
+    let worker = wait::until("one member with all ten records", LIMIT, || {
+        let counts = members.each_ref().map(|member| member.records().len());
+        counts.iter().position(|n| *n == 10).ok_or(counts)
+    });
+    assert!(
+        members[1 - worker].records().is_empty(),
+        "the surplus member idles"
+    );
+    members[worker].end();
     send(&dev, "single", 10, 1);
-    let fresh = loop {
-        let (index, line) = told
-            .recv_timeout(limit)
-            .expect("a record after the takeover");
-        if index != worker {
-            break line;
+    wait::until("the other one to take over", LIMIT, || {
+        let records = members[1 - worker].records();
+        match records.iter().filter(|r| r.starts_with("0:1")).count() {
+            // Offsets 10 to 19.
+            10 => Ok(()),
+            _ => Err(records),
         }
+    });
+}
+
+#[test]
+fn kafkas_tools_move_replicas_and_elect_the_preferred_leader() {
+    let dev = Dev::start(4, &[]);
+    let bootstrap = dev.bootstrap();
+    let server = ["--bootstrap-server", bootstrap.as_str()];
+    create(&dev, "moved", 1);
+    send(&dev, "moved", 100, 10);
+    let before = viewer(&dev).wait_in_sync("moved", LIMIT)[0]
+        .replicas
+        .clone();
+    let outside = (0..4)
+        .find(|id| !before.contains(id))
+        .expect("a fourth broker");
+    let target = [outside, before[1], before[0]];
+    let dir = tempfile::tempdir().expect("temp dir");
+    let plan = dir.path().join("plan.json");
+    let text = format!(
+        r#"{{"version":1,"partitions":[{{"topic":"moved","partition":0,"replicas":[{},{},{}]}}]}}"#,
+        target[0], target[1], target[2]
+    );
+    std::fs::write(&plan, text).expect("the plan");
+    let plan = plan.to_str().expect("UTF-8");
+    let reassign = |mode: &str| {
+        let args = [&server[..], &["--reassignment-json-file", plan, mode]].concat();
+        run(kafka("kafka-reassign-partitions", &args), b"").expect_ok()
     };
-    assert!(fresh.starts_with("0:"), "{fresh}");
-    for member in &mut members {
-        member.kill().ok();
-        member.wait().ok();
-    }
+    let said = reassign("--execute");
+    assert!(said.contains("Successfully started"), "{said}");
+    wait::until("the reassignment to be complete", LIMIT, || {
+        let said = reassign("--verify");
+        match said.contains("is completed") {
+            true => Ok(()),
+            false => Err(said),
+        }
+    });
+    let moved = viewer(&dev).wait_in_sync("moved", LIMIT)[0].clone();
+    assert_eq!(moved.replicas, target);
+    let args = [
+        "--election-type",
+        "preferred",
+        "--topic",
+        "moved",
+        "--partition",
+        "0",
+    ];
+    let said = run(
+        kafka("kafka-leader-election", &[&server[..], &args[..]].concat()),
+        b"",
+    );
+    let said = said.expect_ok();
+    assert!(
+        said.contains("Successfully completed") || said.contains("Valid replica already elected"),
+        "{said}"
+    );
+    wait::until("the preferred leader", LIMIT, || {
+        let leader = viewer(&dev)
+            .partitions("moved")
+            .map(|seen| seen[0].leader)?;
+        anyhow::ensure!(leader == target[0], "leader {leader}");
+        Ok(())
+    });
+    assert_eq!(values(&read_all(&dev, "moved")), (0..100).collect());
 }

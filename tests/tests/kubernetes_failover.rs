@@ -61,7 +61,10 @@ fn delete_leaders(kube: &Kube, topic: &str, load: &Load, forced: bool) -> Vec<Du
         let closed = load.wait_flowing(PATIENCE);
         let gap = load.peek(|history| history.longest_gap(struck, closed));
         if gap.0 > Duration::from_secs(1) {
-            eprintln!("round {round}: {gap:?} of broker {victim}; struck {:?} ago", struck.elapsed());
+            eprintln!(
+                "round {round}: {gap:?} of broker {victim}; struck {:?} ago",
+                struck.elapsed()
+            );
         }
         gaps.push(load.peek(|history| history.longest_gap(struck, closed)).0);
         for (old, new) in before.iter().zip(&after) {

@@ -2,7 +2,7 @@
 //! that only the head ConfigMap stands between a frozen controller's late write and the metadata.
 
 use leasehold_tests::cluster::{Kube, PATIENCE, fresh, manifest};
-use leasehold_tests::wait;
+use leasehold_tests::{topics, wait};
 use rustix::process::Signal;
 
 const NAME: &str = "late";
@@ -43,8 +43,17 @@ fn a_frozen_controllers_late_write_is_refused_by_the_head_and_it_resigns() {
     });
     let raised = kube.controller_epoch().expect("head");
     let led = kube.wait_led(&topic, old);
+    // What it is asked first when it wakes: to create a topic, which takes a write of the head.
+    let ip = kube.pod(old).expect("pod").status.and_then(|s| s.pod_ip);
+    let address = format!("{}:9092", ip.expect("an address"));
+    let (begun, begins) = std::sync::mpsc::channel();
+    let asking = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().expect("runtime");
+        begun.send(()).expect("the test waits");
+        runtime.block_on(topics::create(&address, &fresh("too-late"), 1, 3, &[]))
+    });
+    begins.recv().expect("the client begins");
     rustix::process::kill_process(process, Signal::CONT).expect("continue");
-    // It believes that everyone else fell silent while it slept, and tries to write so.
     let said = wait::until("the late write to be refused", PATIENCE, || {
         let log = kube.log(old);
         let resigned = log.lines().rfind(|line| line.contains("resigned"));
@@ -54,6 +63,8 @@ fn a_frozen_controllers_late_write_is_refused_by_the_head_and_it_resigns() {
         }
     });
     println!("{said}");
+    // Refused, or passed on to the controller of now: both are well.
+    println!("CreateTopics: {:?}", asking.join().expect("the client"));
     kube.wait_condition("Cluster", NAME, "Ready", "True");
     assert!(
         kube.controller_epoch().expect("head") >= raised,

@@ -5,9 +5,10 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{Api, DeleteParams};
 use leasehold_crds::{Cluster, Topic};
-use leasehold_tests::cluster::{Kube, PATIENCE, fresh, kubectl, topic_manifest};
+use leasehold_tests::cluster::{Kube, PATIENCE, fresh, kubectl, run_script, topic_manifest};
 use leasehold_tests::topics::Viewer;
 use leasehold_tests::wait;
+use rustix::process::{Pid, Signal, kill_process};
 use std::time::{Duration, Instant};
 
 const NAMESPACE: &str = "operated";
@@ -36,9 +37,13 @@ fn another_operator_acts_within_20_s_of_the_acting_ones_death_and_nothing_is_don
     };
     // Some are applied before its death, so that it dies in the middle of them.
     apply(&topics[..3]);
-    kube.block_on(pods.delete(&old, &DeleteParams::default().grace_period(0)))
-        .expect("kill the acting operator");
+    // Killed for good: without a chance to give its Lease back, and its pod does not come back.
+    let pid = run_script("pod-pid", &[OPERATORS, &old]);
+    let process = Pid::from_raw(pid.parse().expect("a process id")).expect("not 0");
+    kill_process(process, Signal::KILL).expect("kill the acting operator");
     let killed = Instant::now();
+    kube.block_on(pods.delete(&old, &DeleteParams::default().grace_period(0)))
+        .expect("delete its pod");
     apply(&topics[3..]);
     let new = wait::until("another acting operator", Duration::from_secs(20), || {
         let now = acting(&kube)?;

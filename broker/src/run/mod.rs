@@ -36,6 +36,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long requests in flight may take to finish once everything has been handed over.
 const DRAIN: Duration = Duration::from_millis(500);
+/// How long a broker that leads nothing any more still tells clients where to go. Cut off in the middle
+/// of such a question, librdkafka puts it to the same broker again, and may then hang for 30 s on the
+/// address of a pod that is gone. Covers its first retry, 100 ms after it was refused.
+const DIRECTIONS: Duration = Duration::from_millis(250);
 /// How long another broker may be silent on a connection of the internal listener.
 const INTERNAL_IDLE: Duration = Duration::from_secs(60);
 /// Between looks for a head that is not there yet.
@@ -210,6 +214,7 @@ impl Broker {
             .leave(milliseconds(config.controlled_shutdown_timeout_ms))
             .await;
         self.driver.stop().await;
+        tokio::time::sleep(DIRECTIONS).await;
         self.clients.shutdown(DRAIN).await;
         if let Err(error) = self.replicas.close().await {
             tracing::error!(%error, "the logs could not be closed in order; the next start will recover them");
