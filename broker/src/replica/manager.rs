@@ -186,8 +186,8 @@ impl ReplicaManager {
         self.proof.clone()
     }
 
-    #[cfg(test)]
-    pub(super) fn log_dir(&self) -> &Arc<LogDir> {
+    /// Where the logs are.
+    pub fn log_dir(&self) -> &Arc<LogDir> {
         &self.log_dir
     }
 

@@ -45,7 +45,33 @@ pub struct ReplicaStatus {
     pub offline: usize,
 }
 
+/// What one replica takes on the disk.
+#[derive(Clone, Debug)]
+pub struct LogSize {
+    pub topic: Arc<str>,
+    pub partition: i32,
+    pub bytes: u64,
+    /// How far the log's end is behind the high watermark that the replica knows of.
+    pub offset_lag: i64,
+}
+
 impl ReplicaManager {
+    /// The sizes of all logs that are open, in no order.
+    pub fn log_sizes(&self) -> Vec<LogSize> {
+        let size = |partition: &Arc<Partition>| {
+            let bytes = partition.log()?.size();
+            let (high_watermark, log_end) =
+                partition.look(|state| (state.high_watermark(), state.log_end()));
+            Some(LogSize {
+                topic: partition.topic().clone(),
+                partition: partition.key().1,
+                bytes,
+                offset_lag: (high_watermark.0 - log_end.0).max(0),
+            })
+        };
+        self.all().iter().filter_map(size).collect()
+    }
+
     /// The state of all replicas now, ordered by topic and partition.
     pub fn status(&self) -> ReplicaStatus {
         let mut all = ReplicaStatus::default();
