@@ -17,7 +17,7 @@ use leasehold_wire::kafka::messages::produce_response::PartitionProduceResponse;
 use leasehold_wire::kafka::messages::*;
 use leasehold_wire::kafka::protocol::StrBytes;
 use leasehold_wire::{ApiKey, Client, ClientOptions, ErrorCode};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -358,6 +358,27 @@ async fn acks_0_gets_no_reply_and_an_error_closes_the_connection() {
                 .await
                 .is_err()
     );
+}
+
+#[tokio::test]
+async fn clients_cannot_append_to_an_internal_topic_in_any_version() {
+    let stage = Stage::up().await;
+    let id = stage.add_topic("__consumer_offsets", &[Some(ME)]);
+    stage.add_topic("a", &[Some(ME)]);
+    stage.image.send_modify(|image| {
+        let image = Arc::make_mut(image);
+        let mut topic = (**image.topic(&id).unwrap()).clone();
+        topic.internal = true;
+        image.topics.insert(id, Arc::new(topic));
+    });
+    put(&stage, "a", 0, b"x").await;
+    for version in versions(ApiKey::Produce) {
+        let records = Some(batch(b"forged"));
+        let request = produce(-1, "__consumer_offsets", 0, records);
+        let reply = stage.ask(&request, version).await;
+        let refused = ErrorCode::InvalidTopicException.code();
+        assert_eq!(only(&reply).error_code, refused, "version {version}");
+    }
 }
 
 #[tokio::test]
