@@ -317,6 +317,8 @@ fn internal_limits(config: &BrokerConfig) -> Limits {
         name: "internal",
         max_idle: INTERNAL_IDLE,
         max_frame: bytes(config.socket_request_max_bytes),
+        // What brokers tell the controller grows with their partitions.
+        max_plain_frame: bytes(config.socket_request_max_bytes),
         ..Limits::default()
     }
 }
