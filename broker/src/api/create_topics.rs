@@ -16,6 +16,9 @@ use leasehold_wire::kafka::messages::{CreateTopicsRequest, CreateTopicsResponse}
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+/// Kafka's log of metadata, which nobody may create as a topic; there is none here.
+const METADATA_TOPIC: &str = "__cluster_metadata";
+
 pub(super) async fn answer(
     shared: Arc<Shared>,
     call: Call,
@@ -26,6 +29,7 @@ pub(super) async fn answer(
         .topics
         .iter()
         .filter(|topic| !repeated.contains(topic.name.as_str()))
+        .filter(|topic| topic.name.as_str() != METADATA_TOPIC)
         .collect();
     let outcomes = create(&shared, &wanted, &request).await;
 
@@ -39,6 +43,13 @@ pub(super) async fn answer(
         let result = match outcomes.get(topic.name.as_str()) {
             Some(Ok(created)) => success(&shared, call.version, result, topic, created),
             Some(Err(outcome)) => failure(result, outcome),
+            None if topic.name.as_str() == METADATA_TOPIC => failure(
+                result,
+                &refused(
+                    ErrorCode::TopicAuthorizationFailed,
+                    "this name is kept for the cluster's metadata",
+                ),
+            ),
             None => failure(
                 result,
                 &refused(

@@ -21,6 +21,7 @@ mod departed;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
+mod describe_log_dirs;
 mod describe_topic_partitions;
 mod elect_leaders;
 mod fetch;
@@ -120,6 +121,7 @@ impl KafkaHandler {
             }
             ApiKey::AlterPartitionReassignments => call.waiting(shared, body, reassignments::alter),
             ApiKey::ElectLeaders => call.waiting(shared, body, elect_leaders::answer),
+            ApiKey::DescribeLogDirs => call.waiting(shared, body, describe_log_dirs::answer),
 
             ApiKey::FindCoordinator => call.waiting(shared, body, find_coordinator::answer),
             ApiKey::JoinGroup => call.waiting(shared, body, join_group::answer),

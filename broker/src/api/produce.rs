@@ -127,6 +127,13 @@ fn plan(
         else {
             return Place::Refused(ErrorCode::UnknownTopicOrPartition, "no such partition here");
         };
+        if topic.internal {
+            // Only its coordinator writes there, and it does not come this way.
+            return Place::Refused(
+                ErrorCode::InvalidTopicException,
+                "clients cannot append to an internal topic",
+            );
+        }
         let Some(records) = records.filter(|records| !records.is_empty()) else {
             return Place::Refused(ErrorCode::InvalidRecord, "there is no record batch");
         };

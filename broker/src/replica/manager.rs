@@ -186,8 +186,13 @@ impl ReplicaManager {
         self.proof.clone()
     }
 
-    #[cfg(test)]
-    pub(super) fn log_dir(&self) -> &Arc<LogDir> {
+    /// Told after a partition went out of service.
+    pub(super) fn failed(&self) -> &Notify {
+        &self.leaderships.failed
+    }
+
+    /// Where the logs are.
+    pub fn log_dir(&self) -> &Arc<LogDir> {
         &self.log_dir
     }
 

@@ -56,5 +56,5 @@ pub use endpoint::{EndpointError, LeaderEndpoint, LeaderEndpoints, TcpEndpoints}
 pub use isr::IsrController;
 pub use manager::{ReplicaManager, ReplicaParts, ReplicaSettings};
 pub use produce::PendingProduce;
-pub use status::{PartitionStatus, ReplicaStatus};
+pub use status::{LogSize, PartitionStatus, ReplicaStatus};
 pub use types::*;

@@ -15,7 +15,7 @@ use leasehold_types::{BrokerId, LeaderEpoch, Offset};
 use leasehold_wire::ErrorCode;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// A producer that waits for its record to be committed, and what it will hear.
 #[derive(Debug)]
@@ -24,10 +24,12 @@ pub struct AckWaiter {
     pub done: ProduceResult,
 }
 
-/// Those who follow changes of leadership.
+/// Those who follow changes of leadership, and the one who must hear when a disk fails.
 #[derive(Default)]
 pub struct Leaderships {
     subscribers: parking_lot::Mutex<Vec<mpsc::UnboundedSender<LeadershipChange>>>,
+    /// Told after a partition went out of service.
+    pub failed: Notify,
 }
 
 impl Leaderships {
@@ -212,6 +214,7 @@ impl Partition {
         tracing::error!(topic = %self.topic, topic_id = %self.key.0, partition = self.key.1, %reason,
             "partition is offline on this broker until it is restarted");
         self.change(|state| state.fail(reason));
+        self.leaderships.failed.notify_waiters();
     }
 }
 

@@ -446,3 +446,49 @@ async fn folders_found_at_the_start_that_belong_to_no_replica_are_deleted_after_
     .await;
     assert_eq!(cluster.values(0).len(), 1);
 }
+
+/// The folder of the one partition of broker 0.
+fn folder(cluster: &Cluster) -> std::path::PathBuf {
+    let root = cluster.broker(0).log_dir().path().to_owned();
+    root.join(format!("{}-{}", KEY.0, KEY.1))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_an_io_error_stopped_is_told_as_the_end_of_the_broker() {
+    let cluster = Cluster::start(1, 1).await;
+    cluster.leader(0).await;
+    let manager = cluster.broker(0);
+    produce_ok(&manager, Acks::All, "first").await;
+    let failure = manager.storage_failure();
+    tokio::pin!(failure);
+    let none = tokio::time::timeout(Duration::from_millis(50), &mut failure).await;
+    assert!(none.is_err(), "{none:?}");
+    // The next epoch cannot be written where there is no folder any more.
+    std::fs::remove_dir_all(folder(&cluster)).unwrap();
+    cluster.controller.elect(B0);
+    let told = tokio::time::timeout(LONG, failure).await.unwrap();
+    assert!(told.contains("failed"), "{told}");
+    // Whoever asks late hears it too.
+    assert_eq!(manager.storage_failure().await, told);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_a_replica_that_was_taken_away_fails_without_consequence() {
+    let cluster = Cluster::start(2, 1).await;
+    cluster.leader(0).await;
+    let manager = cluster.broker(0);
+    produce_ok(&manager, Acks::All, "first").await;
+    let partition = manager.find(KEY).unwrap();
+    cluster.controller.change(KEY, |partition| {
+        partition.replicas = vec![B1];
+        partition.isr = vec![B1];
+        partition.leader = Some(B1);
+        partition.leader_epoch = partition.leader_epoch.next();
+    });
+    eventually("the replica's removal", || manager.find(KEY).err()).await;
+    let failure = manager.storage_failure();
+    tokio::pin!(failure);
+    partition.fail("the log was deleted".to_owned());
+    let none = tokio::time::timeout(Duration::from_millis(100), failure).await;
+    assert!(none.is_err(), "{none:?}");
+}

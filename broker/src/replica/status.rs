@@ -1,7 +1,7 @@
-//! The state of all replicas, for `/status` and metrics.
+//! The state of all replicas, for `/status` and metrics, and the one state that ends the broker.
 
 use super::manager::ReplicaManager;
-use super::partition::{Partition, is_offline};
+use super::partition::Partition;
 use super::state::Role;
 use leasehold_log::PartitionLog;
 use leasehold_metadata::rpc::LogEnd;
@@ -45,7 +45,33 @@ pub struct ReplicaStatus {
     pub offline: usize,
 }
 
+/// What one replica takes on the disk.
+#[derive(Clone, Debug)]
+pub struct LogSize {
+    pub topic: Arc<str>,
+    pub partition: i32,
+    pub bytes: u64,
+    /// How far the log's end is behind the high watermark that the replica knows of.
+    pub offset_lag: i64,
+}
+
 impl ReplicaManager {
+    /// The sizes of all logs that are open, in no order.
+    pub fn log_sizes(&self) -> Vec<LogSize> {
+        let size = |partition: &Arc<Partition>| {
+            let bytes = partition.log()?.size();
+            let (high_watermark, log_end) =
+                partition.look(|state| (state.high_watermark(), state.log_end()));
+            Some(LogSize {
+                topic: partition.topic().clone(),
+                partition: partition.key().1,
+                bytes,
+                offset_lag: (high_watermark.0 - log_end.0).max(0),
+            })
+        };
+        self.all().iter().filter_map(size).collect()
+    }
+
     /// The state of all replicas now, ordered by topic and partition.
     pub fn status(&self) -> ReplicaStatus {
         let mut all = ReplicaStatus::default();
@@ -64,11 +90,20 @@ impl ReplicaManager {
         all
     }
 
-    /// How many replicas are out of service here because their storage failed. The controller knows
-    /// nothing of it: a broker with one should end, so that others lead.
-    pub fn storage_failures(&self) -> usize {
-        let failed = |partition: &Arc<Partition>| partition.look(is_offline);
-        self.all().iter().filter(|p| failed(p)).count()
+    /// Resolves once a replica of this broker is out of service because its storage failed, with which
+    /// and why. The controller knows nothing of it, and nobody else leads as long as this broker lives:
+    /// it must end. A replica that is no longer assigned to this broker does not count.
+    pub async fn storage_failure(&self) -> String {
+        loop {
+            let told = self.failed().notified();
+            tokio::pin!(told);
+            // Registered before the look, so that no failure in between is missed.
+            told.as_mut().enable();
+            if let Some(failure) = self.all().iter().find_map(|p| failure_of(p)) {
+                return failure;
+            }
+            told.await;
+        }
     }
 
     /// Ends of the logs of these partitions, as far as they are open: what the controller asks for
@@ -91,6 +126,17 @@ impl ReplicaManager {
         };
         self.all().iter().filter_map(ahead).collect()
     }
+}
+
+fn failure_of(partition: &Partition) -> Option<String> {
+    partition.look(|state| match state.role() {
+        Role::Offline(reason) => Some(format!(
+            "the storage of {}-{} failed: {reason}",
+            partition.topic(),
+            partition.key().1
+        )),
+        _ => None,
+    })
 }
 
 fn log_end(partition: &Partition, log: &PartitionLog) -> LogEnd {

@@ -3,7 +3,7 @@
 //! Order matters, and this file is where it stands. Start: lock the log directory, listen for other
 //! brokers, stand for election, register, follow partitions, and only then listen for clients. Stop:
 //! leaders move away, the Lease is released, clients are let go, logs are closed, and last of all the
-//! clean marker is written. A second signal ends the process at once.
+//! clean marker is written. A second signal ends the process at once, and so does a log that failed.
 
 mod identity;
 mod metrics;
@@ -58,6 +58,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             let reason = tokio::select! {
                 name = signals.next() => Ok(name),
                 reason = running.session.ended() => Err(reason),
+                // The controller fences a broker that is gone and elects others; of one that lives
+                // with a dead log it would hear nothing.
+                failure = running.replicas.storage_failure() => Err(failure),
             };
             match reason {
                 Ok(name) => {
@@ -319,6 +322,8 @@ fn internal_limits(config: &BrokerConfig) -> Limits {
         name: "internal",
         max_idle: INTERNAL_IDLE,
         max_frame: bytes(config.socket_request_max_bytes),
+        // What brokers tell the controller grows with their partitions.
+        max_plain_frame: bytes(config.socket_request_max_bytes),
         ..Limits::default()
     }
 }

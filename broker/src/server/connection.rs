@@ -9,6 +9,7 @@ use super::memory::{Claim, Memory, PRODUCE, bound};
 use super::outbox::{Outbox, Owed, PRESSED};
 use super::reader::{FrameReader, ReadEnd};
 use bytes::{Buf, Bytes};
+use futures::channel::mpsc;
 use futures::stream::{FuturesOrdered, StreamExt};
 use futures::{FutureExt, future};
 use leasehold_wire::OutFrame;
@@ -21,7 +22,6 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Replies up to this size may wait in numbers for a peer to read them.
@@ -106,7 +106,7 @@ pub(super) async fn serve(
 ) -> End {
     let (read_half, write_half) = stream.into_split();
     let in_flight = Arc::new(AtomicUsize::new(0));
-    let reader = FrameReader::new(
+    let mut reader = FrameReader::new(
         read_half,
         context.id,
         &limits,
@@ -114,11 +114,17 @@ pub(super) async fn serve(
         shutdown,
         in_flight.clone(),
     );
-    // Capacity 1: what is in flight is bounded by the sender of replies.
-    let (queue, replies) = mpsc::channel(1);
+    // One place (the one that each sender has): what is in flight is bounded by the sender of replies.
+    // Not tokio's channel, which takes room for 32 as soon as it is made: idle connections are many.
+    let (queue, replies) = mpsc::channel(0);
     // Boxed: a future that is moved into its place is kept twice in the task's memory.
     let mut taking = Box::pin(take_requests(
-        reader, &context, &handler, &limits, &in_flight, queue,
+        &mut reader,
+        &context,
+        &handler,
+        &limits,
+        &in_flight,
+        queue,
     ));
     let mut sending = Box::pin(send_replies(
         write_half,
@@ -147,69 +153,87 @@ pub(super) async fn serve(
 type Queued = (ReplyFuture, Owed);
 
 async fn take_requests(
-    mut reader: FrameReader,
+    reader: &mut FrameReader,
     context: &Arc<ConnectionContext>,
     handler: &Arc<dyn Handler>,
     limits: &Limits,
     in_flight: &Arc<AtomicUsize>,
-    queue: mpsc::Sender<Queued>,
+    mut queue: mpsc::Sender<Queued>,
 ) -> End {
     loop {
-        let (frame, claim) = match reader.next(limits).await {
+        let next = match reader.next(limits).await {
             Ok(next) => next,
             Err(end) => return end.into(),
         };
-        // A place in the queue first: no request is begun whose reply could not be kept.
-        let Ok(place) = queue.reserve().await else {
-            return End::Write(io::ErrorKind::BrokenPipe.into());
-        };
-        let mut owed = Owed::new(in_flight, &context.memory);
-        let key = frame
-            .first_chunk::<2>()
-            .map_or(-1, |bytes| i16::from_be_bytes(*bytes));
-        let decoding = match context.memory.claim_decoding(key, frame.len()).await {
-            Ok(decoding) => decoding,
-            Err(no_room) => return ReadEnd::from(no_room).into(),
-        };
-        // Records wait for the disk after their request is handled; others are done with their frame.
-        let (frame, claim) = match key {
-            PRODUCE => (bound(frame, claim), None),
-            _ => (frame, Some(claim)),
-        };
-        let heavy = key != PRODUCE && frame.len() > HEAVY_FRAME;
-        let handled = match heavy {
-            true => handle_apart(handler, context, frame).await,
-            false => handle_here(&**handler, context, frame).await,
-        };
-        drop(decoding);
-        match handled {
-            Ok(Reply::Nothing) => {}
-            Ok(Reply::Ready(frame)) => {
-                owed.weigh(&frame);
-                // A large reply leaves before the next request is taken, or a peer that does not
-                // read could pile them up.
-                let sent = (frame.remaining() > PILED_REPLY).then(|| owed.told_when_sent());
-                place.send((future::ready(Ok(Some(frame))).boxed(), owed));
-                if let Some(sent) = sent {
-                    let _dropped = sent.await;
-                }
-            }
-            Ok(Reply::Pipelined(reply)) => place.send((guarded(reply), owed)),
-            Ok(Reply::Exclusive(reply)) => {
-                let claim = claim.filter(Claim::is_large);
-                let reply = guarded(reply);
-                let sent = owed.told_when_sent();
-                let answering = async move {
-                    let answer = reply.await;
-                    drop(claim);
-                    answer
-                };
-                place.send((answering.boxed(), owed));
-                let _dropped = sent.await;
-            }
-            Err(refusal) => return refusal.into(),
+        // Boxed: idle connections are many, and hold only what waiting for a frame takes.
+        let taken = Box::pin(take_one(next, context, handler, in_flight, &mut queue));
+        if let Err(end) = taken.await {
+            return end;
         }
     }
+}
+
+async fn take_one(
+    (frame, claim): (Bytes, Claim),
+    context: &Arc<ConnectionContext>,
+    handler: &Arc<dyn Handler>,
+    in_flight: &Arc<AtomicUsize>,
+    queue: &mut mpsc::Sender<Queued>,
+) -> Result<(), End> {
+    // A place in the queue first: no request is begun whose reply could not be kept.
+    let place = future::poll_fn(|cx| queue.poll_ready(cx)).await;
+    place.map_err(|_| broken())?;
+    let mut owed = Owed::new(in_flight, &context.memory);
+    let key = frame
+        .first_chunk::<2>()
+        .map_or(-1, |bytes| i16::from_be_bytes(*bytes));
+    let decoding = context.memory.claim_decoding(key, frame.len()).await;
+    let decoding = decoding.map_err(ReadEnd::from)?;
+    // Records wait for the disk after their request is handled; others are done with their frame.
+    let (frame, claim) = match key {
+        PRODUCE => (bound(frame, claim), None),
+        _ => (frame, Some(claim)),
+    };
+    let heavy = key != PRODUCE && frame.len() > HEAVY_FRAME;
+    let handled = match heavy {
+        true => handle_apart(handler, context, frame).await,
+        false => handle_here(&**handler, context, frame).await,
+    };
+    drop(decoding);
+    let mut send = |reply, owed| queue.start_send((reply, owed)).map_err(|_| broken());
+    match handled? {
+        Reply::Nothing => Ok(()),
+        Reply::Ready(frame) => {
+            owed.weigh(&frame);
+            // A large reply leaves before the next request is taken, or a peer that does not
+            // read could pile them up.
+            let sent = (frame.remaining() > PILED_REPLY).then(|| owed.told_when_sent());
+            send(future::ready(Ok(Some(frame))).boxed(), owed)?;
+            if let Some(sent) = sent {
+                let _dropped = sent.await;
+            }
+            Ok(())
+        }
+        Reply::Pipelined(reply) => send(guarded(reply), owed),
+        Reply::Exclusive(reply) => {
+            let claim = claim.filter(Claim::is_large);
+            let reply = guarded(reply);
+            let sent = owed.told_when_sent();
+            let answering = async move {
+                let answer = reply.await;
+                drop(claim);
+                answer
+            };
+            send(answering.boxed(), owed)?;
+            let _dropped = sent.await;
+            Ok(())
+        }
+    }
+}
+
+/// The one who sends replies is gone, and says why.
+fn broken() -> End {
+    End::Write(io::ErrorKind::BrokenPipe.into())
 }
 
 async fn handle_here(
@@ -269,7 +293,7 @@ async fn send_replies(
     while open || !pending.is_empty() {
         let room = in_flight.load(Ordering::Relaxed) <= limits.max_in_flight;
         let first = tokio::select! {
-            queued = replies.recv(), if open && room => {
+            queued = replies.next(), if open && room => {
                 match queued {
                     Some((reply, owed)) => pending.push_back(answered(reply, owed)),
                     None => open = false,
@@ -293,12 +317,13 @@ async fn send_replies(
                 break;
             }
             // What is queued and done by now goes into the same write.
-            while open && let Ok((reply, owed)) = replies.try_recv() {
+            while open && let Some(Some((reply, owed))) = replies.next().now_or_never() {
                 pending.push_back(answered(reply, owed));
             }
             next = pending.next().now_or_never().flatten();
         }
-        outbox.send(&mut half, limits).await?;
+        // Boxed, as a request is: an idle connection sends nothing.
+        Box::pin(outbox.send(&mut half, limits)).await?;
         if let Some(refusal) = refused {
             return Err(refusal.into());
         }

@@ -13,10 +13,13 @@ pub struct Limits {
     pub max_idle: Duration,
     /// `socket.request.max.bytes`.
     pub max_frame: usize,
+    /// The same for all but Produce: only records come in such amounts, and what is no record takes
+    /// several times its bytes once it is decoded.
+    pub max_plain_frame: usize,
     /// Requests of one connection between their frame and their reply's last byte.
     pub max_in_flight: usize,
-    /// Memory for frames above 16 KiB, of all connections together. Of frames longer than half of it,
-    /// one at a time is let in besides.
+    /// Memory for frames above 16 KiB, of all connections together. Of frames longer than a quarter of
+    /// it, one at a time is let in besides.
     pub request_memory: usize,
     /// A frame that has begun may take this long, plus the time its bytes take at `min_rate`.
     pub frame_grace: Duration,
@@ -33,6 +36,7 @@ impl Default for Limits {
             max_connections: usize::MAX,
             max_idle: Duration::from_secs(600),
             max_frame: 100 << 20,
+            max_plain_frame: 16 << 20,
             max_in_flight: 64,
             request_memory: 32 << 20,
             frame_grace: Duration::from_secs(10),

@@ -183,13 +183,14 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
     let tasks = shared.tasks.clone();
     tasks.spawn(async move {
         let _counted = Counted(&shared.connections);
-        let serving = serve(
+        // Boxed: select keeps a future in its arguments and in its state.
+        let serving = Box::pin(serve(
             stream,
             context.clone(),
             shared.handler.clone(),
             shared.limits.clone(),
             shared.shutdown.clone(),
-        );
+        ));
         tokio::select! {
             end = serving => shared.note_end(&context, &end),
             () = shared.kill.cancelled() => {}

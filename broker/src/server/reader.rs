@@ -1,7 +1,7 @@
 //! Reads frames off one connection: nothing is held while it is idle, and slow senders are dropped.
 
 use super::limits::Limits;
-use super::memory::{Claim, Memory, NoRoom, Unfinished};
+use super::memory::{Claim, Memory, NoRoom, PRODUCE, Unfinished};
 use bytes::{BufMut, Bytes, BytesMut};
 use leasehold_wire::{FrameBuffer, FrameError};
 use std::io;
@@ -27,6 +27,12 @@ pub(super) enum ReadEnd {
     Slow(Duration),
     #[error("an unfinished frame was dropped to make room for others")]
     Evicted,
+    #[error("a request of API key {key} may have {limit} bytes, not {length}")]
+    TooLong {
+        key: i16,
+        length: usize,
+        limit: usize,
+    },
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
     #[error(transparent)]
@@ -74,12 +80,14 @@ impl FrameReader {
         loop {
             if let Some(frame) = self.buffer.next_frame()? {
                 let claim = self.claim.split(4 + frame.len());
+                self.claim.shrink_to(self.buffer.len());
                 self.note_progress(true);
                 return Ok((frame, claim));
             }
             let room = self.buffer.room()?;
+            let whole = self.whole(limits)?;
             self.wait_readable(limits).await?;
-            self.claim_room(room).await?;
+            self.claim_room(room, whole).await?;
             self.buffer.bytes.reserve(room);
             match self
                 .half
@@ -95,13 +103,30 @@ impl FrameReader {
                 }
                 Err(error) => return Err(error.into()),
             }
-            self.claim.shrink_to(self.buffer.len());
+            if self.buffer.is_empty() {
+                self.claim.shrink_to(0);
+            }
+            // What of a frame's room is not filled yet is kept: giving it back at each read would wake
+            // all who wait, each time for nothing.
             self.note_progress(false);
         }
     }
 
-    async fn claim_room(&mut self, room: usize) -> Result<(), ReadEnd> {
-        let growing = self.claim.grow_to(self.buffer.len() + room);
+    /// The length of the frame that has begun, 0 before it is known; judged as soon as its key is.
+    fn whole(&self, limits: &Limits) -> Result<usize, ReadEnd> {
+        let (length, key) = self.buffer.announced();
+        let length = length.unwrap_or(0);
+        match key {
+            Some(key) if key != PRODUCE && length > limits.max_plain_frame => {
+                let limit = limits.max_plain_frame;
+                Err(ReadEnd::TooLong { key, length, limit })
+            }
+            _ => Ok(length),
+        }
+    }
+
+    async fn claim_room(&mut self, room: usize, whole: usize) -> Result<(), ReadEnd> {
+        let growing = self.claim.grow_to(self.buffer.len() + room, whole);
         let Some((_, entry)) = &self.begun else {
             return Ok(growing.await?);
         };
@@ -127,19 +152,32 @@ impl FrameReader {
                     self.memory.begin_unfinished(self.connection),
                 )
             });
-            self.memory.progress(entry, self.buffer.len());
+            match self.claim.is_giant() {
+                true => self.memory.progress_of_giant(entry, self.buffer.len()),
+                false => self.memory.progress(entry, self.buffer.len()),
+            }
         }
     }
 
     async fn wait_readable(&self, limits: &Limits) -> Result<(), ReadEnd> {
-        let Some((since, entry)) = &self.begun else {
-            return self.wait_idle(limits.max_idle).await;
-        };
+        match &self.begun {
+            None => self.wait_idle(limits.max_idle).await,
+            // Boxed: an idle connection holds no room for it.
+            Some((since, entry)) => Box::pin(self.wait_more(*since, entry, limits)).await,
+        }
+    }
+
+    async fn wait_more(
+        &self,
+        since: Instant,
+        entry: &Unfinished,
+        limits: &Limits,
+    ) -> Result<(), ReadEnd> {
         let allowed = limits.allowance(limits.frame_grace, self.buffer.len());
         tokio::select! {
             ready = self.half.readable() => Ok(ready?),
             () = entry.evicted.notified() => Err(ReadEnd::Evicted),
-            () = tokio::time::sleep_until(*since + allowed) => Err(ReadEnd::Slow(allowed)),
+            () = tokio::time::sleep_until(since + allowed) => Err(ReadEnd::Slow(allowed)),
             () = self.shutdown.cancelled() => Err(ReadEnd::Shutdown),
         }
     }

@@ -15,11 +15,16 @@ const SHARED_READ: usize = 16 * 1024;
 
 /// Longer frames are collected in pieces of this size and joined at the end: growing one buffer again
 /// and again leaves holes of every size behind.
-const PIECE: usize = 256 * 1024;
+const PIECE: usize = 64 * 1024;
 
-/// From here on the whole frame gets one buffer at once. So much has really arrived by then that few
-/// peers can have one, and pages that are never written take no memory.
-const CONTIGUOUS: usize = 8 * 1024 * 1024;
+/// A frame longer than this gets one buffer as soon as its first piece arrived: joining its pieces at
+/// the end would take twice its memory for a moment.
+const LONG: usize = 2 * 1024 * 1024;
+
+/// The least capacity of that buffer. Pages that are never written take no memory; and of allocations
+/// above 32 MiB glibc's allocator gives every one back to the system when it is freed, while what is
+/// below may come out of a heap that keeps it.
+const OWN_MAPPING: usize = 33 * 1024 * 1024;
 
 /// Why a byte stream is no sequence of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +85,14 @@ impl FrameBuffer {
         Ok(Some(length))
     }
 
+    /// Length and API key of the frame at the front, as far as they arrived.
+    pub fn announced(&self) -> (Option<usize>, Option<i16>) {
+        let front = self.pieces.first().map_or(&self.bytes[..], |p| &p[..]);
+        let key = front.get(4..6).and_then(|key| key.first_chunk::<2>());
+        let length = self.claimed().ok().flatten();
+        (length, key.map(|key| i16::from_be_bytes(*key)))
+    }
+
     /// The next whole frame, without its length prefix.
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
         let Some(length) = self.claimed()? else {
@@ -107,12 +120,12 @@ impl FrameBuffer {
         self.in_pieces += self.bytes.len();
         self.pieces.push(self.bytes.split().freeze());
         self.bytes = BytesMut::new();
-        if self.in_pieces >= CONTIGUOUS {
-            self.join(whole);
+        if whole > LONG {
+            self.join(whole.max(OWN_MAPPING));
         }
     }
 
-    /// Makes one buffer of `whole` bytes out of the pieces, letting go of each as it is copied.
+    /// Makes one buffer with room for `whole` bytes out of the pieces, letting go of each as it is copied.
     fn join(&mut self, whole: usize) {
         if self.pieces.is_empty() {
             return;

@@ -74,6 +74,21 @@ async fn a_created_topic_is_in_this_brokers_image_when_the_reply_comes() {
 }
 
 #[tokio::test]
+async fn the_topic_of_offsets_may_be_created_by_hand_and_that_of_metadata_may_not() {
+    let stage = Stage::up().await;
+    for version in versions(ApiKey::CreateTopics) {
+        let reply = stage.ask(&create(&["__cluster_metadata"]), version).await;
+        let refused = ErrorCode::TopicAuthorizationFailed.code();
+        assert_eq!(reply.topics[0].error_code, refused, "version {version}");
+    }
+    let both = create(&["__cluster_metadata", "__consumer_offsets"]);
+    let reply = stage.ask(&both, 7).await;
+    assert_eq!(reply.topics[1].error_code, 0);
+    let image = stage.image.borrow().clone();
+    assert!(image.topic_by_name("__cluster_metadata").is_none());
+}
+
+#[tokio::test]
 async fn a_topic_named_twice_in_one_request_is_refused_and_the_others_are_not() {
     let stage = Stage::up().await;
     let reply = stage.ask(&create(&["a", "b", "a"]), 7).await;

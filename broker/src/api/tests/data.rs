@@ -4,6 +4,7 @@ use super::stage::*;
 use bytes::{BufMut, Bytes, BytesMut};
 use leasehold_types::BrokerId;
 use leasehold_wire::batch::{BatchHeader, crc_of};
+use leasehold_wire::kafka::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use leasehold_wire::kafka::messages::fetch_request::{FetchPartition, FetchTopic};
 use leasehold_wire::kafka::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsTopic,
@@ -16,7 +17,7 @@ use leasehold_wire::kafka::messages::produce_response::PartitionProduceResponse;
 use leasehold_wire::kafka::messages::*;
 use leasehold_wire::kafka::protocol::StrBytes;
 use leasehold_wire::{ApiKey, Client, ClientOptions, ErrorCode};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -112,6 +113,54 @@ fn fetch(version: i16, topic: &str, id: Uuid, partition: i32, offset: i64) -> Fe
         .with_max_bytes(10 << 20)
         .with_session_epoch(-1)
         .with_topics(vec![topic_row])
+}
+
+#[tokio::test]
+async fn the_log_directory_tells_the_size_of_each_replica_here_in_every_version() {
+    let stage = Stage::up().await;
+    stage.add_topic("a", &[Some(ME), Some(OTHER), Some(ME)]);
+    stage.add_topic("b", &[Some(ME)]);
+    put(&stage, "a", 0, b"first").await;
+    put(&stage, "a", 2, b"second").await;
+    put(&stage, "b", 0, b"third").await;
+    let pick = |topic: &str, partitions: Vec<i32>| {
+        DescribableLogDirTopic::default()
+            .with_topic(name(topic))
+            .with_partitions(partitions)
+    };
+    for version in versions(ApiKey::DescribeLogDirs) {
+        let some = vec![pick("a", vec![2, 1, 2, 77]), pick("unknown", vec![0])];
+        for (topics, expected) in [
+            (None, vec![("a", vec![0, 2]), ("b", vec![0])]),
+            (Some(some), vec![("a", vec![2])]),
+            (Some(vec![]), vec![]),
+        ] {
+            let request = DescribeLogDirsRequest::default().with_topics(topics);
+            let reply = stage.ask(&request, version).await;
+            assert_eq!((reply.error_code, reply.results.len()), (0, 1));
+            let dir = &reply.results[0];
+            assert_eq!(dir.error_code, 0);
+            assert!(dir.log_dir.starts_with('/'), "{}", dir.log_dir);
+            let rows: Vec<(&str, Vec<i32>)> = dir
+                .topics
+                .iter()
+                .map(|topic| {
+                    let numbers = topic.partitions.iter().map(|p| p.partition_index);
+                    (topic.name.as_str(), numbers.collect())
+                })
+                .collect();
+            assert_eq!(rows, expected);
+            for partition in dir.topics.iter().flat_map(|topic| &topic.partitions) {
+                assert!(partition.partition_size > 61, "{partition:?}");
+                assert_eq!((partition.offset_lag, partition.is_future_key), (0, false));
+            }
+            if version >= 4 {
+                assert!(0 < dir.usable_bytes && dir.usable_bytes <= dir.total_bytes);
+            } else {
+                assert_eq!((dir.total_bytes, dir.usable_bytes), (-1, -1));
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -309,6 +358,27 @@ async fn acks_0_gets_no_reply_and_an_error_closes_the_connection() {
                 .await
                 .is_err()
     );
+}
+
+#[tokio::test]
+async fn clients_cannot_append_to_an_internal_topic_in_any_version() {
+    let stage = Stage::up().await;
+    let id = stage.add_topic("__consumer_offsets", &[Some(ME)]);
+    stage.add_topic("a", &[Some(ME)]);
+    stage.image.send_modify(|image| {
+        let image = Arc::make_mut(image);
+        let mut topic = (**image.topic(&id).unwrap()).clone();
+        topic.internal = true;
+        image.topics.insert(id, Arc::new(topic));
+    });
+    put(&stage, "a", 0, b"x").await;
+    for version in versions(ApiKey::Produce) {
+        let records = Some(batch(b"forged"));
+        let request = produce(-1, "__consumer_offsets", 0, records);
+        let reply = stage.ask(&request, version).await;
+        let refused = ErrorCode::InvalidTopicException.code();
+        assert_eq!(only(&reply).error_code, refused, "version {version}");
+    }
 }
 
 #[tokio::test]
