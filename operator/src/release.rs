@@ -4,9 +4,13 @@
 use crate::cli::ReleaseArgs;
 use crate::context::Context;
 use anyhow::Context as _;
+use futures::future::try_join_all;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
+use kube::runtime::conditions::is_deleted;
+use kube::runtime::wait::await_condition;
 use kube::{Api, Client, Resource, ResourceExt as _};
 use leasehold_crds::{CLUSTER_FINALIZER, Cluster, TOPIC_FINALIZER, Topic};
 use serde::de::DeserializeOwned;
@@ -46,18 +50,34 @@ async fn stop(client: &Client, args: &ReleaseArgs) -> anyhow::Result<()> {
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
         Err(error) => return Err(error).context("cannot stop the operator's Deployment"),
     }
-    let stopped = kube::runtime::wait::await_condition(
-        api,
-        &args.deployment,
-        |deployment: Option<&Deployment>| {
-            let status = deployment.and_then(|deployment| deployment.status.as_ref());
-            status.is_none_or(|status| status.replicas.unwrap_or(0) == 0)
-        },
-    );
-    tokio::time::timeout(Duration::from_secs(60), stopped)
+    // The Deployment does not count pods that are still ending, and such a one still acts.
+    let deployment = api.get_opt(&args.deployment).await;
+    let Some(deployment) = deployment.context("cannot read the operator's Deployment")? else {
+        return Ok(());
+    };
+    let labels = deployment.spec.and_then(|spec| spec.selector.match_labels);
+    let selector: Vec<String> = labels
+        .iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &args.own_namespace);
+    let running = pods
+        .list(&ListParams::default().labels(&selector.join(",")))
+        .await
+        .context("cannot list the operator's pods")?;
+    let ended = running.items.iter().filter_map(|pod| {
+        let gone = is_deleted(pod.metadata.uid.as_deref()?);
+        Some(await_condition(
+            pods.clone(),
+            pod.metadata.name.as_deref()?,
+            gone,
+        ))
+    });
+    tokio::time::timeout(Duration::from_secs(60), try_join_all(ended))
         .await
         .context("the operator's pods did not end within a minute")?
-        .context("cannot watch the operator's Deployment")?;
+        .context("cannot watch the operator's pods")?;
     Ok(())
 }
 

@@ -158,6 +158,8 @@ fn a_cluster_scales_up_and_down_under_load_and_loses_nothing() {
     let load = Load::start(&kube.bootstrap(), &scaled, 6, 300, &[]);
     load.wait_flowing(PATIENCE);
     scale(&kube, 5);
+    // Racks are learnt from the nodes a moment after a broker joins.
+    kube.wait_zones(5);
     kube.ready_topic(&after, 10);
     let hosts = |topic: &str| {
         let states = kube.states(topic).expect("status");
@@ -171,7 +173,6 @@ fn a_cluster_scales_up_and_down_under_load_and_loses_nothing() {
         (0..5).collect(),
         "new brokers get their share of new partitions"
     );
-    kube.wait_zones(5);
     let zones = kube
         .block_on(leasehold_tests::wire::racks(&kube.bootstrap()))
         .expect("racks");
