@@ -1,0 +1,163 @@
+//! What must hold, rebuilt from what was observed: the bytes written to the API, the logs on the disks, the
+//! answers to clients. Calls no decision code of the product; reads its JSON as anyone could.
+//!
+//! Every broken promise becomes a line in [`Checker::broken`], which begins with the number of the
+//! invariant in the design (I1 to I16), or with C for what a client was told.
+
+mod data;
+mod head;
+mod records;
+pub use records::key_of;
+mod wishes;
+
+use crate::disk::Key;
+use leasehold_metadata::image::Position;
+use leasehold_types::{Incarnation, LeaderEpoch, Seq};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One committed head write.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    pub epoch: i64,
+    pub nonce: String,
+    /// Its text, as it stands in the tail or in a segment.
+    pub text: String,
+}
+
+/// A claim: who, as of which entry, under which id.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    pub first_seq: u64,
+    pub claim_id: String,
+    pub by: (usize, Incarnation),
+}
+
+/// A broker as the records have it.
+#[derive(Clone, Debug)]
+pub struct Registered {
+    pub incarnation: i64,
+    pub fenced: bool,
+}
+
+/// A partition as the records have it.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    pub replicas: Vec<i64>,
+    pub isr: Vec<i64>,
+    pub elr: Vec<i64>,
+    pub leader: Option<i64>,
+    pub leader_epoch: i64,
+    pub partition_epoch: i64,
+}
+
+/// What is known of a partition's data.
+#[derive(Clone, Debug, Default)]
+pub struct Data {
+    /// The longest prefix that a leader showed as committed.
+    pub committed: Vec<(LeaderEpoch, u64)>,
+    /// Offsets and values that were acknowledged with acks=all.
+    pub acked: Vec<(usize, u64)>,
+    /// Who appended in which leader epoch.
+    pub appenders: BTreeMap<LeaderEpoch, (usize, Incarnation)>,
+    /// Which value stands at an offset in an epoch, and who ever held it.
+    pub held: BTreeMap<(usize, LeaderEpoch), (u64, BTreeSet<usize>)>,
+    /// Epochs below this are not believed: an election that may lose records followed.
+    pub lossy_since: Option<LeaderEpoch>,
+    /// That election's leader has not begun yet.
+    pub loss_pending: bool,
+}
+
+/// The observer of one run.
+#[derive(Default)]
+pub struct Checker {
+    pub broken: Vec<String>,
+    pub log: BTreeMap<u64, Committed>,
+    pub nonces: BTreeSet<String>,
+    pub claims: BTreeMap<i64, Claimed>,
+    pub brokers: BTreeMap<i64, Registered>,
+    pub topics: BTreeMap<String, Topic>,
+    pub parts: BTreeMap<(String, i64), Part>,
+    pub data: BTreeMap<Key, Data>,
+    /// The highest position that each broker's disk held.
+    pub positions: Vec<Option<(i64, u64)>>,
+    pub denied: BTreeMap<String, String>,
+    pub granted: BTreeSet<String>,
+    pub acknowledged: u64,
+    pub elections: u64,
+}
+
+/// A topic as the records have it.
+#[derive(Clone, Debug, Default)]
+pub struct Topic {
+    pub name: String,
+    pub configs: BTreeMap<String, String>,
+}
+
+impl Checker {
+    pub fn new(nodes: usize) -> Self {
+        Self {
+            positions: vec![None; nodes],
+            ..Self::default()
+        }
+    }
+
+    pub fn broke(&mut self, line: impl Into<String>) {
+        self.broken.push(line.into());
+    }
+
+    /// The seq of the last head write.
+    pub fn last_seq(&self) -> u64 {
+        self.log.keys().next_back().copied().unwrap_or(0)
+    }
+
+    /// A broker made this position durable.
+    pub fn applied(&mut self, node: usize, position: &Position) {
+        let (epoch, seq) = (position.epoch.0, position.seq.0);
+        if let Some((known_epoch, known)) = self.positions[node]
+            && (seq < known || epoch < known_epoch)
+        {
+            self.broke(format!(
+                "I11 the position of broker {node} fell from {known_epoch}/{known} to {epoch}/{seq}"
+            ));
+        }
+        self.positions[node] = Some((epoch, seq));
+        let entry = self.log.get(&seq).map(|entry| entry.epoch);
+        let claim = self.claims.get(&epoch).map(|claim| claim.claim_id.clone());
+        if entry != Some(epoch) || claim != Some(position.claim_id.to_string()) {
+            self.broke(format!("I13 broker {node} applied {epoch}/{seq}, but entry {seq} was written in epoch {entry:?}"));
+        }
+    }
+
+    /// A disk was wiped.
+    pub fn wiped(&mut self, node: usize) {
+        self.positions[node] = None;
+    }
+
+    /// A broker heard that the controller froze; nothing in a run without a restore justifies that.
+    pub fn frozen(&mut self, node: usize) {
+        self.broke(format!(
+            "I13 broker {node} hears that the controller is frozen, without a cause"
+        ));
+    }
+
+    /// A process was told that its registration is committed.
+    pub fn registered(&mut self, node: usize, life: Incarnation, at: Seq) {
+        let known = self.brokers.get(&(node as i64)).map(|b| b.incarnation);
+        if self.last_seq() < at.0 {
+            self.broke(format!(
+                "C2 broker {node} is told of its registration at {at}, which is not committed"
+            ));
+        } else if known != Some(life.0) && at.0 == self.last_seq() {
+            self.broke(format!(
+                "C2 broker {node} is told of the registration of {life}, the records say {known:?}"
+            ));
+        }
+    }
+}
+
+/// A list of broker ids.
+fn ids(value: &Value) -> Vec<i64> {
+    let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    list.iter().filter_map(Value::as_i64).collect()
+}
