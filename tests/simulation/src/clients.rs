@@ -27,6 +27,12 @@ pub struct Clients {
     acked: BTreeMap<Key, usize>,
 }
 
+/// The first of [`TOPICS`] that does not exist.
+fn missing(core: &Core) -> Option<&'static (&'static str, i32, i16, &'static str)> {
+    let exists = |name: &str| core.check.topics.values().any(|topic| topic.name == name);
+    TOPICS.iter().find(|(name, ..)| !exists(name))
+}
+
 fn acked(check: &Checker) -> BTreeMap<Key, usize> {
     check
         .data
@@ -39,7 +45,7 @@ impl Clients {
     /// What clients do in one step.
     pub fn step(&mut self, core: &mut Core, wishful: bool) {
         self.hear(core);
-        if core.now >= self.next_wish && wishful {
+        if core.now >= self.next_wish && (wishful || missing(core).is_some()) {
             self.next_wish = core.now + core.rng.random_range(200..900);
             self.wish(core);
         }
@@ -75,9 +81,7 @@ impl Clients {
             Some(holder) if !core.chance(100) => crate::broker::place(holder.broker),
             _ => core.rng.random_range(0..count),
         };
-        let missing = TOPICS
-            .iter()
-            .find(|(name, ..)| !core.check.topics.values().any(|t| t.name == *name));
+        let missing = missing(core);
         let (name, partitions, factor, min) = match missing {
             Some((name, partitions, factor, min)) => {
                 ((*name).to_owned(), *partitions, *factor, *min)
@@ -151,8 +155,11 @@ impl Clients {
         self.acked = acked(&core.check);
     }
 
-    /// A partition in which nothing was acknowledged since the faults ended.
+    /// A topic that cannot be created, or a partition in which nothing was acknowledged since the faults ended.
     pub fn ill(&self, core: &Core) -> Option<String> {
+        if let Some((name, ..)) = missing(core) {
+            return Some(format!("topic {name} cannot be created"));
+        }
         let now = acked(&core.check);
         let mut parts = core.check.parts.keys().filter_map(key_of);
         let stuck =

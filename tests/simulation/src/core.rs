@@ -134,24 +134,27 @@ impl Core {
         let Some(life) = self.nodes[to].up else {
             return;
         };
-        if mail.may_double() && self.chance(self.weather.net_twice) {
-            let copy = mail.copy();
-            self.post_once(from, to, life, copy);
+        if self.chance(self.weather.net_twice)
+            && let Some(copy) = mail.copy()
+        {
+            // The copy of a request that was thought lost: it may come when all has changed.
+            let late = self.rng.random_range(0..4_000);
+            self.post_once(from, to, life, late, copy);
         }
-        self.post_once(from, to, life, Some(mail));
+        self.post_once(from, to, life, 0, mail);
     }
 
-    fn post_once(&mut self, from: usize, to: usize, life: Incarnation, mail: Option<Mail>) {
+    fn post_once(&mut self, from: usize, to: usize, life: Incarnation, late: u64, mail: Mail) {
         let lost = self.weather.net_lost;
         if !self.linked(from, to) || (from != to && self.chance(lost)) {
             return;
         }
-        let delay = if from == to { 0 } else { self.delay() };
+        let delay = late + if from == to { 0 } else { self.delay() };
         self.later(delay, move |core| {
             // It was sent to that very process, over a connection that ends with it.
             let node = &core.nodes[to];
             if node.up == Some(life)
-                && let (Some(inbox), Some(mail)) = (&node.inbox, mail)
+                && let Some(inbox) = &node.inbox
             {
                 let _ = inbox.send(mail);
             }

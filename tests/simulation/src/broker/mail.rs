@@ -55,14 +55,19 @@ pub enum Mail {
 }
 
 impl Mail {
-    pub fn may_double(&self) -> bool {
-        matches!(self, Self::Fetch(_) | Self::Fetched(_))
-    }
-
+    /// A second copy, of what may arrive twice. Nobody waits for its answer.
     pub fn copy(&self) -> Option<Self> {
         match self {
             Self::Fetch(fetch) => Some(Self::Fetch(fetch.clone())),
             Self::Fetched(fetched) => Some(Self::Fetched(fetched.clone())),
+            Self::Call { from, request, .. } => match **request {
+                Request::AlterPartition(_) | Request::Register(_) => Some(Self::Call {
+                    from: *from,
+                    request: request.clone(),
+                    reply: oneshot::channel().0,
+                }),
+                _ => None,
+            },
             _ => None,
         }
     }

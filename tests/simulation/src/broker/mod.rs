@@ -138,11 +138,13 @@ impl Broker {
     async fn here(&self, request: Request) -> Response {
         for _ in 0..200 {
             if *self.controller.role().borrow() != Role::Claiming {
-                break;
+                return self.controller.call(request).await;
             }
             sleep(Duration::from_millis(5)).await;
         }
-        self.controller.call(request).await
+        Response::NotController {
+            hint: self.controller.hint(),
+        }
     }
 
     /// Where the controller is believed to be.

@@ -252,7 +252,7 @@ impl Broker {
             }
             drop(replicas);
             let mut core = self.core.lock();
-            if core.chance(20) {
+            if core.chance(4) {
                 for log in core.nodes[self.me].disk.logs.values_mut() {
                     log.flushed = log.entries.len();
                 }

@@ -149,7 +149,7 @@ impl Broker {
         };
         if let Some(image) = image {
             let mut core = self.core.lock();
-            core.check.applied(self.me, &image.position);
+            core.check.applied(self.me, self.life, &image.position);
             core.nodes[self.me].disk.image = Some(image.clone());
             drop(core);
             life.image = image;

@@ -38,6 +38,8 @@ pub struct Claimed {
 pub struct Registered {
     pub incarnation: i64,
     pub fenced: bool,
+    /// The entry that last registered or fenced it.
+    pub changed_at: u64,
 }
 
 /// A partition as the records have it.
@@ -81,6 +83,8 @@ pub struct Checker {
     pub data: BTreeMap<Key, Data>,
     /// The highest position that each broker's disk held.
     pub positions: Vec<Option<(i64, u64)>>,
+    /// How far each incarnation applied.
+    pub reached: BTreeMap<i64, u64>,
     pub denied: BTreeMap<String, String>,
     pub granted: BTreeSet<String>,
     pub acknowledged: u64,
@@ -112,7 +116,7 @@ impl Checker {
     }
 
     /// A broker made this position durable.
-    pub fn applied(&mut self, node: usize, position: &Position) {
+    pub fn applied(&mut self, node: usize, life: Incarnation, position: &Position) {
         let (epoch, seq) = (position.epoch.0, position.seq.0);
         if let Some((known_epoch, known)) = self.positions[node]
             && (seq < known || epoch < known_epoch)
@@ -122,6 +126,7 @@ impl Checker {
             ));
         }
         self.positions[node] = Some((epoch, seq));
+        self.reached.insert(life.0, seq);
         let entry = self.log.get(&seq).map(|entry| entry.epoch);
         let claim = self.claims.get(&epoch).map(|claim| claim.claim_id.clone());
         if entry != Some(epoch) || claim != Some(position.claim_id.to_string()) {

@@ -64,22 +64,33 @@ impl Checker {
         let id = body["broker"].as_i64().unwrap_or(-1);
         let incarnation = body["incarnation"].as_i64().unwrap_or(-1);
         let fenced = body["fenced"].as_bool().unwrap_or(false);
-        self.brokers.insert(
-            id,
-            Registered {
-                incarnation,
-                fenced,
-            },
-        );
+        let changed_at = self.last_seq();
+        let registered = Registered {
+            incarnation,
+            fenced,
+            changed_at,
+        };
+        self.brokers.insert(id, registered);
         format!("broker {id} registers as {incarnation}")
     }
 
     fn fold_standing(&mut self, body: &Value) -> String {
         let id = body["broker"].as_i64().unwrap_or(-1);
         let incarnation = body["incarnation"].as_i64().unwrap_or(-1);
+        let seq = self.last_seq();
+        let reached = self.reached.get(&incarnation).copied();
         match self.brokers.get_mut(&id) {
             Some(known) if known.incarnation == incarnation => {
-                known.fenced = body["fenced"].as_bool().unwrap_or(known.fenced);
+                let fenced = body["fenced"].as_bool().unwrap_or(known.fenced);
+                let must = known.changed_at;
+                if fenced && !known.fenced {
+                    known.changed_at = seq;
+                }
+                let unfenced = known.fenced && !fenced;
+                known.fenced = fenced;
+                if unfenced && reached < Some(must) {
+                    self.broke(format!("I6 broker {id} is unfenced at {reached:?}, though it has not applied entry {must}"));
+                }
             }
             known => {
                 let known = known.map(|k| k.incarnation);
