@@ -293,9 +293,15 @@ impl Store for ApiClient {
         record: &LeaseRecord,
     ) -> Result<LeaseRecord, LeaseError> {
         let expected = expected.map(|(uid, version)| (uid.to_owned(), version.to_owned()));
-        let (record, by) = (record.clone(), self.node);
+        let (record, by, sent) = (record.clone(), self.node, self.core.lock().now);
         match self
-            .call(move |core| core.write_lease(by, expected.clone(), &record))
+            .call(move |core| {
+                let written = core.write_lease(by, expected.clone(), &record);
+                if written.is_ok() {
+                    core.check.lease_written(by, sent);
+                }
+                written
+            })
             .await
         {
             Ok(result) => result,

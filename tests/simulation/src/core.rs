@@ -47,6 +47,8 @@ pub struct Node {
     pub exit: Option<String>,
     /// Until when the API server cannot be reached from here.
     pub api_cut_until: u64,
+    /// When it last went on after a pause: what it finds to say first may be older than that.
+    pub resumed_at: u64,
     pub disk: Disk,
 }
 

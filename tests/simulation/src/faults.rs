@@ -53,7 +53,7 @@ impl Climate {
                 0
             };
         }
-        let every = core.rng.random_range(150..1_500);
+        let every = core.rng.random_range(60..900);
         core.weather = weather(core);
         Self { weights, every }
     }

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     };
     let rule = wanted.without.as_deref();
     if wanted.mutations {
-        mutations(wanted.seeds.unwrap_or(200))
+        mutations(wanted.seeds.unwrap_or(200), rule)
     } else if let Some(seed) = wanted.seed {
         let outcome = run(seed, rule);
         for line in &outcome.trace {
@@ -105,10 +105,13 @@ fn many(from: u64, seeds: u64, rule: Option<&str>) -> ExitCode {
     }
 }
 
-fn mutations(most: u64) -> ExitCode {
+fn mutations(most: u64, only: Option<&str>) -> ExitCode {
     let mut missed = 0;
     println!("| rule taken out | what it says | caught by | seeds needed |\n|---|---|---|---|");
-    for rule in RULES {
+    for rule in RULES
+        .iter()
+        .filter(|r| only.is_none_or(|o| r.name.contains(o)))
+    {
         let caught = (0..most).find_map(|seed| Some((seed, run(seed, Some(rule.name)).broken?)));
         let (by, seeds) = match caught {
             Some((seed, line)) => (

@@ -104,6 +104,9 @@ impl Process {
             let behind = target.saturating_duration_since(Instant::now());
             let step = Duration::from_millis(crate::core::STEP);
             if behind > step * 2 {
+                let mut core = self.core.lock();
+                core.nodes[self.node].resumed_at = now;
+                drop(core);
                 advance(behind - step).await;
             }
             sleep_until(target).await;

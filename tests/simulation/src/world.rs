@@ -147,7 +147,11 @@ impl World {
         let mut core = self.core.lock();
         core.nodes[node].up = None;
         core.nodes[node].inbox = None;
-        self.restart_at[node] = core.now + core.rng.random_range(50..3_000);
+        let away = match core.chance(500) {
+            true => core.rng.random_range(20..200),
+            false => core.rng.random_range(200..3_000),
+        };
+        self.restart_at[node] = core.now + away;
         drop(core);
         self.processes[node] = None;
         self.core.lock().nodes[node].exit = None;

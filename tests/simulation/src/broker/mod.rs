@@ -6,7 +6,7 @@ mod replicas;
 mod session;
 
 use crate::api::ApiClient;
-use crate::core::Shared;
+use crate::core::{STEP, Shared};
 use crate::disk::Key;
 use leasehold_broker::controller::{ControllerHandle, Driver, DriverConfig, Role, start};
 use leasehold_broker::session::watch::holder;
@@ -122,6 +122,10 @@ impl Broker {
                     tokio::spawn(async move {
                         let response = this.here(*request).await;
                         let mut core = this.core.lock();
+                        let (now, resumed) = (core.now, core.nodes[this.me].resumed_at);
+                        if matches!(response, Response::Poll(_)) && now > resumed + 2 * STEP {
+                            core.check.controller_answered(this.me, now);
+                        }
                         core.answer(this.me, from, move || drop(reply.send(response)));
                     });
                 }

@@ -85,6 +85,8 @@ pub struct Checker {
     pub positions: Vec<Option<(i64, u64)>>,
     /// How far each incarnation applied.
     pub reached: BTreeMap<i64, u64>,
+    /// When each broker sent its last Lease write that was applied.
+    pub renewals: Vec<u64>,
     pub denied: BTreeMap<String, String>,
     pub granted: BTreeSet<String>,
     pub acknowledged: u64,
@@ -102,6 +104,7 @@ impl Checker {
     pub fn new(nodes: usize) -> Self {
         Self {
             positions: vec![None; nodes],
+            renewals: vec![0; nodes],
             ..Self::default()
         }
     }
@@ -131,6 +134,21 @@ impl Checker {
         let claim = self.claims.get(&epoch).map(|claim| claim.claim_id.clone());
         if entry != Some(epoch) || claim != Some(position.claim_id.to_string()) {
             self.broke(format!("I13 broker {node} applied {epoch}/{seq}, but entry {seq} was written in epoch {entry:?}"));
+        }
+    }
+
+    /// A Lease write that `node` sent at `sent` was applied.
+    pub fn lease_written(&mut self, node: usize, sent: u64) {
+        self.renewals[node] = self.renewals[node].max(sent);
+    }
+
+    /// The controller on `node` answers a poll: only within three seconds of its last renewal.
+    pub fn controller_answered(&mut self, node: usize, now: u64) {
+        let sent = self.renewals[node];
+        if now > sent + 3_000 + 100 {
+            self.broke(format!(
+                "C4 broker {node} answers as controller, its last renewal was sent at {sent}"
+            ));
         }
     }
 
