@@ -71,6 +71,13 @@ impl Core {
         let told = self
             .check
             .head_written(by, &before, &after, &self.api.chunks);
+        for (key, node) in std::mem::take(&mut self.check.joins) {
+            let disk = &self.nodes[node].disk;
+            let log = disk.logs.get(&key).map(|log| log.entries.as_slice());
+            if !disk.damaged {
+                self.check.joined(key, node, log.unwrap_or_default());
+            }
+        }
         self.note(format!("api   head write of {}: {told}", by.0));
         Ok(())
     }
@@ -229,7 +236,19 @@ impl Store for ApiClient {
             .call(move |core| core.patch_head(by, &uid, &nonce, &patch))
             .await
         {
-            Ok(result) => result,
+            Ok(result) => {
+                let deaf = {
+                    let core = self.core.lock();
+                    core.now < core.deaf_until
+                };
+                if !deaf {
+                    return result;
+                }
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                Err(PatchError::InDoubt(
+                    "the answer got lost (simulated)".into(),
+                ))
+            }
             Err(NoResult::NotSent) => Err(PatchError::NotSent("refused (simulated)".into())),
             Err(NoResult::Unknown) => Err(PatchError::InDoubt("no answer (simulated)".into())),
         }

@@ -59,6 +59,8 @@ pub struct Core {
     pub weather: Weather,
     pub api: Objects,
     pub api_down_until: u64,
+    /// Until when the answers to head writes get lost, after a while in which much may happen.
+    pub deaf_until: u64,
     pub nodes: Vec<Node>,
     /// Links that lose everything, one way, and until when.
     pub cuts: BTreeMap<(usize, usize), u64>,
@@ -76,6 +78,7 @@ impl Core {
             weather: Weather::default(),
             api: Objects::default(),
             api_down_until: 0,
+            deaf_until: 0,
             nodes: (0..nodes).map(|_| Node::default()).collect(),
             cuts: BTreeMap::new(),
             check: Checker::new(nodes),

@@ -97,6 +97,9 @@ impl Climate {
             }
             8 => {
                 core.note("fault the Lease is deleted");
+                if core.chance(500) {
+                    core.deaf_until = core.now + 400;
+                }
                 core.api.lease = None;
                 return None;
             }

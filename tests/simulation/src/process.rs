@@ -104,9 +104,7 @@ impl Process {
             let behind = target.saturating_duration_since(Instant::now());
             let step = Duration::from_millis(crate::core::STEP);
             if behind > step * 2 {
-                let mut core = self.core.lock();
-                core.nodes[self.node].resumed_at = now;
-                drop(core);
+                self.core.lock().nodes[self.node].resumed_at = now;
                 advance(behind - step).await;
             }
             sleep_until(target).await;

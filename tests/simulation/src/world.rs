@@ -7,7 +7,7 @@ use crate::process::{Process, Seams};
 use crate::{clients::Clients, panics};
 use leasehold_metadata::head::format::initial;
 use leasehold_metadata::store::HeadObject;
-use leasehold_types::Incarnation;
+use leasehold_types::{Incarnation, LeaderEpoch};
 use parking_lot::Mutex;
 use rand::Rng as _;
 use rand::seq::SliceRandom as _;
@@ -209,6 +209,7 @@ impl World {
         core.weather = Weather::default();
         core.cuts.clear();
         core.api_down_until = 0;
+        core.deaf_until = 0;
         let now = core.now;
         for node in &mut core.nodes {
             node.api_cut_until = 0;
@@ -246,7 +247,7 @@ impl World {
         for key in check.data.keys().copied().collect::<Vec<_>>() {
             for (node, there) in nodes.iter().enumerate() {
                 if let Some(log) = there.disk.logs.get(&key) {
-                    check.check_acked(key, node, &log.entries);
+                    check.check_acked(key, node, LeaderEpoch(i32::MAX), &log.entries);
                 }
             }
         }

@@ -74,6 +74,7 @@ impl Checker {
         } else if log.len() > shared {
             let from = data.committed.len();
             data.committed.extend_from_slice(&log[from..]);
+            data.committed_in.resize(data.committed.len(), epoch);
         }
     }
 
@@ -105,15 +106,18 @@ impl Checker {
             // Permitted and reported: what is in this log is what there is.
             data.loss_pending = false;
             data.committed.truncate(held);
+            data.committed_in.truncate(held);
             data.acked
-                .retain(|(at, value)| log.get(*at).is_some_and(|(_, v)| v == value));
+                .retain(|(_, at, value)| log.get(*at).is_some_and(|(_, v)| v == value));
             return told + ", after a loss";
         }
-        if held < data.committed.len() {
+        // A leader of an old epoch may begin late, where it can commit nothing any more.
+        let earlier = data.committed_in.iter().rposition(|&e| e < epoch);
+        if held < earlier.map_or(0, |n| n + 1) {
             let (missing, has) = (data.committed[held], log.get(held).copied());
             self.broke(format!("I8 broker {node} leads {key:?} in epoch {epoch} with {has:?} at {held}, where {missing:?} was committed"));
         }
-        self.check_acked(key, node, log);
+        self.check_acked(key, node, epoch, log);
         told
     }
 
@@ -129,7 +133,7 @@ impl Checker {
         self.acknowledged += 1;
         let min = self.effective_min(key);
         let data = self.data.entry(key).or_default();
-        data.acked.push((at, value));
+        data.acked.push((epoch, at, value));
         let holders = data.held.get(&(at, epoch)).map_or(0, |held| held.1.len());
         if holders < min {
             self.broke(format!("I10 {value} at {at} of {key:?} was acknowledged by broker {node} on {holders} replicas of {min}"));
@@ -140,15 +144,36 @@ impl Checker {
         )
     }
 
-    /// Every acknowledged record is in this log, in its place.
-    pub fn check_acked(&mut self, key: Key, node: usize, log: &[(LeaderEpoch, u64)]) {
+    /// Every record that was acknowledged before `epoch` is in this log, in its place.
+    pub fn check_acked(
+        &mut self,
+        key: Key,
+        node: usize,
+        epoch: LeaderEpoch,
+        log: &[(LeaderEpoch, u64)],
+    ) {
         let data = self.data.entry(key).or_default();
-        let lost = data
-            .acked
+        let there = |at: usize, value: u64| log.get(at).is_some_and(|(_, v)| *v == value);
+        let mut lost = data.acked.iter();
+        let lost = lost.find(|(e, at, value)| *e < epoch && !there(*at, *value));
+        if let Some((_, at, value)) = lost.copied() {
+            self.broke(format!(
+                "C3 {value}, acknowledged at {at} of {key:?}, is not in the log of broker {node}"
+            ));
+        }
+    }
+
+    /// A broker joined an ISR: everything that was shown as committed is in its log.
+    pub fn joined(&mut self, key: Key, node: usize, log: &[(LeaderEpoch, u64)]) {
+        let data = self.data.entry(key).or_default();
+        let held = log
             .iter()
-            .find(|(at, value)| log.get(*at).is_none_or(|(_, v)| v != value));
-        if let Some((at, value)) = lost.copied() {
-            self.broke(format!("C3 {value}, acknowledged at {at} of {key:?}, is not in the log of its leader, broker {node}"));
+            .zip(&data.committed)
+            .take_while(|(a, b)| a == b)
+            .count();
+        if held < data.committed.len() && !data.loss_pending {
+            let missing = data.committed[held];
+            self.broke(format!("I7 broker {node} joins the ISR of {key:?} without {missing:?} at {held}, which was committed"));
         }
     }
 }

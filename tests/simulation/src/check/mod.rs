@@ -58,8 +58,10 @@ pub struct Part {
 pub struct Data {
     /// The longest prefix that a leader showed as committed.
     pub committed: Vec<(LeaderEpoch, u64)>,
-    /// Offsets and values that were acknowledged with acks=all.
-    pub acked: Vec<(usize, u64)>,
+    /// In which leader epoch each of them was.
+    pub committed_in: Vec<LeaderEpoch>,
+    /// Leader epochs, offsets and values that were acknowledged with acks=all.
+    pub acked: Vec<(LeaderEpoch, usize, u64)>,
     /// Who appended in which leader epoch.
     pub appenders: BTreeMap<LeaderEpoch, (usize, Incarnation)>,
     /// Which value stands at an offset in an epoch, and who ever held it.
@@ -87,6 +89,8 @@ pub struct Checker {
     pub reached: BTreeMap<i64, u64>,
     /// When each broker sent its last Lease write that was applied.
     pub renewals: Vec<u64>,
+    /// Who joined which ISR by the last head write.
+    pub joins: Vec<(Key, usize)>,
     pub denied: BTreeMap<String, String>,
     pub granted: BTreeSet<String>,
     pub acknowledged: u64,

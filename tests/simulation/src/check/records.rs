@@ -157,6 +157,12 @@ impl Checker {
             data.lossy_since = Some(LeaderEpoch(i32::try_from(new.leader_epoch).unwrap_or(0)));
             data.loss_pending = true;
         }
+        if let Some(key) = key_of(&at) {
+            let joined = new.isr.iter().filter(|id| !old.isr.contains(id));
+            let joined = joined.filter(|id| !old.elr.contains(id) && !unclean);
+            let nodes = joined.filter_map(|&id| Some((key, usize::try_from(id).ok()?)));
+            self.joins.extend(nodes);
+        }
         self.check_part(&at, &new);
         self.parts.insert(at, new);
         format!("{}{}", if unclean { "UNCLEAN " } else { "" }, change)
