@@ -139,11 +139,14 @@ impl Core {
         let Some(life) = self.nodes[to].up else {
             return;
         };
-        if self.chance(self.weather.net_twice)
+        // Rare requests would hardly ever come twice at the rate of frequent ones.
+        let call = matches!(mail, Mail::Call { .. });
+        let twice = self.weather.net_twice * if call { 4 } else { 1 };
+        if self.chance(twice)
             && let Some(copy) = mail.copy()
         {
             // The copy of a request that was thought lost: it may come when all has changed.
-            let late = self.rng.random_range(0..4_000);
+            let late = self.rng.random_range(0..if call { 9_000 } else { 3_000 });
             self.post_once(from, to, life, late, copy);
         }
         self.post_once(from, to, life, 0, mail);

@@ -146,6 +146,6 @@ fn weather(core: &mut Core) -> Weather {
         api_refused: rate(60),
         net_lost: rate(60),
         net_slow: rate(60),
-        net_twice: rate(100),
+        net_twice: rate(250),
     }
 }

@@ -17,7 +17,8 @@ use tokio::time::sleep;
 
 /// `replica.lag.time.max.ms` here.
 const LAG: Duration = Duration::from_millis(800);
-const ENTRIES_PER_FETCH: usize = 8;
+/// Few, so that catching up takes a while.
+const ENTRIES_PER_FETCH: usize = 3;
 
 /// A record that waits to be acknowledged: its value, offset and epoch.
 type Waiter = (u64, usize, LeaderEpoch);
