@@ -141,7 +141,7 @@ impl Core {
         };
         // Rare requests would hardly ever come twice at the rate of frequent ones.
         let call = matches!(mail, Mail::Call { .. });
-        let twice = self.weather.net_twice * if call { 4 } else { 1 };
+        let twice = self.weather.net_twice * if call { 10 } else { 1 };
         if self.chance(twice)
             && let Some(copy) = mail.copy()
         {

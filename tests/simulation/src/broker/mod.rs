@@ -119,6 +119,13 @@ impl Broker {
                     reply,
                 } => {
                     let this = Arc::clone(&self);
+                    if reply.is_closed() {
+                        self.core.lock().note(format!(
+                            "net   {from} to {}: late {}",
+                            self.me,
+                            brief(&request)
+                        ));
+                    }
                     tokio::spawn(async move {
                         let response = this.here(*request).await;
                         let mut core = this.core.lock();
@@ -184,5 +191,14 @@ impl Broker {
             }
             Err(_) => None,
         }
+    }
+}
+
+/// A request in a few words, for the trace.
+fn brief(request: &Request) -> String {
+    match request {
+        Request::AlterPartition(alter) => format!("ISR proposal {:?}", alter.proposals),
+        Request::Register(registration) => format!("registration of {}", registration.incarnation),
+        other => format!("{other:?}"),
     }
 }

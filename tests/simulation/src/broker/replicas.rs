@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 /// `replica.lag.time.max.ms` here.
-const LAG: Duration = Duration::from_millis(800);
+const LAG: Duration = Duration::from_millis(400);
 /// Few, so that catching up takes a while.
 const ENTRIES_PER_FETCH: usize = 3;
 
