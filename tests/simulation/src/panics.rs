@@ -25,7 +25,7 @@ pub fn watch() {
     LAST.set(None);
 }
 
-/// The panic that happened since, if there was one. Ends the watch if so.
+/// The panic that happened since, if there was one.
 pub fn take() -> Option<String> {
     LAST.take()
 }

@@ -124,7 +124,6 @@ impl Broker {
                 .check
                 .begun(key, self.me, self.life, epoch, &log.entries);
             core.note(line);
-            // A log that ends with the leader's own epoch: nothing else to do before it serves.
         }
     }
 

@@ -192,7 +192,7 @@ impl Checker {
         }
     }
 
-    /// A broker's records as they were when it had `leader`: its new incarnation leads nothing of it.
+    /// After each entry: nobody who is fenced leads, and a registration leaves its broker fenced.
     pub fn check_standing(&mut self) {
         let mut lines = Vec::new();
         for (at, part) in &self.parts {
