@@ -45,6 +45,23 @@ impl Core {
         self.api_down_until <= self.now && self.nodes[node].api_cut_until <= self.now
     }
 
+    /// Puts everything back to the backup, as an etcd restore does.
+    pub(crate) fn restore(&mut self) {
+        let Some(backup) = self.backup.take() else {
+            return;
+        };
+        let versions = self.api.versions;
+        self.api = backup;
+        // Versions of the Lease go on, so that no watch overlooks the change.
+        self.api.versions = versions;
+        let head = self.api.head.as_ref();
+        let seq = head
+            .and_then(|h| h.data.get("seq")?.parse().ok())
+            .unwrap_or(0);
+        self.note(format!("fault the API server is put back to seq {seq}"));
+        self.check.restored(seq);
+    }
+
     fn patch_head(
         &mut self,
         by: (usize, Incarnation),

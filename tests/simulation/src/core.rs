@@ -58,6 +58,8 @@ pub struct Core {
     pub rng: StdRng,
     pub weather: Weather,
     pub api: Objects,
+    /// What a backup of the API server holds.
+    pub backup: Option<Objects>,
     pub api_down_until: u64,
     /// Until when the answers to head writes get lost, after a while in which much may happen.
     pub deaf_until: u64,
@@ -77,6 +79,7 @@ impl Core {
             rng: StdRng::seed_from_u64(seed),
             weather: Weather::default(),
             api: Objects::default(),
+            backup: None,
             api_down_until: 0,
             deaf_until: 0,
             nodes: (0..nodes).map(|_| Node::default()).collect(),

@@ -37,6 +37,8 @@ struct World {
     restart_at: Vec<u64>,
     next_life: i64,
     climate: Climate,
+    /// When the API server is put back to an older state, in the few runs in which it is.
+    disaster: Option<u64>,
     clients: Clients,
 }
 
@@ -53,12 +55,16 @@ pub fn run(seed: u64, rule: Option<&str>) -> Outcome {
         data: initial(&cluster_id()),
     });
     let climate = Climate::draw(&mut core);
+    let disaster = seed
+        .is_multiple_of(8)
+        .then(|| core.rng.random_range(600..2_200) * STEP);
     let core = Arc::new(Mutex::new(core));
     let mut world = World {
         processes: (0..nodes).map(|_| None).collect(),
         restart_at: vec![0; nodes],
         next_life: 100,
         climate,
+        disaster,
         clients: Clients::default(),
         core,
     };
@@ -93,6 +99,12 @@ impl World {
                 core.deliver();
             }
             let now = self.core.lock().now;
+            if self.disaster == Some(now) {
+                self.core.lock().restore();
+            } else if now.is_multiple_of(2_000) && self.disaster.is_some_and(|at| now < at) {
+                let mut core = self.core.lock();
+                core.backup = Some(core.api.clone());
+            }
             if now <= TROUBLE && now > 1_500 {
                 let fault = self.climate.strike(&mut self.core.lock());
                 if let Some(fault) = fault {
@@ -107,6 +119,13 @@ impl World {
             self.run_all(now);
             if let Some(line) = self.broken() {
                 return Some(line);
+            }
+            if healed && self.core.lock().check.restored {
+                // Frozen or not, nothing is promised but that nothing is undone: a little more of that.
+                if now >= TROUBLE + 4_000 {
+                    return None;
+                }
+                continue;
             }
             if healed && (now - TROUBLE).is_multiple_of(200) {
                 let ill = self.ill();

@@ -134,7 +134,7 @@ impl Broker {
         answer: PollAnswer,
     ) -> Result<(), Stop> {
         life.disowned_since = None;
-        let frozen = answer.frozen.is_some();
+        let frozen = answer.frozen.is_some().then_some(answer.committed.epoch.0);
         let may_stop = answer.may_stop && self.leaving.load(Ordering::Relaxed);
         let image = match take(&life.image, answer) {
             Ok(Taken::Nothing) => None,
@@ -154,8 +154,8 @@ impl Broker {
             drop(core);
             life.image = image;
         }
-        if frozen {
-            self.core.lock().check.frozen(self.me);
+        if let Some(epoch) = frozen {
+            self.core.lock().check.frozen(self.me, epoch);
         }
         self.publish(life)?;
         if may_stop {

@@ -51,7 +51,7 @@ impl Checker {
                 ));
             }
         }
-        self.broken.extend(lines);
+        lines.into_iter().for_each(|line| self.broke(line));
     }
 
     /// A leader shows `log` as committed.

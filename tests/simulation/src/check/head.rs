@@ -48,6 +48,7 @@ impl Checker {
             self.broke("I12 the cluster id changed");
         }
         let seq = u64::try_from(seq).unwrap_or(0);
+        self.check_frozen(epoch, seq);
         let nonce = after.get("nonce").cloned().unwrap_or_default();
         if !self.nonces.insert(nonce.clone()) {
             self.broke(format!("I1 the nonce of entry {seq} was used before"));

@@ -204,7 +204,7 @@ impl Checker {
                 ));
             }
         }
-        self.broken.extend(lines);
+        lines.into_iter().for_each(|line| self.broke(line));
     }
 }
 
