@@ -66,7 +66,7 @@ pub struct ClaimId(pub u128);
 impl ClaimId {
     /// Draws the id of a new claim.
     pub fn random() -> Self {
-        Self(rand::random())
+        Self(leasehold_types::seams::random_u128())
     }
 }
 

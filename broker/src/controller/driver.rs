@@ -116,6 +116,7 @@ impl Candidate {
         let mut stopped = self.stopped.clone();
         loop {
             let tenure = tokio::select! {
+                biased;
                 tenure = self.elector.acquire() => tenure,
                 _ = stopped.wait_for(|stop| *stop) => return,
             };

@@ -4,7 +4,7 @@ use crate::internal::peer::{Peer, death_of};
 use crate::session::find::address_of;
 use leasehold_metadata::image::Image;
 use leasehold_types::{BrokerId, Incarnation};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -20,7 +20,7 @@ pub(super) struct Death {
 pub(super) struct Watches {
     me: BrokerId,
     deaths: mpsc::UnboundedSender<Death>,
-    watched: HashMap<(BrokerId, Incarnation), JoinHandle<()>>,
+    watched: BTreeMap<(BrokerId, Incarnation), JoinHandle<()>>,
 }
 
 impl Drop for Watches {
@@ -35,7 +35,7 @@ impl Watches {
         let watches = Self {
             me,
             deaths,
-            watched: HashMap::new(),
+            watched: BTreeMap::new(),
         };
         (watches, heard)
     }

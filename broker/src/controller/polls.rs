@@ -9,7 +9,7 @@ use leasehold_metadata::image::{Image, Position, Standing};
 use leasehold_metadata::records::Entry;
 use leasehold_metadata::rpc::{News, PollAnswer};
 use leasehold_types::{BrokerId, Seq};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,7 +30,7 @@ struct Waiting {
 /// The polls that wait, and the news for them.
 #[derive(Default)]
 pub(super) struct Polls {
-    waiting: HashMap<BrokerId, Waiting>,
+    waiting: BTreeMap<BrokerId, Waiting>,
     entries: VecDeque<Arc<Entry>>,
     records: usize,
 }

@@ -19,7 +19,8 @@ use leasehold_metadata::records::Record;
 use leasehold_metadata::rpc::{Outcome, Response, codes};
 use leasehold_metadata::store::{ChunkInfo, HeadObject, Store, StoreError};
 use leasehold_types::BrokerId;
-use std::collections::{BTreeSet, HashMap};
+use leasehold_types::seams::taken_out;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -93,7 +94,7 @@ pub(super) struct Term<'a> {
     pub(super) nonce: String,
     gathering: Batch,
     flying: Vec<Effect>,
-    pub(super) replies: HashMap<ReplyTo, oneshot::Sender<Response>>,
+    pub(super) replies: BTreeMap<ReplyTo, oneshot::Sender<Response>>,
     pub(super) next_token: u64,
     pub(super) polls: Polls,
     watches: Watches,
@@ -141,7 +142,7 @@ impl<'a> Term<'a> {
             image,
             gathering: Batch::default(),
             flying: Vec::new(),
-            replies: HashMap::new(),
+            replies: BTreeMap::new(),
             next_token: 0,
             polls,
             watches,
@@ -314,9 +315,15 @@ impl<'a> Term<'a> {
                 self.writer = Writer::Idle(Box::new(writer));
                 self.take_commit(committed)
             }
+            Err(_) if taken_out("failed-write-ends-the-term") => {
+                self.writer = Writer::Idle(Box::new(writer));
+                Ok(())
+            }
             Err(failed) => {
                 // Who waits for this very write must not hear "not applied" if that is not known.
-                if let Failed::Unknown(why) = &failed {
+                if let Failed::Unknown(why) = &failed
+                    && !taken_out("unknown-is-told")
+                {
                     for effect in std::mem::take(&mut self.flying) {
                         if let Effect::Reply { to, .. } = effect {
                             let outcome = Outcome::refused(codes::REQUEST_TIMED_OUT, why.clone());
@@ -379,6 +386,10 @@ impl<'a> Term<'a> {
         }
         batch.records.extend(output.records);
         batch.effects.extend(output.effects);
+        if taken_out("effects-wait") {
+            let effects = std::mem::take(&mut self.gathering.effects);
+            self.release(effects);
+        }
     }
 
     pub(super) fn is_idle(&self) -> bool {

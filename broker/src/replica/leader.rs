@@ -11,6 +11,7 @@
 
 use super::proposal::{IsrHint, IsrRequest, Proposal};
 use super::view::View;
+use leasehold_types::seams::taken_out;
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, Offset};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -150,10 +151,12 @@ impl Leader {
         if epoch > self.epoch() {
             return Err(Refusal::Deposed);
         }
-        if epoch < self.epoch() {
+        if epoch < self.epoch() && !taken_out("fetch-of-an-older-epoch") {
             return Err(Refusal::Fenced);
         }
-        if self.view.incarnation(id) != Some(incarnation) || !self.view.replicas.contains(&id) {
+        if (self.view.incarnation(id) != Some(incarnation) && !taken_out("fetch-incarnation"))
+            || !self.view.replicas.contains(&id)
+        {
             return Err(Refusal::WrongIncarnation);
         }
         Ok(())
@@ -196,12 +199,13 @@ impl Leader {
     /// the members of an unresolved proposal.
     pub fn maximal_isr(&self) -> impl Iterator<Item = BrokerId> + '_ {
         let proposed = self.proposal.iter().flat_map(Proposal::members);
-        let joining = proposed.filter(|id| !self.view.in_sync(*id));
+        let joining =
+            proposed.filter(|id| !self.view.in_sync(*id) && !taken_out("hw-counts-the-proposal"));
         self.view.isr.iter().copied().chain(joining)
     }
 
     fn advance(&mut self) -> bool {
-        if !self.has_min_isr() {
+        if !self.has_min_isr() && !taken_out("hw-needs-the-minimum") {
             return false;
         }
         let mut reached = self.log_end;
@@ -210,6 +214,9 @@ impl Leader {
                 continue;
             }
             let Some(follower) = self.followers.get(&id) else {
+                if taken_out("hw-needs-every-member") {
+                    continue;
+                }
                 return false;
             };
             reached = reached.min(follower.log_end);
@@ -271,6 +278,9 @@ impl Leader {
             && proposal.partition_epoch() == request.partition_epoch
         {
             proposal.answered(hint, now);
+            if taken_out("only-a-record-ends-a-proposal") {
+                self.proposal = None;
+            }
         }
     }
 
@@ -283,10 +293,10 @@ impl Leader {
             *id != self.me
                 && !self.view.in_sync(*id)
                 && self.view.member(*id).is_some_and(|m| m.may_join)
-                && self
-                    .followers
-                    .get(id)
-                    .is_some_and(|f| f.log_end >= self.high_watermark && f.log_end >= self.start)
+                && self.followers.get(id).is_some_and(|f| {
+                    (f.log_end >= self.high_watermark || taken_out("join-at-the-high-watermark"))
+                        && (f.log_end >= self.start || taken_out("join-at-the-epochs-start"))
+                })
         };
         let joining: Vec<_> = self
             .view

@@ -7,6 +7,7 @@
 use super::acks::AckQueue;
 use super::leader::Leader;
 use super::view::View;
+use leasehold_types::seams::taken_out;
 use leasehold_types::{BrokerId, LeaderEpoch, Offset};
 use std::sync::Arc;
 use std::time::Instant;
@@ -249,7 +250,7 @@ impl<T> Replica<T> {
             Role::Preparing(ours) => *ours,
             _ => return change,
         };
-        if epoch > ours {
+        if epoch > ours && !taken_out("a-newer-epoch-ends-serving") {
             self.take_role(Role::Idle, &mut change);
         }
         change

@@ -16,7 +16,7 @@ pub mod find;
 mod handle;
 mod health;
 mod run;
-mod watch;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;

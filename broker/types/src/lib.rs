@@ -4,6 +4,8 @@
 //! a plain integer or string on the wire and in JSON (`serde(transparent)`), so that the metadata
 //! stays readable with `kubectl`.
 
+pub mod seams;
+
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

@@ -4,19 +4,24 @@ use super::{At, Controller, Event, ReplyTo, Session};
 use crate::image::Broker;
 use crate::records::{Record, RegisterBroker};
 use crate::rpc::{Outcome, Registration, Response, RestartReport, codes};
+use leasehold_types::seams::taken_out;
 use leasehold_types::{BrokerId, Incarnation, ProducerId};
 
 /// Whether a broker that was last registered as `registered` kept everything it ever confirmed. Anything
 /// that is not surely so is a loss: a report without a confirmed run, of another log directory, or of
 /// a kernel or pod that ended without a clean stop.
 pub(super) fn is_intact(registered: Incarnation, report: &RestartReport) -> bool {
+    if taken_out("restart-is-judged") {
+        return true;
+    }
     let Some(confirmed) = &report.confirmed else {
         return false;
     };
     let same_memory = confirmed.boot_id == report.boot_id
         && confirmed.pod_uid == report.pod_uid
         && !report.boot_id.is_empty();
-    continues(registered, report) && (confirmed.clean || same_memory)
+    continues(registered, report)
+        && (confirmed.clean || same_memory || taken_out("kernel-and-pod-are-compared"))
 }
 
 /// Whether the report is from the log directory that `registered` used.

@@ -8,6 +8,7 @@
 use crate::image::{Image, Partition, Topic};
 use crate::records::PartitionChange;
 use leasehold_types::BrokerId;
+use leasehold_types::seams::taken_out;
 
 /// A partition being changed, seen in `image`, whose brokers are up to date already.
 pub(super) struct Edit<'a> {
@@ -43,6 +44,9 @@ impl<'a> Edit<'a> {
     /// Takes brokers that are fenced out of the ISR. With every member fenced it stays as it is: they
     /// are the candidates. A fenced leader leads no more.
     pub fn drop_fenced(&mut self) {
+        if taken_out("fenced-leave-the-isr") {
+            return;
+        }
         let live: Vec<BrokerId> = self
             .new
             .isr
@@ -81,7 +85,12 @@ impl<'a> Edit<'a> {
         if self.new.leader.is_some() {
             return;
         }
-        if let Some(leader) = self.first(&self.new.isr, |_| false) {
+        let isr = if taken_out("leader-from-the-isr") {
+            &self.new.replicas
+        } else {
+            &self.new.isr
+        };
+        if let Some(leader) = self.first(isr, |_| false) {
             self.new.leader = Some(leader);
             self.drop_fenced();
         } else if let Some(leader) = self.first(&self.new.elr, |_| false) {
@@ -219,7 +228,9 @@ impl<'a> Edit<'a> {
         self.new
             .elr
             .retain(|b| !isr.contains(b) && replicas.contains(b));
-        if self.new.isr.len() >= min || self.unclean {
+        if (self.new.isr.len() >= min && !taken_out("elr-is-emptied-at-the-minimum"))
+            || self.unclean
+        {
             self.new.elr.clear();
         }
     }
@@ -245,7 +256,8 @@ impl<'a> Edit<'a> {
             return None;
         }
         let removed = old.replicas.iter().any(|b| !new.replicas.contains(b));
-        let bump = old.leader != new.leader || removed;
+        let bump =
+            (old.leader != new.leader && !taken_out("leader-change-raises-epoch")) || removed;
         fn changed<T: PartialEq>(old: &T, new: T) -> Option<T> {
             (*old != new).then_some(new)
         }

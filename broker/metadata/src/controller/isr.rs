@@ -4,6 +4,7 @@ use super::{At, Controller, ReplyTo};
 use crate::image::{Image, Partition, Topic};
 use crate::rpc::{AlterPartition, IsrProposal, IsrVerdict, Outcome, Response, codes};
 use leasehold_types::BrokerId;
+use leasehold_types::seams::taken_out;
 use std::collections::BTreeSet;
 
 /// What is to be done with a proposal.
@@ -129,7 +130,7 @@ fn check(
             .is_some_and(|b| b.incarnation == *incarnation)
     });
     let committed: BTreeSet<BrokerId> = p.isr.iter().copied().collect();
-    if pe < p.partition_epoch {
+    if pe < p.partition_epoch && !taken_out("isr-partition-epoch") {
         if ids == committed && ids.len() == proposal.isr.len() && right_incarnations {
             return Ok(true);
         }
@@ -151,7 +152,9 @@ fn check(
         let fit = image.broker(*id).is_some_and(|b| {
             // Who is about to end may stay (it is being moved off), but not join.
             let joins_to_leave = b.shutting_down && !committed.contains(id);
-            b.incarnation == *incarnation && !b.fenced && !joins_to_leave
+            (b.incarnation == *incarnation || taken_out("isr-member-incarnation"))
+                && (!b.fenced || taken_out("isr-member-unfenced"))
+                && !joins_to_leave
         });
         if !fit {
             let message = format!(

@@ -6,6 +6,7 @@
 use super::{At, Controller, Event, Millis, ReplyTo, Settings};
 use crate::records::{BrokerChange, Record};
 use crate::rpc::{Poll, Response, codes};
+use leasehold_types::seams::taken_out;
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, Offset, Seq};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,7 +149,10 @@ impl Controller {
         for end in &poll.state.epochs_ahead {
             self.complain(id, (end.topic, end.partition), end.last_epoch);
         }
-        if broker.fenced && !broker.shutting_down && caught_up {
+        if broker.fenced
+            && !broker.shutting_down
+            && (caught_up || taken_out("unfenced-when-caught-up"))
+        {
             self.unfence(id);
         }
         if reports {

@@ -8,7 +8,7 @@
 use crate::lease::BootInstant;
 use crate::store::ChunkInfo;
 use leasehold_types::{ClusterId, ControllerEpoch};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 /// How long a chunk outlives its last reference.
@@ -17,7 +17,7 @@ pub const GRACE: Duration = Duration::from_secs(600);
 /// Chunks that nothing names any more, and since when.
 #[derive(Debug, Default)]
 pub struct Collection {
-    unnamed: HashMap<String, BootInstant>,
+    unnamed: BTreeMap<String, BootInstant>,
 }
 
 impl Collection {

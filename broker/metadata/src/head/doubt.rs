@@ -7,6 +7,7 @@
 use super::format::{FormatError, Head};
 use crate::store::HeadObject;
 use leasehold_types::Seq;
+use leasehold_types::seams::taken_out;
 
 /// A write that was sent at least once.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,9 @@ pub fn judge(write: Doubted<'_>, now: Option<&HeadObject>) -> Result<Verdict, Fo
         return Ok(Verdict::Unknown);
     }
     if head.nonce == write.tested_nonce {
+        if taken_out("unmoved-is-undecided") {
+            return Ok(Verdict::NotApplied);
+        }
         return Ok(Verdict::Unmoved);
     }
     let in_tail = head.tail.values().any(|e| e.header.nonce == write.nonce);
@@ -56,7 +60,7 @@ pub fn judge(write: Doubted<'_>, now: Option<&HeadObject>) -> Result<Verdict, Fo
         .iter()
         .chain(&head.snapshot)
         .any(|chunk| chunk.nonce == write.nonce);
-    if in_tail || in_chunks {
+    if (in_tail || in_chunks) && !taken_out("own-nonce-is-looked-for") {
         return Ok(Verdict::AppliedAndDeposed);
     }
     if head.tail.contains_key(&write.seq) {

@@ -14,6 +14,7 @@ use crate::image::{Claim, ClaimId, Image};
 use crate::lease::BootInstant;
 use crate::records::{Entry, Record};
 use crate::store::{Chunk, ChunkInfo, PatchError, Store, StoreError};
+use leasehold_types::seams::taken_out;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -205,10 +206,16 @@ impl HeadWriter {
                     sleep(PAUSE).await;
                     continue;
                 }
+                Ok(Err(error)) if taken_out("refusal-is-doubt") => {
+                    return Err(Failed::NotApplied(error.to_string()));
+                }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer in time".to_owned(),
             };
             in_doubt = true;
+            if taken_out("doubt-is-resolved") {
+                return Ok(false);
+            }
             reason.clone_from(&why);
             match self.resolve(planned, deadline, &why).await? {
                 Verdict::Applied => return Ok(false),

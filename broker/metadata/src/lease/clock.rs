@@ -11,6 +11,10 @@ pub struct BootInstant(Duration);
 impl BootInstant {
     /// Now.
     pub fn now() -> Self {
+        #[cfg(feature = "simulation")]
+        if let Some(now) = leasehold_types::seams::simulated::since_boot() {
+            return Self(now);
+        }
         let now = clock_gettime(ClockId::Boottime);
         // Seconds and nanoseconds since boot are never negative.
         let seconds = u64::try_from(now.tv_sec).unwrap_or_default();

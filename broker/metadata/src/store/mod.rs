@@ -175,5 +175,5 @@ pub trait Store: Send + Sync + 'static {
 
 /// 128 random bits in hexadecimal: a nonce, or a part of a name.
 pub fn random_nonce() -> String {
-    format!("{:032x}", rand::random::<u128>())
+    format!("{:032x}", leasehold_types::seams::random_u128())
 }

@@ -1,0 +1,156 @@
+//! A process as a runtime of its own: it runs only when it is told to, up to a point in time, on a clock of
+//! its own. Dropping it is a crash at that very point; not running it is a pause.
+
+use crate::broker;
+use crate::core::Shared;
+use futures::future::BoxFuture;
+use leasehold_broker::internal::peer::{Peer, simulated};
+use leasehold_types::Incarnation;
+use leasehold_types::seams;
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, advance, sleep, sleep_until};
+
+thread_local! {
+    /// The running process's clock: where it began, and what CLOCK_BOOTTIME is ahead of it.
+    static CLOCK: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+    /// Whose process is running.
+    static RUNNING: RefCell<Option<(Shared, usize)>> = const { RefCell::new(None) };
+}
+
+fn since_boot() -> Duration {
+    let (base, ahead) = CLOCK
+        .get()
+        .unwrap_or_else(|| (Instant::now(), Duration::ZERO));
+    ahead + Instant::now().saturating_duration_since(base)
+}
+
+/// Puts the seams into the hands of this run; undone when it is dropped.
+pub struct Seams;
+
+impl Seams {
+    pub fn take(seed: u64, rule: Option<&str>) -> Self {
+        seams::simulated::begin(seed, since_boot, rule);
+        simulated::WATCH.set(Some(watch));
+        Self
+    }
+}
+
+impl Drop for Seams {
+    fn drop(&mut self) {
+        seams::simulated::end();
+        simulated::WATCH.set(None);
+        RUNNING.set(None);
+        CLOCK.set(None);
+    }
+}
+
+/// One process.
+pub struct Process {
+    core: Shared,
+    pub node: usize,
+    runtime: Runtime,
+    base: Instant,
+    born: u64,
+    ahead: Duration,
+    pub paused_until: u64,
+}
+
+impl Process {
+    /// Starts a broker on `node`.
+    pub fn start(core: &Shared, node: usize, life: Incarnation) -> std::io::Result<Self> {
+        let runtime = Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()?;
+        let base = runtime.block_on(async { Instant::now() });
+        let (sender, inbox) = mpsc::unbounded_channel();
+        let born = {
+            let mut core = core.lock();
+            core.nodes[node].up = Some(life);
+            core.nodes[node].inbox = Some(sender);
+            core.note(format!("node  {node} starts as {life}"));
+            core.now
+        };
+        let process = Self {
+            core: core.clone(),
+            node,
+            runtime,
+            base,
+            born,
+            // No two machines agree on how long they have been up.
+            ahead: Duration::from_secs(1_000 * (node as u64 + 1)),
+            paused_until: 0,
+        };
+        process.enter();
+        process
+            .runtime
+            .spawn(broker::run(core.clone(), node, life, inbox));
+        Ok(process)
+    }
+
+    fn enter(&self) {
+        CLOCK.set(Some((self.base, self.ahead)));
+        RUNNING.set(Some((self.core.clone(), self.node)));
+    }
+
+    /// Runs everything that happens here before `now`. After a pause its clock jumps first.
+    pub fn run_until(&self, now: u64) {
+        self.enter();
+        let target = self.base + Duration::from_millis(now - self.born);
+        self.runtime.block_on(async {
+            let behind = target.saturating_duration_since(Instant::now());
+            let step = Duration::from_millis(crate::core::STEP);
+            if behind > step * 2 {
+                self.core.lock().nodes[self.node].resumed_at = now;
+                advance(behind - step).await;
+            }
+            sleep_until(target).await;
+        });
+    }
+
+    /// The machine slept: CLOCK_BOOTTIME went on without the other clocks.
+    pub fn sleep_through(&mut self, gone: Duration) {
+        self.ahead += gone;
+    }
+}
+
+/// What a held connection tells of `peer`: its end, if that can be heard from here.
+fn watch(peer: Peer) -> BoxFuture<'static, String> {
+    let running = RUNNING.with_borrow(Clone::clone);
+    Box::pin(async move {
+        let Some((core, me)) = running else {
+            return std::future::pending().await;
+        };
+        let them = broker::place(peer.broker);
+        let (mut held, mut unanswered) = (false, 0);
+        loop {
+            let (linked, alive) = {
+                let core = core.lock();
+                let linked = core.linked(me, them) && core.linked(them, me);
+                (
+                    linked,
+                    core.nodes
+                        .get(them)
+                        .is_some_and(|n| n.up == Some(peer.incarnation)),
+                )
+            };
+            match (linked, alive) {
+                (true, true) => (held, unanswered) = (true, 0),
+                (true, false) => {
+                    sleep(Duration::from_millis(20)).await;
+                    return "its connection ended (simulated)".to_owned();
+                }
+                // A connection that stands tells nothing through a cut; a new one is not answered.
+                (false, _) if !held => unanswered += 1,
+                (false, _) => {}
+            }
+            if unanswered > 60 {
+                return "it does not answer (simulated)".to_owned();
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+}

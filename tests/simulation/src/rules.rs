@@ -1,0 +1,126 @@
+//! The rules that can be taken out of the product, one at a time, to show that the simulation notices.
+
+/// A rule: its name in the code, and what it says.
+pub struct Rule {
+    pub name: &'static str,
+    pub says: &'static str,
+}
+
+const fn rule(name: &'static str, says: &'static str) -> Rule {
+    Rule { name, says }
+}
+
+/// All of them. The first stands in the simulated API server, where the product asks for it.
+pub const RULES: &[Rule] = &[
+    rule(
+        "head-tests-nonce",
+        "a head write is applied only on the content that its writer knows",
+    ),
+    rule("claim-raises-epoch", "a claim is the next controller epoch"),
+    rule(
+        "refusal-is-doubt",
+        "a refused head write may be the second copy of an applied one",
+    ),
+    rule(
+        "doubt-is-resolved",
+        "a head write without an answer is not taken for applied",
+    ),
+    rule(
+        "unmoved-is-undecided",
+        "a head that has not moved does not mean that a write never comes",
+    ),
+    rule(
+        "own-nonce-is-looked-for",
+        "an own nonce in the tail means applied, though another wrote since",
+    ),
+    rule(
+        "unknown-is-told",
+        "who waits for a write of unknown outcome is not told that it was not applied",
+    ),
+    rule(
+        "effects-wait",
+        "effects wait until what they rest on is known to be applied",
+    ),
+    rule(
+        "failed-write-ends-the-term",
+        "a failed write ends the term and its image",
+    ),
+    rule(
+        "lease-deadline",
+        "the holder of the Lease stops acting at its deadline",
+    ),
+    rule(
+        "lease-is-waited-for",
+        "a Lease that is held is not taken before its time",
+    ),
+    rule(
+        "leader-change-raises-epoch",
+        "another leader means leader epoch + 1",
+    ),
+    rule("leader-from-the-isr", "a leader comes from the ISR"),
+    rule(
+        "fenced-leave-the-isr",
+        "who is fenced leaves the ISR and leads no more",
+    ),
+    rule(
+        "elr-is-emptied-at-the-minimum",
+        "the ELR is emptied once the ISR is at the effective minimum",
+    ),
+    rule(
+        "restart-is-judged",
+        "a restart that may have lost data leaves ISR and ELR",
+    ),
+    rule(
+        "kernel-and-pod-are-compared",
+        "a restart is intact only in the same kernel and pod, or after a clean stop",
+    ),
+    rule(
+        "isr-partition-epoch",
+        "an ISR proposal on an older partition epoch is refused",
+    ),
+    rule(
+        "isr-member-incarnation",
+        "an ISR member is the incarnation that was judged",
+    ),
+    rule("isr-member-unfenced", "an ISR member is unfenced"),
+    rule(
+        "unfenced-when-caught-up",
+        "a broker is unfenced once it has applied its own registration",
+    ),
+    rule(
+        "hw-needs-the-minimum",
+        "the high watermark stands while the ISR is below the minimum",
+    ),
+    rule(
+        "hw-counts-the-proposal",
+        "a proposed member counts for the high watermark",
+    ),
+    rule(
+        "hw-needs-every-member",
+        "a member that never fetched holds the high watermark",
+    ),
+    rule(
+        "fetch-of-an-older-epoch",
+        "a fetch at an older leader epoch does not count",
+    ),
+    rule(
+        "fetch-incarnation",
+        "a fetch counts only for the incarnation that the image names",
+    ),
+    rule(
+        "join-at-the-high-watermark",
+        "who joins the ISR has all that is committed",
+    ),
+    rule(
+        "join-at-the-epochs-start",
+        "who joins the ISR has all that the epoch began with",
+    ),
+    rule(
+        "only-a-record-ends-a-proposal",
+        "no answer ends an ISR proposal, only a record",
+    ),
+    rule(
+        "a-newer-epoch-ends-serving",
+        "who hears of a newer leader epoch stops serving",
+    ),
+];

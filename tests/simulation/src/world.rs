@@ -1,0 +1,290 @@
+//! One run: brokers come and go, clients ask, faults strike, then everything is healed; the checker watches.
+
+use crate::broker::{cluster_id, mail::Mail};
+use crate::core::{Core, STEP, Shared, Weather};
+use crate::faults::{Climate, Fault};
+use crate::process::{Process, Seams};
+use crate::{clients::Clients, panics};
+use leasehold_metadata::head::format::initial;
+use leasehold_metadata::store::HeadObject;
+use leasehold_types::{Incarnation, LeaderEpoch};
+use parking_lot::Mutex;
+use rand::Rng as _;
+use rand::seq::SliceRandom as _;
+use std::sync::Arc;
+
+/// How long faults strike.
+const TROUBLE: u64 = 12_000;
+/// By then everything must be well again: a Lease, two session timeouts, and the clients' own pauses.
+const HEALED_BY: u64 = TROUBLE + 20_000;
+
+/// What became of one run.
+#[derive(Debug)]
+pub struct Outcome {
+    pub seed: u64,
+    /// The first broken promise.
+    pub broken: Option<String>,
+    pub trace: Vec<String>,
+    pub writes: u64,
+    pub claims: usize,
+    pub elections: u64,
+    pub acknowledged: u64,
+}
+
+struct World {
+    core: Shared,
+    processes: Vec<Option<Process>>,
+    restart_at: Vec<u64>,
+    next_life: i64,
+    climate: Climate,
+    /// When the API server is put back to an older state, in the few runs in which it is.
+    disaster: Option<u64>,
+    clients: Clients,
+}
+
+/// Runs `seed`, with the rule of that name taken out of the product.
+pub fn run(seed: u64, rule: Option<&str>) -> Outcome {
+    let _seams = Seams::take(seed, rule);
+    panics::watch();
+    let mut core = Core::new(seed, 0);
+    let nodes = if core.chance(300) { 4 } else { 3 };
+    core = Core::new(seed, nodes);
+    let uid = "head".to_owned();
+    core.api.head = Some(HeadObject {
+        uid,
+        data: initial(&cluster_id()),
+    });
+    let climate = Climate::draw(&mut core);
+    let disaster = seed
+        .is_multiple_of(8)
+        .then(|| core.rng.random_range(600..2_200) * STEP);
+    let core = Arc::new(Mutex::new(core));
+    let mut world = World {
+        processes: (0..nodes).map(|_| None).collect(),
+        restart_at: vec![0; nodes],
+        next_life: 100,
+        climate,
+        disaster,
+        clients: Clients::default(),
+        core,
+    };
+    let broken = world.live();
+    // Processes hold the core, and the core their inboxes.
+    world.processes.clear();
+    let mut core = world.core.lock();
+    let broken = panics::take()
+        .map(|panic| format!("panic: {panic}"))
+        .or(broken);
+    if let Some(line) = &broken {
+        core.note(format!("BROKEN {line}"));
+    }
+    Outcome {
+        seed,
+        broken,
+        trace: std::mem::take(&mut core.trace),
+        writes: core.check.last_seq(),
+        claims: core.check.claims.len(),
+        elections: core.check.elections,
+        acknowledged: core.check.acknowledged,
+    }
+}
+
+impl World {
+    fn live(&mut self) -> Option<String> {
+        let mut healed = false;
+        loop {
+            {
+                let mut core = self.core.lock();
+                core.now += STEP;
+                core.deliver();
+            }
+            let now = self.core.lock().now;
+            if self.disaster == Some(now) {
+                self.core.lock().restore();
+            } else if now.is_multiple_of(2_000) && self.disaster.is_some_and(|at| now < at) {
+                let mut core = self.core.lock();
+                core.backup = Some(core.api.clone());
+            }
+            if now <= TROUBLE && now > 1_500 {
+                let fault = self.climate.strike(&mut self.core.lock());
+                if let Some(fault) = fault {
+                    self.do_fault(fault);
+                }
+            } else if now > TROUBLE && !healed {
+                healed = true;
+                self.heal();
+            }
+            self.restart();
+            self.clients.step(&mut self.core.lock(), now < TROUBLE);
+            self.run_all(now);
+            if let Some(line) = self.broken() {
+                return Some(line);
+            }
+            if healed && self.core.lock().check.restored {
+                // Frozen or not, nothing is promised but that nothing is undone: a little more of that.
+                if now >= TROUBLE + 4_000 {
+                    return None;
+                }
+                continue;
+            }
+            if healed && (now - TROUBLE).is_multiple_of(200) {
+                let ill = self.ill();
+                if ill.is_none() && now >= TROUBLE + 1_000 {
+                    return self.last_words();
+                }
+                if now >= HEALED_BY {
+                    return ill.map(|why| format!("I15 not well again in time: {why}"));
+                }
+            }
+        }
+    }
+
+    fn run_all(&mut self, now: u64) {
+        let mut order: Vec<usize> = (0..self.processes.len()).collect();
+        order.shuffle(&mut self.core.lock().rng);
+        for node in order {
+            if let Some(process) = &self.processes[node]
+                && process.paused_until <= now
+            {
+                process.run_until(now);
+            }
+            if self.core.lock().nodes[node].exit.take().is_some() {
+                self.stop(node);
+            }
+        }
+    }
+
+    fn broken(&self) -> Option<String> {
+        if let Some(panic) = panics::take() {
+            return Some(format!("panic: {panic}"));
+        }
+        self.core.lock().check.broken.first().cloned()
+    }
+
+    /// Ends a process where it stands.
+    fn stop(&mut self, node: usize) {
+        let mut core = self.core.lock();
+        core.nodes[node].up = None;
+        core.nodes[node].inbox = None;
+        let away = match core.chance(500) {
+            true => core.rng.random_range(20..200),
+            false => core.rng.random_range(200..3_000),
+        };
+        self.restart_at[node] = core.now + away;
+        drop(core);
+        self.processes[node] = None;
+        self.core.lock().nodes[node].exit = None;
+    }
+
+    fn restart(&mut self) {
+        let now = self.core.lock().now;
+        for node in 0..self.processes.len() {
+            if self.processes[node].is_some() || self.restart_at[node] > now {
+                continue;
+            }
+            self.next_life += 1;
+            match Process::start(&self.core, node, Incarnation(self.next_life)) {
+                Ok(process) => self.processes[node] = Some(process),
+                Err(error) => self.core.lock().check.broke(format!("no runtime: {error}")),
+            }
+        }
+    }
+
+    fn do_fault(&mut self, fault: Fault) {
+        match fault {
+            Fault::Crash(node) => self.stop(node),
+            Fault::PowerCut(node) => {
+                self.stop(node);
+                self.core.lock().nodes[node].disk.power_cut();
+            }
+            Fault::Wipe(node) => {
+                self.stop(node);
+                let mut core = self.core.lock();
+                core.nodes[node].disk.wipe();
+                core.check.wiped(node);
+            }
+            Fault::Pause(node, until) => {
+                if let Some(process) = &mut self.processes[node] {
+                    process.paused_until = until;
+                }
+            }
+            Fault::Leave(node) => {
+                let core = self.core.lock();
+                if let Some(inbox) = &core.nodes[node].inbox {
+                    let _ = inbox.send(Mail::Leave);
+                }
+            }
+            Fault::Suspend(node, gone) => {
+                if let Some(process) = &mut self.processes[node] {
+                    process.sleep_through(gone);
+                }
+            }
+        }
+    }
+
+    fn heal(&mut self) {
+        let mut core = self.core.lock();
+        core.note("healed: no more faults");
+        core.weather = Weather::default();
+        core.cuts.clear();
+        core.api_down_until = 0;
+        core.deaf_until = 0;
+        let now = core.now;
+        for node in &mut core.nodes {
+            node.api_cut_until = 0;
+        }
+        drop(core);
+        for process in self.processes.iter_mut().flatten() {
+            process.paused_until = 0;
+        }
+        for at in &mut self.restart_at {
+            *at = (*at).min(now + 500);
+        }
+        self.clients.healed(&self.core.lock());
+    }
+
+    /// What is not as it should be in good times.
+    fn ill(&self) -> Option<String> {
+        let core = self.core.lock();
+        for (id, broker) in &core.check.brokers {
+            if broker.fenced {
+                return Some(format!("broker {id} is fenced"));
+            }
+        }
+        for (at, part) in &core.check.parts {
+            if part.leader.is_none() || part.isr.len() < part.replicas.len() {
+                return Some(format!("{at:?} is {part:?}"));
+            }
+        }
+        self.clients.ill(&core)
+    }
+
+    /// Every log of every partition ends alike, and holds all that was acknowledged.
+    fn last_words(&self) -> Option<String> {
+        let mut core = self.core.lock();
+        let Core { check, nodes, .. } = &mut *core;
+        for key in check.data.keys().copied().collect::<Vec<_>>() {
+            for (node, there) in nodes.iter().enumerate() {
+                if let Some(log) = there.disk.logs.get(&key) {
+                    check.check_acked(key, node, LeaderEpoch(i32::MAX), &log.entries);
+                }
+            }
+        }
+        let names: Vec<String> = check
+            .topics
+            .values()
+            .map(|topic| topic.name.clone())
+            .collect();
+        if let Some(name) = check
+            .granted
+            .iter()
+            .find(|name| !names.contains(name))
+            .cloned()
+        {
+            check.broke(format!(
+                "C2 topic {name} was said to be created, and is not there"
+            ));
+        }
+        check.broken.first().cloned()
+    }
+}
