@@ -317,11 +317,8 @@ fn a_surplus_member_idles_and_takes_over_from_a_dead_one() {
     send(&dev, "single", 10, 1);
     wait::until("the other one to take over", LIMIT, || {
         let records = members[1 - worker].records();
-        match records.iter().filter(|r| r.starts_with("0:1")).count() {
-            // Offsets 10 to 19.
-            10 => Ok(()),
-            _ => Err(records),
-        }
+        let fresh = (10..20).all(|n| records.contains(&format!("0:{n}:{}", n - 10)));
+        if fresh { Ok(()) } else { Err(records) }
     });
 }
 
