@@ -299,7 +299,6 @@ impl World {
             self.check_records(&log, &found, name);
             drop(log);
             drop(home);
-            std::fs::remove_dir_all(&path).unwrap();
         }
     }
 
