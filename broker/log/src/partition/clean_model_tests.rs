@@ -75,6 +75,8 @@ struct Model {
     sent: Vec<(i64, i32, bytes::Bytes, i64)>,
     /// Below it, keys may be missing; above, nothing may.
     touched_to: i64,
+    /// The high watermark: nothing below is ever cut off.
+    mark: i64,
     /// Below it, each key occurs once.
     clean_to: i64,
     epochs: Vec<(i32, i64)>,
@@ -228,8 +230,7 @@ impl World {
             Op::Wait { ms } => self.clock += ms,
             Op::Clean { back, keys, crash } => self.clean(*back, *keys, *crash),
             Op::Truncate { back } => {
-                // What was compacted was committed, and is not cut off.
-                let at = (self.model.end - back).max(self.model.touched_to);
+                let at = (self.model.end - back).max(self.model.mark);
                 let end = self.log().truncate_to(Offset(at)).unwrap().0;
                 assert!(end <= at);
                 self.model.end = end;
@@ -256,7 +257,8 @@ impl World {
     }
 
     fn clean(&mut self, back: i64, keys: usize, crash: bool) {
-        let mark = Offset((self.model.end - back).max(self.model.touched_to));
+        let mark = Offset((self.model.end - back).max(self.model.mark));
+        self.model.mark = mark.0;
         let active = self.log().snapshot().segments.last().map(|s| s.base().0);
         let wants = self.log().cleanable(self.clock, mark).unwrap();
         let (before, _) = read(self.log());
