@@ -368,7 +368,8 @@ impl World {
         self.check_records(log, &found, "now");
         // One record per key where it is clean.
         let mut seen = HashMap::new();
-        for r in found.iter().filter(|r| r.offset < model.clean_to) {
+        let visible = found.iter().filter(|r| r.offset >= model.start);
+        for r in visible.filter(|r| r.offset < model.clean_to) {
             assert_eq!(seen.insert(r.key, r.offset), None, "{r:?} below {}", model.clean_to);
         }
         // A fetch at any offset, hole or not, goes on with the batch at it or after it.
