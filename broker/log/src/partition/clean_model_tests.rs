@@ -246,6 +246,7 @@ impl World {
                 let at = (self.model.start + ahead).min(self.model.end);
                 self.log().delete_records_before(Offset(at)).unwrap();
                 self.model.start = at;
+                self.model.mark = self.model.mark.max(at);
             }
             Op::Flush => self.log().flush_sealed(),
             Op::Close => {
