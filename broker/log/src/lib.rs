@@ -27,8 +27,8 @@ mod scan;
 mod segment;
 mod validate;
 
-pub use config::{LogConfig, TimestampType};
 pub use clean::Cleanable;
+pub use config::{LogConfig, TimestampType};
 pub use dir::{Confirmed, LogDir, RestartReport};
 pub use error::{AppendError, LogError, ReadError, StorageError};
 pub use leasehold_types::{LeaderEpoch, Offset, ProducerId, TopicId};

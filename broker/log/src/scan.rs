@@ -99,7 +99,8 @@ impl<'a> Scan<'a> {
             }
             false => {
                 let mut whole = Vec::new();
-                disk::read_into(self.file, self.path, at, len, &mut whole).map_err(ScanError::Io)?;
+                disk::read_into(self.file, self.path, at, len, &mut whole)
+                    .map_err(ScanError::Io)?;
                 whole.into()
             }
         };

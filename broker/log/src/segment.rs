@@ -72,7 +72,13 @@ impl Segment {
 
     /// A segment that takes the place of others: read through `open`, wherever that file is at the
     /// moment, until it is sealed.
-    pub fn rewritten(folder: &Path, base: Offset, size: u64, index: MemoryIndex, open: File) -> Self {
+    pub fn rewritten(
+        folder: &Path,
+        base: Offset,
+        size: u64,
+        index: MemoryIndex,
+        open: File,
+    ) -> Self {
         let segment = Self::with_index(folder, base, size, index);
         *segment.open.lock() = Some(Arc::new(open));
         segment

@@ -216,7 +216,11 @@ mod tests {
         ] {
             topic.configs.insert("cleanup.policy".into(), policy.into());
             let config = log_config(&image, &topic);
-            assert_eq!((config.compact, config.delete), (compact, delete), "{policy}");
+            assert_eq!(
+                (config.compact, config.delete),
+                (compact, delete),
+                "{policy}"
+            );
         }
         for (key, value) in [
             ("min.cleanable.dirty.ratio", "0.1"),

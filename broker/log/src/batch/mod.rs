@@ -10,10 +10,10 @@ mod record;
 mod varint;
 
 pub use builder::RecordBatchBuilder;
-pub use record::{Record, Records};
 #[cfg(test)]
 pub(crate) use codec::packed;
 pub(crate) use codec::{pack, unpack};
+pub use record::{Record, Records};
 pub(crate) use record::{RecordHead, parse_head, take_frame};
 pub(crate) use varint::{put as put_varint, take_int};
 

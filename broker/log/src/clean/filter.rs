@@ -54,8 +54,7 @@ pub(crate) fn filter(
         return Ok(Filtered::Same);
     }
     let known = rules.producers.get(&header.producer_id);
-    let must_stay =
-        must_stay || (header.has_producer() && known == Some(&header.last_offset()));
+    let must_stay = must_stay || (header.has_producer() && known == Some(&header.last_offset()));
     if header.record_count == 0 {
         return Ok(match must_stay {
             true => Filtered::Same,

@@ -175,7 +175,10 @@ fn what_was_not_looked_at_stays() {
         now_ms: 0,
         delete_retention_ms: 0,
     };
-    assert_eq!(filter(&batch_of(0, &ABC), &rules, false).unwrap(), Filtered::Same);
+    assert_eq!(
+        filter(&batch_of(0, &ABC), &rules, false).unwrap(),
+        Filtered::Same
+    );
 }
 
 #[test]

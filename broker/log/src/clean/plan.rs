@@ -55,8 +55,7 @@ pub(crate) fn plan(
         all => dirty_bytes as f64 / all as f64,
     };
     let oldest = dirty[..count].iter().filter_map(|s| s.first_ms).min();
-    let overdue =
-        oldest.is_some_and(|at| now_ms.saturating_sub(at) > config.max_compaction_lag_ms);
+    let overdue = oldest.is_some_and(|at| now_ms.saturating_sub(at) > config.max_compaction_lag_ms);
     if dirty_bytes > 0 && (overdue || dirty_ratio > config.min_cleanable_dirty_ratio) {
         return Verdict::Now {
             segments: clean + count,

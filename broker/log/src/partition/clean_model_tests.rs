@@ -87,6 +87,7 @@ struct World {
     log: Option<Arc<PartitionLog>>,
     folder: tempfile::TempDir,
     lives: usize,
+    cleanings: usize,
     model: Model,
     clock: i64,
 }
@@ -135,7 +136,9 @@ fn read(log: &PartitionLog) -> (Vec<Rec>, Vec<(i64, i64)>) {
                     offset: r.offset.0,
                     time: r.timestamp,
                     key: r.key.unwrap()[0],
-                    value: r.value.map(|v| u16::from_be_bytes(v[..].try_into().unwrap())),
+                    value: r
+                        .value
+                        .map(|v| u16::from_be_bytes(v[..].try_into().unwrap())),
                 });
             }
         }
@@ -154,6 +157,7 @@ impl World {
             home: Some(home),
             folder,
             lives: 0,
+            cleanings: 0,
             model: Model {
                 epochs: vec![(0, 0)],
                 ..Model::default()
@@ -261,7 +265,11 @@ impl World {
     }
 
     fn clean(&mut self, back: i64, keys: usize, crash: bool) {
-        let committed = self.model.ends.iter().rfind(|end| **end <= self.model.end - back);
+        let committed = self
+            .model
+            .ends
+            .iter()
+            .rfind(|end| **end <= self.model.end - back);
         self.model.mark = self.model.mark.max(committed.copied().unwrap_or(0));
         let mark = Offset(self.model.mark);
         let active = self.log().snapshot().segments.last().map(|s| s.base().0);
@@ -270,10 +278,14 @@ impl World {
         let moments: Rc<RefCell<Vec<(&str, PathBuf)>>> = Rc::default();
         let look = {
             let (moments, root) = (moments.clone(), self.folder.path().to_owned());
-            let (lives, from) = (self.lives, self.home.as_ref().unwrap().dir.path().to_owned());
+            self.cleanings += 1;
+            let (number, from) = (
+                self.cleanings,
+                self.home.as_ref().unwrap().dir.path().to_owned(),
+            );
             move |name| {
                 let mut moments = moments.borrow_mut();
-                let to = root.join(format!("crash-{lives}-{}", moments.len()));
+                let to = root.join(format!("crash-{number}-{}", moments.len()));
                 if crash {
                     copy(&from, &to);
                     moments.push((name, to));
@@ -282,7 +294,11 @@ impl World {
         };
         let log = self.log().clone();
         let done = watch::steps(look, || log.clean(self.clock, mark, keys).unwrap());
-        assert_eq!(done.is_some(), matches!(wants, Cleanable::Now { .. }), "{wants:?}");
+        assert_eq!(
+            done.is_some(),
+            matches!(wants, Cleanable::Now { .. }),
+            "{wants:?}"
+        );
         let (after, _) = read(self.log());
         match done {
             None => assert_eq!(before, after),
@@ -348,7 +364,11 @@ impl World {
         assert!(appended.eq(found.iter().filter(above)), "{when}: {found:?}");
         // Whoever reads up to any point above what is clean finds each key as it was there.
         let inside = |r: &&Rec| r.offset >= model.start;
-        for to in [model.touched_to, (model.touched_to + model.end) / 2, model.end] {
+        for to in [
+            model.touched_to,
+            (model.touched_to + model.end) / 2,
+            model.end,
+        ] {
             let mut want = fold(&model.all, to);
             want.retain(|_, (offset, _)| *offset >= model.start);
             let mut got = fold(found.iter().filter(inside), to);
@@ -363,7 +383,10 @@ impl World {
         for r in last.values().filter(|r| r.offset >= model.start) {
             let young = r.time + KEEP_MS > self.clock;
             let there = found.iter().any(|f| f == *r);
-            assert!(there || (r.value.is_none() && !young), "{when}: {r:?} is gone");
+            assert!(
+                there || (r.value.is_none() && !young),
+                "{when}: {r:?} is gone"
+            );
         }
     }
 
@@ -375,14 +398,23 @@ impl World {
         let mut seen = HashMap::new();
         let visible = found.iter().filter(|r| r.offset >= model.start);
         for r in visible.filter(|r| r.offset < model.clean_to) {
-            assert_eq!(seen.insert(r.key, r.offset), None, "{r:?} below {}", model.clean_to);
+            assert_eq!(
+                seen.insert(r.key, r.offset),
+                None,
+                "{r:?} below {}",
+                model.clean_to
+            );
         }
         // A fetch at any offset, hole or not, goes on with the batch at it or after it.
         for at in model.start..model.end {
             let bytes = log.read(Offset(at), 1, Offset(model.end), true).unwrap();
             let first = batches(bytes).next().unwrap().unwrap().header;
             let want = bounds.iter().find(|b| b.1 > at).unwrap();
-            assert_eq!((first.base_offset.0, first.next_offset().0), *want, "fetch at {at}");
+            assert_eq!(
+                (first.base_offset.0, first.next_offset().0),
+                *want,
+                "fetch at {at}"
+            );
         }
         // Lookups by time.
         for wanted in [0, 1000, (1000 + self.clock) / 2, self.clock] {
@@ -390,13 +422,25 @@ impl World {
             let want = visible.clone().find(|r| r.time >= wanted);
             let got = log.offset_for_timestamp(wanted, Offset(model.end)).unwrap();
             let pair = |r: &Rec| (r.offset, r.time);
-            assert_eq!(got.map(|g| (g.offset.0, g.timestamp)), want.map(pair), "time {wanted}");
+            assert_eq!(
+                got.map(|g| (g.offset.0, g.timestamp)),
+                want.map(pair),
+                "time {wanted}"
+            );
         }
         let newest = log.max_timestamp(Offset(model.end)).unwrap();
-        let want = found.iter().filter(|r| r.offset >= model.start).map(|r| r.time).max();
+        let want = found
+            .iter()
+            .filter(|r| r.offset >= model.start)
+            .map(|r| r.time)
+            .max();
         assert_eq!(newest.map(|t| t.timestamp), want);
         // Epochs end where they did.
-        for pair in model.epochs.windows(2).filter(|pair| pair[1].1 > model.start) {
+        for pair in model
+            .epochs
+            .windows(2)
+            .filter(|pair| pair[1].1 > model.start)
+        {
             let got = log.end_offset_for_epoch(LeaderEpoch(pair[0].0));
             let want = (LeaderEpoch(pair[0].0), Offset(pair[1].1));
             assert_eq!(got, Some(want), "{:?}", model.epochs);

@@ -6,7 +6,8 @@
 //! producers on the way, cuts at the first bad batch and deletes what follows.
 
 use super::{
-    CLEANED_TO, EPOCHS, LOG_START, PartitionLog, RECOVERY_POINT, View, Writer, offset_line, read_offset,
+    CLEANED_TO, EPOCHS, LOG_START, PartitionLog, RECOVERY_POINT, View, Writer, offset_line,
+    read_offset,
 };
 use crate::batch::BatchHeader;
 use crate::dir::Shared;

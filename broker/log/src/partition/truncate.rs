@@ -1,7 +1,9 @@
 //! Cutting the log's end off, and starting it anew.
 
 use super::open::{first_timestamp, rebuild_producers, snapshots};
-use super::{CLEANED_TO, EPOCHS, LOG_START, PartitionLog, RECOVERY_POINT, View, Writer, offset_line, retire};
+use super::{
+    CLEANED_TO, EPOCHS, LOG_START, PartitionLog, RECOVERY_POINT, View, Writer, offset_line, retire,
+};
 use crate::epochs::EpochCache;
 use crate::producers::Producers;
 use crate::segment::{self, SNAPSHOT};

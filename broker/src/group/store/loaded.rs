@@ -200,7 +200,8 @@ mod tests {
                 all.apply(Some(&key), value.as_deref());
                 let mut batch = RecordBatchBuilder::new();
                 batch.push(round, Some(&key), value.as_deref());
-                log.append_leader(&batch.build(), LeaderEpoch(0), round).unwrap();
+                log.append_leader(&batch.build(), LeaderEpoch(0), round)
+                    .unwrap();
             }
             let end = log.log_end_offset();
             assert!(log.clean(round, end, 1000).unwrap().is_some());
