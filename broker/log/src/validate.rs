@@ -117,7 +117,7 @@ fn check_records(
                 header.record_count
             )));
         };
-        if config.compact && !batch::take_int(&mut { head.rest }).is_some_and(|len| len >= 0) {
+        if config.compact && batch::take_int(&mut { head.rest }).is_none_or(|len| len < 0) {
             return Err(AppendError::InvalidRecord(format!(
                 "record {index} has no key, and a compacted topic takes none without"
             )));

@@ -114,7 +114,8 @@ fn stays(frame: &Frame<'_>, header: &BatchHeader, rules: &Rules<'_>) -> bool {
         return false;
     };
     let expired = header.delete_horizon().is_some_and(|at| at <= rules.now_ms);
-    !rules.keys.is_superseded(key, offset) && !(frame.is_tombstone && expired)
+    let may_go = frame.is_tombstone && expired;
+    !may_go && !rules.keys.is_superseded(key, offset)
 }
 
 fn offset_of(frame: &Frame<'_>, header: &BatchHeader) -> Offset {
