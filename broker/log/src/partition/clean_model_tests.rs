@@ -353,6 +353,18 @@ impl World {
         assert_eq!(log.offline(), None, "{when}");
         assert_eq!(log.log_end_offset().0, model.end, "{when}");
         assert_eq!(log.log_start_offset().0, model.start, "{when}");
+        // Each offset lies in one segment, and no hole touches a segment's end.
+        let view = log.snapshot();
+        for (i, segment) in view.segments.iter().enumerate() {
+            let mut end = segment.base();
+            let walked = segment.walk(segment.base(), 150, |_, header| {
+                assert!(header.base_offset >= end, "{when}");
+                end = header.next_offset();
+                Ok(true)
+            });
+            walked.unwrap();
+            assert_eq!(end, view.end_of(i), "{when}");
+        }
         // Nothing is in it that was not appended, and nothing is out of place.
         let mut rest = model.all.iter();
         for r in found {
