@@ -99,8 +99,12 @@ async fn both_replicas_compact_and_a_follower_that_comes_late_copies_across_the_
     // The follower misses it all.
     cluster.controller.fail_over(BrokerId(1), BrokerId(0));
     cluster.kill(BrokerId(1)).await;
-    cluster.leader(0).await;
     let leader = cluster.broker(0);
+    eventually("it leads in the new epoch", || {
+        let state = leader.leads(KEY.0, KEY.1)?;
+        (state.epoch == cluster.controller.partition().leader_epoch).then_some(())
+    })
+    .await;
     put_all(&leader, 0, 400).await;
     // Three segments' worth of what were more than fifteen.
     cleaned(&leader, 6000).await;
