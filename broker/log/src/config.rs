@@ -11,7 +11,7 @@ pub enum TimestampType {
 }
 
 /// A partition log's settings. `-1` in a retention means "no bound".
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
     /// `segment.bytes`: a segment is rolled before it would grow past this.
     pub segment_bytes: u32,
@@ -21,6 +21,18 @@ pub struct LogConfig {
     pub segment_index_bytes: u32,
     /// `index.interval.bytes`: one index entry per this many bytes of log.
     pub index_interval_bytes: u32,
+    /// `cleanup.policy` names `delete`: retention takes old segments away.
+    pub delete: bool,
+    /// `cleanup.policy` names `compact`: the cleaner keeps the last record of each key.
+    pub compact: bool,
+    /// `min.cleanable.dirty.ratio`: the share of bytes not yet compacted above which it is done.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`: younger records are not compacted.
+    pub min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`: older ones are, whatever the ratio.
+    pub max_compaction_lag_ms: i64,
+    /// `delete.retention.ms`: how long a tombstone outlives the records that it deletes.
+    pub delete_retention_ms: i64,
     /// `retention.ms`.
     pub retention_ms: i64,
     /// `retention.bytes`.
@@ -49,6 +61,12 @@ impl Default for LogConfig {
             segment_ms: 7 * DAY_MS,
             segment_index_bytes: 10 << 20,
             index_interval_bytes: 4096,
+            delete: true,
+            compact: false,
+            min_cleanable_dirty_ratio: 0.5,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            delete_retention_ms: DAY_MS,
             retention_ms: 7 * DAY_MS,
             retention_bytes: -1,
             max_message_bytes: 1_048_588,
@@ -58,6 +76,17 @@ impl Default for LogConfig {
             flush_messages: i64::MAX,
             flush_ms: i64::MAX,
             producer_id_expiration_ms: DAY_MS,
+        }
+    }
+}
+
+impl LogConfig {
+    /// The age at which a segment is rolled: early enough for `max.compaction.lag.ms`, as the active
+    /// segment is never compacted.
+    pub(crate) fn roll_ms(&self) -> i64 {
+        match self.compact {
+            true => self.segment_ms.min(self.max_compaction_lag_ms),
+            false => self.segment_ms,
         }
     }
 }

@@ -78,7 +78,7 @@ pub enum AppendError {
     /// `begin_epoch` was not called for this leader epoch.
     #[error("leader epoch {0} was not begun in this log: call begin_epoch before the first append")]
     EpochNotBegun(LeaderEpoch),
-    /// A follower's batch does not continue the log.
+    /// A follower's batch begins below the end of the log, or of the batch before it.
     #[error("the batch at {got} does not continue the log, which ends at {end}")]
     NotAtEnd {
         /// The log end offset.

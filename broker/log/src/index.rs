@@ -41,7 +41,9 @@ impl MemoryIndex {
     /// Takes note of the batch that was appended at `position`.
     pub fn note(&mut self, header: &BatchHeader, base: i64, position: u64, interval: u32) {
         let relative = (header.base_offset.0 - base) as u32;
+        // A batch that compaction emptied has its time still, and no record of that time.
         if header.max_timestamp >= 0
+            && header.record_count > 0
             && self
                 .max
                 .is_none_or(|max| header.max_timestamp > max.timestamp)

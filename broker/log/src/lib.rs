@@ -1,7 +1,8 @@
 //! The partition log on disk. Knows no network.
 //!
 //! - [`LogDir`]: one log directory of one broker: exclusive lock, owner, `run` file, checkpoints.
-//! - [`PartitionLog`]: one partition's segmented, append-only log: append, read, truncate, retain.
+//! - [`PartitionLog`]: one partition's segmented, append-only log: append, read, truncate, retain,
+//!   compact.
 //! - [`batch`]: record batches v2 as bytes: parse, check, iterate, build.
 //!
 //! Promises: record batches are opaque bytes from socket to disk to socket; only base offset and
@@ -13,6 +14,7 @@
 //! ...): call them from `spawn_blocking` or from threads of their own.
 
 pub mod batch;
+mod clean;
 mod config;
 mod dir;
 pub mod disk;
@@ -25,8 +27,9 @@ mod scan;
 mod segment;
 mod validate;
 
+pub use clean::Cleanable;
 pub use config::{LogConfig, TimestampType};
 pub use dir::{Confirmed, LogDir, RestartReport};
 pub use error::{AppendError, LogError, ReadError, StorageError};
 pub use leasehold_types::{LeaderEpoch, Offset, ProducerId, TopicId};
-pub use partition::{AppendInfo, PartitionLog, TimestampedOffset};
+pub use partition::{AppendInfo, Cleaned, PartitionLog, TimestampedOffset};

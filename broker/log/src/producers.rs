@@ -130,6 +130,12 @@ impl Producers {
         });
     }
 
+    /// Where each one's last batch ends.
+    pub fn last_offsets(&self) -> HashMap<ProducerId, Offset> {
+        let last = |(id, p): (&ProducerId, &Producer)| Some((*id, p.batches.back()?.last_offset));
+        self.by_id.iter().filter_map(last).collect()
+    }
+
     /// Forgets those that have been silent for longer than `expiration_ms`.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         let oldest = now_ms.saturating_sub(expiration_ms);

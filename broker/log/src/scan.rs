@@ -3,8 +3,9 @@
 //! A length in a torn or hostile file sizes nothing: the window is fixed, and the CRC of a batch
 //! is taken window by window.
 
-use crate::batch::{BatchError, BatchHeader, CRC_START, HEADER_LEN};
+use crate::batch::{Batch, BatchError, BatchHeader, CRC_START, HEADER_LEN};
 use crate::{LogError, disk};
+use bytes::Bytes;
 use std::fs::File;
 use std::path::Path;
 
@@ -86,6 +87,28 @@ impl<'a> Scan<'a> {
             return Err(ScanError::Bad(BatchError::Crc { stored, computed }));
         }
         Ok(())
+    }
+
+    /// All bytes of the batch that [`Scan::next_header`] gave, its CRC checked.
+    pub fn batch(&mut self, at: u64, header: &BatchHeader) -> Result<Batch, ScanError> {
+        let len = header.total_len();
+        let bytes = match len <= WINDOW {
+            true => {
+                let there = self.bytes(at, len)?;
+                Bytes::copy_from_slice(&there[..len.min(there.len())])
+            }
+            false => {
+                let mut whole = Vec::new();
+                disk::read_into(self.file, self.path, at, len, &mut whole)
+                    .map_err(ScanError::Io)?;
+                whole.into()
+            }
+        };
+        header.check_crc(&bytes).map_err(ScanError::Bad)?;
+        Ok(Batch {
+            header: *header,
+            bytes,
+        })
     }
 
     /// The bytes at `at`: `want` of them or more, less only at the file's end.

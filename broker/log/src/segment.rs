@@ -22,6 +22,10 @@ pub(crate) const INDEX: &str = "index";
 pub(crate) const TIME_INDEX: &str = "timeindex";
 pub(crate) const SNAPSHOT: &str = "snapshot";
 pub(crate) const DELETED: &str = "deleted";
+/// A cleaned segment that is being written: of no value after a crash.
+pub(crate) const CLEANED: &str = "cleaned";
+/// A whole cleaned segment on its way into the log: see `partition/swap.rs`.
+pub(crate) const SWAP: &str = "swap";
 
 /// `<20 digits>.<suffix>` in `folder`.
 pub(crate) fn file(folder: &Path, offset: Offset, suffix: &str) -> PathBuf {
@@ -64,6 +68,20 @@ impl Segment {
             index: RwLock::new(Index::Disk),
             open: Mutex::new(None),
         }
+    }
+
+    /// A segment that takes the place of others: read through `open`, wherever that file is at the
+    /// moment, until it is sealed.
+    pub fn rewritten(
+        folder: &Path,
+        base: Offset,
+        size: u64,
+        index: MemoryIndex,
+        open: File,
+    ) -> Self {
+        let segment = Self::with_index(folder, base, size, index);
+        *segment.open.lock() = Some(Arc::new(open));
+        segment
     }
 
     /// A segment whose index is in memory.
@@ -142,9 +160,13 @@ impl Segment {
         self.size.store(end, Ordering::Release);
     }
 
-    /// The index of the batches before `position`, where one begins: a cut's first half, which
-    /// changes nothing.
-    pub fn index_until(&self, position: u64, interval: u32) -> Result<MemoryIndex, LogError> {
+    /// The index of the batches before `position`, where one begins, and where the last of them ends: a
+    /// cut's first half, which changes nothing.
+    pub fn index_until(
+        &self,
+        position: u64,
+        interval: u32,
+    ) -> Result<(MemoryIndex, Offset), LogError> {
         let known = match &*self.index.read() {
             Index::Memory(index) => Some(index.clone()),
             Index::Disk => None,
@@ -156,10 +178,10 @@ impl Segment {
         let mut index = known.unwrap_or_default();
         let from = index.truncate(position);
         let file = self.reader()?;
-        note_all(
+        let end = note_all(
             &mut index, &file, &self.path, self.base, from, position, interval,
         )?;
-        Ok(index)
+        Ok((index, end))
     }
 
     /// A cut's second half: from now on the segment ends at `position`. To be called where readers
@@ -450,7 +472,8 @@ pub(crate) fn read_index_files(path: &Path, size: u64) -> Result<Option<MemoryIn
     })
 }
 
-/// Notes the batches between two positions of a segment's file.
+/// Notes the batches between two positions of a segment's file. Returns where the last of them ends;
+/// the segment's base if there is none.
 fn note_all(
     index: &mut MemoryIndex,
     file: &File,
@@ -459,13 +482,17 @@ fn note_all(
     from: u64,
     to: u64,
     interval: u32,
-) -> Result<(), LogError> {
+) -> Result<Offset, LogError> {
     let mut scan = Scan::new(file, path, from, to);
+    let mut end = base;
     loop {
         let at = scan.position();
         match scan.next_header() {
-            Ok(None) => return Ok(()),
-            Ok(Some((at, header))) => index.note(&header, base.0, at, interval),
+            Ok(None) => return Ok(end),
+            Ok(Some((at, header))) => {
+                index.note(&header, base.0, at, interval);
+                end = header.next_offset();
+            }
             Err(e) => return Err(damaged(path, at, e)),
         }
     }

@@ -80,7 +80,8 @@ pub(crate) fn leader<'a>(
 }
 
 /// Walks the records' framing, and holds their times against the topic's bounds. Of compressed
-/// ones only the header's times are seen.
+/// ones only the header's times are seen, but where the topic is compacted: there each record must have
+/// a key, and the cleaner must be able to read them all.
 fn check_records(
     header: &BatchHeader,
     bytes: &[u8],
@@ -102,10 +103,12 @@ fn check_records(
     };
     check_time(header.base_timestamp)?;
     check_time(header.max_timestamp)?;
-    if header.codec() != 0 {
+    if header.codec() != 0 && !config.compact {
         return Ok(());
     }
-    let mut rest = &bytes[HEADER_LEN..];
+    let records = batch::unpack(header.codec(), &bytes[HEADER_LEN..])
+        .map_err(|e| AppendError::InvalidRecord(e.to_string()))?;
+    let mut rest = &records[..];
     for index in 0..header.record_count {
         let head = batch::take_frame(&mut rest).and_then(batch::parse_head);
         let Some(head) = head.filter(|head| head.offset_delta == index) else {
@@ -114,6 +117,11 @@ fn check_records(
                 header.record_count
             )));
         };
+        if config.compact && batch::take_int(&mut { head.rest }).is_none_or(|len| len < 0) {
+            return Err(AppendError::InvalidRecord(format!(
+                "record {index} has no key, and a compacted topic takes none without"
+            )));
+        }
         check_time(header.base_timestamp.saturating_add(head.timestamp_delta))?;
     }
     if !rest.is_empty() {
@@ -203,6 +211,28 @@ mod tests {
             ..LogConfig::default()
         };
         assert_eq!(code(&with(|_| ()), &segment), 18);
+    }
+
+    #[test]
+    fn a_compacted_topic_takes_no_record_without_a_key_compressed_or_not() {
+        let config = LogConfig {
+            compact: true,
+            ..LogConfig::default()
+        };
+        for codec in 0..5 {
+            let mut keyed = RecordBatchBuilder::new().attributes(codec);
+            keyed.push(NOW, Some(b"k"), None).push(NOW, Some(b""), None);
+            assert_eq!(code(&batch::packed(&keyed.build()), &config), 0);
+            let mut bare = keyed.clone();
+            bare.push(NOW, None, Some(b"w"));
+            let bytes = batch::packed(&bare.build());
+            assert_eq!(code(&bytes, &config), 87, "{codec}");
+            assert_eq!(code(&bytes, &LogConfig::default()), 0, "{codec}");
+            // What the cleaner could not read.
+            let unread = keyed.attributes(codec).build();
+            let expected = if codec == 0 { 0 } else { 87 };
+            assert_eq!(code(&unread, &config), expected, "{codec}");
+        }
     }
 
     #[test]

@@ -39,4 +39,12 @@ pub struct Counters {
     pub truncations: Counter,
     /// Follower fetches that failed as a whole.
     pub fetch_errors: Counter,
+    /// Logs compacted.
+    pub cleaner_runs: Counter,
+    /// Bytes that those had before, as far as they were looked at.
+    pub cleaner_bytes_before: Counter,
+    /// Bytes that they had afterwards.
+    pub cleaner_bytes_after: Counter,
+    /// Compactions that failed; the log stays as it was.
+    pub cleaner_failures: Counter,
 }

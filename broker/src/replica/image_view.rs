@@ -95,11 +95,19 @@ pub fn log_config(image: &Image, topic: &Topic) -> LogConfig {
         max_message_bytes = "max.message.bytes",
         timestamp_before_max_ms = "message.timestamp.before.max.ms",
         timestamp_after_max_ms = "message.timestamp.after.max.ms",
+        min_cleanable_dirty_ratio = "min.cleanable.dirty.ratio",
+        min_compaction_lag_ms = "min.compaction.lag.ms",
+        max_compaction_lag_ms = "max.compaction.lag.ms",
+        delete_retention_ms = "delete.retention.ms",
         flush_messages = "flush.messages",
         flush_ms = "flush.ms",
     );
     if value::<String>(image, topic, "message.timestamp.type").as_deref() == Some("LogAppendTime") {
         config.timestamp_type = TimestampType::LogAppendTime;
+    }
+    if let Some(policy) = value::<String>(image, topic, "cleanup.policy") {
+        let names = |wanted| policy.split(',').any(|part| part.trim() == wanted);
+        (config.compact, config.delete) = (names("compact"), names("delete"));
     }
     config
 }
@@ -195,5 +203,36 @@ mod tests {
         let config = log_config(&image, &topic);
         assert_eq!((config.retention_ms, config.segment_bytes), (7, 2_000_000));
         assert_eq!(config.timestamp_type, TimestampType::LogAppendTime);
+    }
+
+    #[test]
+    fn the_cleanup_policy_says_whether_a_log_is_compacted_deleted_from_or_both() {
+        let (image, mut topic) = image();
+        for (policy, compact, delete) in [
+            ("delete", false, true),
+            ("compact", true, false),
+            ("compact,delete", true, true),
+            ("delete,compact", true, true),
+        ] {
+            topic.configs.insert("cleanup.policy".into(), policy.into());
+            let config = log_config(&image, &topic);
+            assert_eq!(
+                (config.compact, config.delete),
+                (compact, delete),
+                "{policy}"
+            );
+        }
+        for (key, value) in [
+            ("min.cleanable.dirty.ratio", "0.1"),
+            ("min.compaction.lag.ms", "2"),
+            ("max.compaction.lag.ms", "3"),
+            ("delete.retention.ms", "4"),
+        ] {
+            topic.configs.insert(key.into(), value.into());
+        }
+        let config = log_config(&image, &topic);
+        let lags = (config.min_compaction_lag_ms, config.max_compaction_lag_ms);
+        assert_eq!((lags, config.delete_retention_ms), ((2, 3), 4));
+        assert!((config.min_cleanable_dirty_ratio - 0.1).abs() < 1e-9);
     }
 }

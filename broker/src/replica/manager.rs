@@ -4,6 +4,7 @@
 //! the image says so and before anything of the next one begins; a replica that the image no longer
 //! assigns to this broker is deleted, and nothing else ever is.
 
+use super::cleaner;
 use super::counters::Counters;
 use super::endpoint::LeaderEndpoints;
 use super::fetcher::Fetchers;
@@ -44,6 +45,11 @@ pub struct ReplicaSettings {
     pub checkpoint_interval: Duration,
     /// `log.retention.check.interval.ms`.
     pub retention_check_interval: Duration,
+    /// How soon the cleaner looks again at a log that waits for time to pass or to be committed; as
+    /// Kafka's `log.cleaner.backoff.ms`.
+    pub cleaner_backoff: Duration,
+    /// How many different keys the cleaner keeps in memory at a time, in about 30 bytes each.
+    pub cleaner_keys: usize,
     /// How long a log folder that was found at the start and belongs to no replica is kept.
     pub stray_delay: Duration,
     /// Threads that write to logs. More than processors: after an election they mostly wait for fsync.
@@ -60,6 +66,9 @@ impl Default for ReplicaSettings {
             fetch_response_max_bytes: 10 << 20,
             checkpoint_interval: Duration::from_secs(5),
             retention_check_interval: Duration::from_secs(300),
+            cleaner_backoff: Duration::from_secs(15),
+            // A hash table doubles: this is what one of 2^21 places takes before it does.
+            cleaner_keys: (1 << 21) / 8 * 7,
             stray_delay: Duration::from_secs(60),
             io_threads: 8,
         }
@@ -98,6 +107,8 @@ pub struct ReplicaManager {
     fetchers: Fetchers,
     /// A log was opened: who to fetch from may have changed.
     reassign: Arc<Notify>,
+    /// A log may have something to compact.
+    cleaner_due: Arc<Notify>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -132,6 +143,7 @@ impl ReplicaManager {
             isr_due,
             fetchers,
             reassign: Arc::default(),
+            cleaner_due: Arc::default(),
             tasks: Mutex::default(),
             settings,
         });
@@ -140,6 +152,9 @@ impl ReplicaManager {
         tasks.spawn(isr::run(weak.clone(), parts.controller, due));
         tasks.spawn(follow_image(weak.clone(), parts.image));
         upkeep::spawn(&mut tasks, &manager);
+        let due = manager.cleaner_due.clone();
+        manager.log_dir.on_roll(move || due.notify_one());
+        tasks.spawn(cleaner::run(weak.clone(), manager.cleaner_due.clone()));
         drop(tasks);
         Ok(manager)
     }
@@ -383,12 +398,14 @@ impl ReplicaManager {
         if partition.log().is_some_and(|log| *log.config() == config) {
             return;
         }
+        let cleaner_due = self.cleaner_due.clone();
         // On the lane: a log that is being opened has its settings from before this change.
         partition.submit(move |partition| {
             if let Some(log) = partition.log()
                 && *log.config() != config
             {
                 log.set_config(config);
+                cleaner_due.notify_one();
             }
         });
     }
@@ -406,12 +423,14 @@ impl ReplicaManager {
         let log_dir = self.log_dir.clone();
         let mark = self.marks.get(&key).copied().unwrap_or(Offset(0));
         let reassign = self.reassign.clone();
+        let cleaner_due = self.cleaner_due.clone();
         partition.submit(move |partition| {
             match log_dir.open_partition(key.0, key.1, config) {
                 Ok(log) => partition.opened(log, mark),
                 Err(error) => partition.fail(error.to_string()),
             }
             reassign.notify_one();
+            cleaner_due.notify_one();
         });
         partition
     }

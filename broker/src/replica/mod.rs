@@ -7,10 +7,12 @@
 //! From the outside in: [`manager`] follows the metadata image and gives each partition its role;
 //! [`produce`], [`fetch`] and [`offsets`] serve requests; [`fetcher`] and [`follow`] copy from other
 //! leaders; [`isr`] carries ISR changes to the controller; [`upkeep`] does what time asks for;
+//! [`cleaner`] compacts;
 //! [`status`] reports. The decisions are pure: [`state`], [`leader`], [`proposal`] and [`acks`], over a
 //! [`view`] of the image.
 
 pub mod acks;
+pub mod cleaner;
 pub mod counters;
 pub mod endpoint;
 pub mod fetch;
@@ -36,6 +38,8 @@ pub mod view;
 pub mod wait;
 pub mod wire_fetch;
 
+#[cfg(test)]
+mod cleaner_tests;
 #[cfg(test)]
 mod fetch_tests;
 #[cfg(test)]

@@ -170,6 +170,26 @@ impl Collector for Scrape {
             counters.truncations.get(),
         )?;
         counter(
+            "log_cleaner_runs",
+            "Logs compacted",
+            counters.cleaner_runs.get(),
+        )?;
+        counter(
+            "log_cleaner_bytes_before",
+            "Bytes of the segments that compaction looked at",
+            counters.cleaner_bytes_before.get(),
+        )?;
+        counter(
+            "log_cleaner_bytes_after",
+            "Bytes that were left of them",
+            counters.cleaner_bytes_after.get(),
+        )?;
+        counter(
+            "log_cleaner_failures",
+            "Compactions that failed; the log stays as it was",
+            counters.cleaner_failures.get(),
+        )?;
+        counter(
             "connections_accepted",
             "Client connections accepted",
             clients.accepted,

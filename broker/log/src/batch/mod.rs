@@ -1,19 +1,25 @@
 //! Record batches of format v2: header, checks, iteration, records, building.
 //!
 //! The broker keeps batches as bytes and reads only their 61-byte header; records are decoded
-//! where the broker itself is the reader (`__consumer_offsets`) and in tests. Nothing here trusts
+//! where the broker itself is the reader (`__consumer_offsets`), in compacted topics, and in tests. Nothing here trusts
 //! a length or a count: each is held against the bytes that are really there.
 
 mod builder;
+mod codec;
 mod record;
 mod varint;
 
 pub use builder::RecordBatchBuilder;
+#[cfg(test)]
+pub(crate) use codec::packed;
+pub(crate) use codec::{pack, unpack};
 pub use record::{Record, Records};
-pub(crate) use record::{parse_head, take_frame};
+pub(crate) use record::{RecordHead, parse_head, take_frame};
+pub(crate) use varint::{put as put_varint, take_int};
 
 use bytes::{Buf, Bytes};
 use leasehold_types::{LeaderEpoch, Offset, ProducerId};
+use std::borrow::Cow;
 
 /// Bytes of a batch's header; the records follow.
 pub const HEADER_LEN: usize = 61;
@@ -22,10 +28,11 @@ pub const LENGTH_PREFIX: usize = 12;
 /// The CRC covers everything from here on.
 pub const CRC_START: usize = 21;
 
-const ATTRIBUTE_CODEC: i16 = 0x07;
+pub(crate) const ATTRIBUTE_CODEC: i16 = 0x07;
 pub(crate) const ATTRIBUTE_LOG_APPEND_TIME: i16 = 0x08;
 const ATTRIBUTE_TRANSACTIONAL: i16 = 0x10;
 const ATTRIBUTE_CONTROL: i16 = 0x20;
+pub(crate) const ATTRIBUTE_DELETE_HORIZON: i16 = 0x40;
 
 /// What is wrong with the bytes of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,9 +60,17 @@ pub enum BatchError {
         /// Of the bytes.
         computed: u32,
     },
-    /// The records are compressed, and this crate has no codecs.
+    /// The records are compressed: in a codec that does not exist, or where none is expected.
     #[error("the records are compressed (codec {0})")]
     Compressed(i16),
+    /// The compressed records cannot be unpacked.
+    #[error("the compressed records (codec {codec}) cannot be read: {why}")]
+    Packed {
+        /// The codec's number.
+        codec: i16,
+        /// Its own words.
+        why: String,
+    },
     /// A record's framing is broken.
     #[error("record {index}: {what}")]
     Record {
@@ -178,6 +193,12 @@ impl BatchHeader {
         self.attributes & ATTRIBUTE_CONTROL != 0
     }
 
+    /// From when on the batch's tombstones may be dropped, if compaction has said so (KIP-534). The base
+    /// timestamp has been put in that place; the records' deltas count from it as from any other.
+    pub fn delete_horizon(&self) -> Option<i64> {
+        (self.attributes & ATTRIBUTE_DELETE_HORIZON != 0).then_some(self.base_timestamp)
+    }
+
     /// Whether an idempotent producer sent it.
     pub fn has_producer(&self) -> bool {
         self.producer_id.0 >= 0
@@ -232,6 +253,29 @@ impl Batch {
     /// Checks the CRC.
     pub fn check_crc(&self) -> Result<(), BatchError> {
         self.header.check_crc(&self.bytes)
+    }
+
+    /// The batch with its records unpacked, within a bound; its CRC is still that of the packed ones.
+    pub fn unpacked(&self) -> Result<Self, BatchError> {
+        let mut header = self.header;
+        let packed = self.bytes.get(HEADER_LEN..header.total_len());
+        let records = unpack(header.codec(), packed.unwrap_or_default())?;
+        let Cow::Owned(records) = records else {
+            return Ok(self.clone());
+        };
+        header.attributes &= !ATTRIBUTE_CODEC;
+        header.length = (HEADER_LEN - LENGTH_PREFIX + records.len()) as i32;
+        let mut bytes = Vec::with_capacity(HEADER_LEN + records.len());
+        bytes.extend_from_slice(&self.bytes[..8]);
+        bytes.extend_from_slice(&header.length.to_be_bytes());
+        bytes.extend_from_slice(&self.bytes[12..CRC_START]);
+        bytes.extend_from_slice(&header.attributes.to_be_bytes());
+        bytes.extend_from_slice(&self.bytes[CRC_START + 2..HEADER_LEN]);
+        bytes.extend_from_slice(&records);
+        Ok(Self {
+            header,
+            bytes: bytes.into(),
+        })
     }
 
     /// The records, decoded one by one; an error for compressed ones.

@@ -121,6 +121,7 @@ fn rest_len(all: &[u8], frame: &[u8]) -> usize {
 }
 
 /// The fields at a record's front.
+#[derive(Clone, Copy)]
 pub(crate) struct RecordHead<'a> {
     pub timestamp_delta: i64,
     pub offset_delta: i32,

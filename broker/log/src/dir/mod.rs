@@ -22,7 +22,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 const REMOVED: &str = ".removed";
 /// fsyncs of many logs at a close go together into the file system's journal.
@@ -35,12 +35,20 @@ type Slot = Arc<Mutex<Option<Arc<PartitionLog>>>>;
 pub(crate) struct Shared {
     confirmed: AtomicBool,
     flusher: Sender<Weak<PartitionLog>>,
+    on_roll: OnceLock<Box<dyn Fn() + Send + Sync>>,
     _lock: File,
 }
 
 impl Shared {
     pub(crate) fn is_confirmed(&self) -> bool {
         self.confirmed.load(Ordering::Acquire)
+    }
+
+    /// A compacted log has one more segment that the cleaner may take.
+    pub(crate) fn rolled(&self) {
+        if let Some(tell) = self.on_roll.get() {
+            tell();
+        }
     }
 
     /// Has the sealed segments of a log fsynced by the flusher's thread.
@@ -90,12 +98,19 @@ impl LogDir {
             shared: Arc::new(Shared {
                 confirmed: AtomicBool::new(false),
                 flusher,
+                on_roll: OnceLock::new(),
                 _lock: lock,
             }),
             run: Mutex::new(run),
             slots: Mutex::default(),
             path,
         }))
+    }
+
+    /// Has `tell` called, on whatever thread, when a compacted log begins a new segment: then the one
+    /// before may be cleaned. It must return at once. Only the first that is given counts.
+    pub fn on_roll(&self, tell: impl Fn() + Send + Sync + 'static) {
+        let _ = self.shared.on_roll.set(Box::new(tell));
     }
 
     /// Where it is.

@@ -97,7 +97,8 @@ impl PartitionLog {
     }
 
     /// Appends whole batches as follower, offsets and epochs kept; checked all before any is
-    /// written. The first must begin at the log end offset. Empty `batches` are an error.
+    /// written. None may begin below the end of the one before; the first, below the log end offset.
+    /// It may begin above: there the leader's log was compacted. Empty `batches` are an error.
     pub fn append_follower(&self, batches: &[u8]) -> Result<AppendInfo, AppendError> {
         let config = self.config();
         let headers = check_follower(batches)?;
@@ -107,7 +108,7 @@ impl PartitionLog {
         let mut writer = self.writer.lock();
         self.check_writable()?;
         let view = self.snapshot();
-        if first.base_offset != view.end {
+        if first.base_offset < view.end {
             return Err(AppendError::NotAtEnd {
                 end: view.end,
                 got: first.base_offset,
@@ -212,7 +213,7 @@ impl PartitionLog {
         };
         let waited = writer
             .first_timestamp
-            .is_some_and(|first| time.saturating_sub(first) > config.segment_ms);
+            .is_some_and(|first| time.saturating_sub(first) > config.roll_ms());
         let full = waited
             || active.index_len() >= config.segment_index_bytes as usize
             || !fits(&active, config, next.total_len(), next);
@@ -261,6 +262,9 @@ impl PartitionLog {
             view.segments = Arc::new(segments);
         }
         self.shared.flush_later(self.myself.clone());
+        if self.config.read().compact {
+            self.shared.rolled();
+        }
         Ok(segment)
     }
 }
@@ -271,7 +275,7 @@ fn fits(active: &Segment, config: &LogConfig, more: usize, last: &BatchHeader) -
         && last.last_offset().0 - active.base().0 <= i64::from(i32::MAX)
 }
 
-/// Checks what a leader sent: whole, intact batches, each continuing the one before.
+/// Checks what a leader sent: whole, intact batches, each after the one before.
 fn check_follower(mut bytes: &[u8]) -> Result<Vec<BatchHeader>, AppendError> {
     let mut headers: Vec<BatchHeader> = Vec::new();
     while !bytes.is_empty() {
@@ -282,7 +286,7 @@ fn check_follower(mut bytes: &[u8]) -> Result<Vec<BatchHeader>, AppendError> {
             return Err(AppendError::InvalidRecord("no leader epoch".into()));
         }
         if let Some(before) = headers.last()
-            && before.next_offset() != header.base_offset
+            && before.next_offset() > header.base_offset
         {
             return Err(AppendError::NotAtEnd {
                 end: before.next_offset(),

@@ -1,23 +1,33 @@
 //! One partition's log: a list of segments, the last of which is appended to.
 //!
 //! The invariants:
-//! - `start ≤ end`; every offset in between lies in exactly one segment.
+//! - `start ≤ end`; every offset in between lies in exactly one segment. Compaction leaves holes: offsets
+//!   without a record. None touches the end of a segment before the active one, where a batch always
+//!   ends: so what a crash cut off is never taken for a hole.
 //! - `recovery point ≤ end`: everything below it is fsynced, and the indexes of the segments that end
 //!   at or below it are in their files. It is raised after the fsync and lowered before a truncation.
 //! - An epoch is in the checkpoint file before a record of it is in a segment.
 //!
 //! One lock for writers, held over their I/O; one for the view (segments, offsets, epochs), never
-//! held over I/O, so that readers and getters do not wait for the disk's writes. A truncation
-//! raises the view's generation before it touches a file: a read that spans one is done again, so
-//! nobody sees bytes that are half of before and half of after.
+//! held over I/O, so that readers and getters do not wait for the disk's writes. A truncation, or a
+//! swap of cleaned segments, raises the view's generation before it touches a file: a read that spans
+//! one is done again, so nobody sees bytes that are half of before and half of after.
 
 mod append;
+mod clean;
 mod flush;
 mod open;
 mod read;
 mod retention;
+mod swap;
 mod truncate;
 
+pub use clean::Cleaned;
+
+#[cfg(test)]
+mod clean_model_tests;
+#[cfg(test)]
+mod clean_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
@@ -37,6 +47,7 @@ use std::sync::{Arc, OnceLock, Weak};
 const EPOCHS: &str = "leader-epoch-checkpoint";
 const RECOVERY_POINT: &str = "recovery-point";
 const LOG_START: &str = "log-start";
+const CLEANED_TO: &str = "cleaned-to";
 
 /// What an append did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +69,7 @@ pub struct AppendInfo {
 pub struct TimestampedOffset {
     /// Its timestamp.
     pub timestamp: i64,
-    /// Its offset. In a compressed batch: the batch's first, as this crate has no codecs.
+    /// Its offset. The batch's first, if that is compressed and cannot be unpacked.
     pub offset: Offset,
     /// The epoch of the leader that appended it.
     pub leader_epoch: LeaderEpoch,
@@ -72,6 +83,8 @@ pub struct PartitionLog {
     shared: Arc<Shared>,
     myself: Weak<PartitionLog>,
     config: RwLock<Arc<LogConfig>>,
+    /// One cleaning at a time; taken before all others.
+    cleaning: Mutex<()>,
     /// Taken before `writer` by whoever fsyncs: one flush at a time.
     flushing: Mutex<()>,
     writer: Mutex<Writer>,
@@ -97,6 +110,8 @@ struct Writer {
     created: bool,
     producers: Producers,
     recovery_point: Offset,
+    /// Below it, no two records have the same key but for those of earlier cleanings that were cut short.
+    cleaned_to: Offset,
     /// The max timestamp of the active segment's first batch.
     first_timestamp: Option<i64>,
     /// Whether the files are not as a clean close left them.

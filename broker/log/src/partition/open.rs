@@ -6,7 +6,8 @@
 //! producers on the way, cuts at the first bad batch and deletes what follows.
 
 use super::{
-    EPOCHS, LOG_START, PartitionLog, RECOVERY_POINT, View, Writer, offset_line, read_offset,
+    CLEANED_TO, EPOCHS, LOG_START, PartitionLog, RECOVERY_POINT, View, Writer, offset_line,
+    read_offset,
 };
 use crate::batch::BatchHeader;
 use crate::dir::Shared;
@@ -14,7 +15,7 @@ use crate::epochs::EpochCache;
 use crate::index::MemoryIndex;
 use crate::producers::Producers;
 use crate::scan::{Scan, ScanError};
-use crate::segment::{self, DELETED, INDEX, LOG, SNAPSHOT, Segment, TIME_INDEX};
+use crate::segment::{self, CLEANED, DELETED, INDEX, LOG, SNAPSHOT, Segment, TIME_INDEX};
 use crate::{LogConfig, LogError, disk};
 use leasehold_types::{Offset, TopicId};
 use parking_lot::{Mutex, RwLock};
@@ -83,6 +84,13 @@ impl PartitionLog {
             disk::write_durably(&folder.join(RECOVERY_POINT), line.as_bytes())?;
             saved_point = found.recovery_point;
         }
+        let cleaned_file = folder.join(CLEANED_TO);
+        let mut cleaned_to = read_offset(&cleaned_file)?.unwrap_or_default();
+        if cleaned_to > *end {
+            // What is appended from here on was never compacted.
+            disk::write_durably(&cleaned_file, offset_line(*end).as_bytes())?;
+            cleaned_to = *end;
+        }
         let mut snapshot = None;
         if found.clean && created {
             snapshot = Producers::load(&segment::file(&folder, *end, SNAPSHOT))?;
@@ -100,6 +108,7 @@ impl PartitionLog {
             created,
             producers,
             recovery_point: found.recovery_point,
+            cleaned_to,
             first_timestamp,
             dirty: !found.clean,
             unflushed_records: 0,
@@ -119,6 +128,7 @@ impl PartitionLog {
             shared,
             myself: myself.clone(),
             config: RwLock::new(Arc::new(config)),
+            cleaning: Mutex::new(()),
             flushing: Mutex::new(()),
             writer: Mutex::new(writer),
             saved_point: Mutex::new(saved_point),
@@ -134,6 +144,7 @@ impl PartitionLog {
 
 /// Removes what a crash left half-done; returns the segments' base offsets, rising.
 fn tidy(folder: &Path) -> Result<Vec<Offset>, LogError> {
+    super::swap::finish(folder)?;
     let names = disk::names(folder)?;
     let mut bases: Vec<Offset> = names.iter().filter_map(|n| offset_of(n, LOG)).collect();
     bases.sort_unstable();
@@ -142,7 +153,10 @@ fn tidy(folder: &Path) -> Result<Vec<Offset>, LogError> {
             .iter()
             .filter_map(|suffix| offset_of(name, suffix))
             .any(|base| bases.binary_search(&base).is_err());
-        if orphan || name.ends_with(".tmp") || name.ends_with(&format!(".{DELETED}")) {
+        let left_over = ["tmp", DELETED, CLEANED]
+            .iter()
+            .any(|suffix| name.rsplit_once('.').is_some_and(|(_, s)| s == *suffix));
+        if orphan || left_over {
             disk::remove(&folder.join(name))?;
         }
     }
@@ -150,7 +164,7 @@ fn tidy(folder: &Path) -> Result<Vec<Offset>, LogError> {
 }
 
 /// The offset in a file's name, `<20 digits>.<suffix>`.
-fn offset_of(name: &str, suffix: &str) -> Option<Offset> {
+pub(super) fn offset_of(name: &str, suffix: &str) -> Option<Offset> {
     let digits = name.strip_suffix(suffix)?.strip_suffix('.')?;
     let well_formed = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
     well_formed
@@ -347,7 +361,9 @@ fn check_segment(
 /// Whether an intact batch does not belong where it was found.
 fn out_of_place(header: &BatchHeader, base: Offset, end: Offset) -> Option<String> {
     let here = header.base_offset;
-    if here != end {
+    // Above it may lie: compaction, here or on the leader that it came from, leaves holes. What a crash
+    // cuts off is a segment's end, and that has none (`clean`).
+    if here < end {
         return Some(format!("its offset is {here} where {end} was next"));
     }
     (header.last_offset().0 - base.0 > i64::from(u32::MAX))

@@ -9,7 +9,8 @@ use leasehold_types::Offset;
 use std::sync::Arc;
 
 impl PartitionLog {
-    /// Whole batches from the one that holds `from`, up to `max_bytes`, all below `limit` (the high
+    /// Whole batches from the one that holds `from`, or the first after it where compaction left a
+    /// hole, up to `max_bytes`, all below `limit` (the high
     /// watermark or the log end). Empty if there are none yet. With `at_least_one`, the first batch
     /// comes whatever its size. The first batch may begin before `from`.
     pub fn read(
@@ -127,7 +128,7 @@ fn find_record(
         if header.base_offset >= view.end {
             return Ok(false);
         }
-        if reaches(header.max_timestamp) {
+        if header.record_count > 0 && reaches(header.max_timestamp) {
             found = find_in_batch(segment, at, header, from, &reaches)?;
         }
         Ok(found.is_none())
@@ -147,14 +148,15 @@ fn find_in_batch(
         offset: header.base_offset.max(from),
         leader_epoch: header.leader_epoch,
     };
-    if header.is_log_append_time() || header.codec() != 0 {
+    if header.is_log_append_time() {
         return Ok(Some(first));
     }
     let batch = Batch {
         header: *header,
         bytes: segment.batch(at, header)?,
     };
-    let Ok(records) = batch.records() else {
+    // What cannot be unpacked is for the client to see.
+    let Ok(records) = batch.unpacked().and_then(|batch| batch.records()) else {
         return Ok(Some(first));
     };
     // A record that cannot be decoded ends the search in this batch; its reader will see it.

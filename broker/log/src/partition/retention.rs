@@ -1,4 +1,5 @@
-//! Letting go of old segments: by time, by size, and below the log start offset.
+//! Letting go of old segments: by time, by size, and below the log start offset. Time and size count
+//! only where `cleanup.policy` names `delete`.
 
 use super::{EPOCHS, LOG_START, PartitionLog, View, offset_line, retire};
 use crate::epochs::EpochCache;
@@ -112,8 +113,8 @@ fn count_expired(
     let total: u64 = view.segments.iter().map(|s| s.size()).sum();
     // What may go by size: all that is above the bound.
     let mut excess = match u64::try_from(config.retention_bytes) {
-        Ok(bound) => total.saturating_sub(bound),
-        Err(_) => 0,
+        Ok(bound) if config.delete => total.saturating_sub(bound),
+        _ => 0,
     };
     let mut count = 0;
     for (i, segment) in view.segments.iter().enumerate() {
@@ -132,7 +133,7 @@ fn count_expired(
 }
 
 fn is_too_old(segment: &Segment, config: &LogConfig, now_ms: i64) -> Result<bool, LogError> {
-    if config.retention_ms < 0 {
+    if config.retention_ms < 0 || !config.delete {
         return Ok(false);
     }
     let newest = match segment.max_timestamp(config.index_interval_bytes)? {

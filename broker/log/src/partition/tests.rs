@@ -260,10 +260,11 @@ fn a_follower_takes_only_what_continues_its_log_and_is_intact() {
         .unwrap();
     assert_eq!((info.base_offset, info.last_offset), (Offset(0), Offset(2)));
     assert!(matches!(
-        log.append_follower(&run(&[(4, 3)])),
+        log.append_follower(&run(&[(2, 3)])),
         Err(AppendError::NotAtEnd { .. })
     ));
-    assert!(log.append_follower(&run(&[(3, 3), (5, 3)])).is_err());
+    assert!(log.append_follower(&run(&[(3, 3), (3, 3)])).is_err());
+    assert!(log.append_follower(&run(&[(4, 3), (3, 3)])).is_err());
     assert!(matches!(
         log.append_follower(&run(&[(3, 2)])),
         Err(AppendError::FencedEpoch { .. })

@@ -1,7 +1,9 @@
 //! Cutting the log's end off, and starting it anew.
 
 use super::open::{first_timestamp, rebuild_producers, snapshots};
-use super::{EPOCHS, LOG_START, PartitionLog, RECOVERY_POINT, View, Writer, offset_line, retire};
+use super::{
+    CLEANED_TO, EPOCHS, LOG_START, PartitionLog, RECOVERY_POINT, View, Writer, offset_line, retire,
+};
 use crate::epochs::EpochCache;
 use crate::producers::Producers;
 use crate::segment::{self, SNAPSHOT};
@@ -45,12 +47,14 @@ impl PartitionLog {
             return self.restart_at(writer, offset).map(|()| offset);
         };
         let last = &view.segments[i];
-        let (position, end) = match last.locate(offset, interval)? {
-            Some((at, header)) => (at, header.base_offset),
-            None => (last.size(), offset),
+        let position = match last.locate(offset, interval)? {
+            Some((at, _)) => at,
+            None => last.size(),
         };
+        // Where the last batch left ends, as a restart will find it: compaction may have left a hole
+        // between that and `offset`.
+        let (index, end) = last.index_until(position, interval)?;
         tracing::info!(partition = %self.name, from = %view.end, to = %end, "truncating the log");
-        let index = last.index_until(position, interval)?;
         writer.dirty = true;
         if end < view.start {
             // What is appended from here on was never deleted.
@@ -66,6 +70,7 @@ impl PartitionLog {
             view.end = end;
         }
         self.lower_recovery_point(writer, end)?;
+        self.lower_cleaned_to(writer, end)?;
         let mut retired = Vec::new();
         // From the end, so that what a crash leaves is a log without a hole.
         for segment in view.segments[i + 1..].iter().rev() {
@@ -116,6 +121,7 @@ impl PartitionLog {
         writer.first_timestamp = None;
         if writer.created {
             self.lower_recovery_point(writer, Offset(0))?;
+            self.lower_cleaned_to(writer, Offset(0))?;
             disk::remove(&self.file(LOG_START))?;
             // Oldest first: what a crash leaves is the end of the old log, without a hole.
             let mut retired = Vec::new();
@@ -140,6 +146,16 @@ impl PartitionLog {
             let path = self.file(RECOVERY_POINT);
             disk::write_durably(&path, offset_line(to).as_bytes())?;
             *saved = to;
+        }
+        Ok(())
+    }
+
+    /// What is appended above `to` from here on was never compacted.
+    fn lower_cleaned_to(&self, writer: &mut Writer, to: Offset) -> Result<(), LogError> {
+        if writer.cleaned_to > to {
+            let path = self.file(CLEANED_TO);
+            disk::write_durably(&path, offset_line(to).as_bytes())?;
+            writer.cleaned_to = to;
         }
         Ok(())
     }

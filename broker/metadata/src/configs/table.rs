@@ -2,7 +2,6 @@
 
 use super::{Kind, Support, TopicKey};
 
-const NO_COMPACTION: &str = "compaction is not part of it, only cleanup.policy=delete";
 const NO_TIERS: &str = "tiered storage is not part of it";
 const NO_RECOMPRESSION: &str = "batches are kept as the producer compressed them";
 const NO_THROTTLE: &str = "replication is not throttled";
@@ -49,8 +48,8 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         Kind::List(&["delete", "compact"]),
         "delete",
         "",
-        Only(&["delete"], NO_COMPACTION),
-        "What happens to old records: `delete` discards whole segments by time or size.",
+        Full,
+        "What happens to old records: `delete` discards whole segments by time or size, `compact` keeps the last record of each key; `compact,delete` does both.",
     ),
     row(
         "compression.gzip.level",
@@ -92,7 +91,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         long(0),
         "86400000",
         "",
-        DefaultOnly(NO_COMPACTION),
+        Full,
         "How long tombstones of compacted topics are kept, in milliseconds.",
     ),
     row(
@@ -164,7 +163,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         long(1),
         "9223372036854775807",
         "",
-        DefaultOnly(NO_COMPACTION),
+        Full,
         "How long a record may stay uncompacted, in milliseconds.",
     ),
     row(
@@ -204,7 +203,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         Kind::Double { min: 0.0, max: 1.0 },
         "0.5",
         "",
-        DefaultOnly(NO_COMPACTION),
+        Full,
         "Share of uncompacted data at which compaction begins.",
     ),
     row(
@@ -212,7 +211,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         long(0),
         "0",
         "",
-        DefaultOnly(NO_COMPACTION),
+        Full,
         "How long a record stays uncompacted at least, in milliseconds.",
     ),
     row(

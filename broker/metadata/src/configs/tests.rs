@@ -83,8 +83,6 @@ fn a_value_out_of_range_is_refused() {
 #[test]
 fn what_is_absent_is_refused_with_the_reason() {
     for (key, value) in [
-        ("cleanup.policy", "compact"),
-        ("cleanup.policy", "compact,delete"),
         ("compression.type", "zstd"),
         ("remote.storage.enable", "true"),
         ("segment.jitter.ms", "5"),
@@ -102,9 +100,25 @@ fn what_is_absent_is_refused_with_the_reason() {
 }
 
 #[test]
+fn compaction_is_supported_alone_and_beside_deletion_in_either_order() {
+    for policy in ["compact", "delete", "compact,delete", "delete,compact"] {
+        assert!(validate("cleanup.policy", policy).is_ok(), "{policy}");
+    }
+    for (key, value) in [
+        ("delete.retention.ms", "0"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+        ("min.compaction.lag.ms", "60000"),
+        ("max.compaction.lag.ms", "120000"),
+    ] {
+        assert!(validate(key, value).is_ok(), "{key}");
+    }
+}
+
+#[test]
 fn values_are_kept_in_one_form() {
     let kept = |name: &str, value: &str| normalize(validate(name, value).unwrap(), value);
     assert_eq!(kept(MIN_INSYNC_REPLICAS, " 2 "), "2");
     assert_eq!(kept(UNCLEAN_LEADER_ELECTION_ENABLE, "TRUE"), "true");
     assert_eq!(kept("cleanup.policy", " delete"), "delete");
+    assert_eq!(kept("cleanup.policy", "compact, delete"), "compact,delete");
 }

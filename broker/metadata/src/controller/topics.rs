@@ -133,10 +133,9 @@ impl Controller {
     fn new_configs(&self, topic: &NewTopic) -> Result<BTreeMap<String, String>, Refusal> {
         let mut values = BTreeMap::new();
         if topic.name == OFFSETS_TOPIC {
-            // Kafka compacts it; here its leader keeps what is in force, and nothing expires by age.
-            values.insert("cleanup.policy".to_owned(), "delete".to_owned());
-            values.insert("retention.ms".to_owned(), "-1".to_owned());
-            values.insert("retention.bytes".to_owned(), "-1".to_owned());
+            // As Kafka creates it.
+            values.insert("cleanup.policy".to_owned(), "compact".to_owned());
+            values.insert("compression.type".to_owned(), "producer".to_owned());
             values.insert(
                 "segment.bytes".to_owned(),
                 self.settings.offsets_topic_segment_bytes.to_string(),

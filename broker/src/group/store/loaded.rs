@@ -102,6 +102,9 @@ impl Loaded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use leasehold_log::batch::{RecordBatchBuilder, batches};
+    use leasehold_log::{LogConfig, LogDir, PartitionLog};
+    use leasehold_types::{BrokerId, ClusterId, Incarnation, LeaderEpoch, TopicId};
 
     fn offset_key(topic: &str, partition: i32) -> Vec<u8> {
         let key = Key::Offset {
@@ -154,5 +157,58 @@ mod tests {
         loaded.apply(Some(&offset_key("t", 7)), Some(&offset(1)));
         assert_eq!(loaded.counts(), (6, 5));
         assert_eq!(loaded.into_groups()["g"].offsets["t"][&7].offset, 1);
+    }
+
+    fn load(log: &PartitionLog) -> Loaded {
+        let mut loaded = Loaded::default();
+        let (start, end) = (log.log_start_offset(), log.log_end_offset());
+        let mut next = start;
+        while next < end {
+            for batch in batches(log.read(next, 500, end, true).unwrap()) {
+                let batch = batch.unwrap();
+                for record in batch.records().unwrap() {
+                    let record = record.unwrap();
+                    loaded.apply(record.key.as_deref(), record.value.as_deref());
+                }
+                next = batch.header.next_offset();
+            }
+        }
+        loaded
+    }
+
+    #[test]
+    fn a_compacted_log_tells_of_the_same_groups_in_fewer_records() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = LogDir::open(folder.path(), &ClusterId("c".into()), BrokerId(0)).unwrap();
+        dir.begin(Incarnation(1)).unwrap();
+        dir.confirm(Incarnation(1)).unwrap();
+        let config = LogConfig {
+            segment_bytes: 1000,
+            compact: true,
+            delete: false,
+            delete_retention_ms: 0,
+            ..LogConfig::default()
+        };
+        let log = dir.open_partition(TopicId::random(), 0, config).unwrap();
+        log.begin_epoch(LeaderEpoch(0)).unwrap();
+        let mut all = Loaded::default();
+        for round in 1..3 {
+            for n in 0..100 {
+                let key = offset_key("t", n % 7);
+                // Of every third key the last record is a tombstone.
+                let value = (n % 3 > 0 || n < 90).then(|| offset(i64::from(n)));
+                all.apply(Some(&key), value.as_deref());
+                let mut batch = RecordBatchBuilder::new();
+                batch.push(round, Some(&key), value.as_deref());
+                log.append_leader(&batch.build(), LeaderEpoch(0), round)
+                    .unwrap();
+            }
+            let end = log.log_end_offset();
+            assert!(log.clean(round, end, 1000).unwrap().is_some());
+        }
+        let loaded = load(&log);
+        assert!(loaded.counts().0 < 40, "{:?}", loaded.counts());
+        assert_eq!(loaded.counts().1, 0);
+        assert_eq!(loaded.into_groups(), all.into_groups());
     }
 }
