@@ -1,10 +1,10 @@
 //! `helm uninstall` takes the operator away and nothing else; installed again, it goes on.
 
 use kube::ResourceExt as _;
-use leasehold_crds::{Cluster, Topic};
+use leasehold_crds::Topic;
 use leasehold_tests::cluster::{Kube, PATIENCE, fresh, helm, run_script};
 use leasehold_tests::load::Load;
-use leasehold_tests::readback;
+use leasehold_tests::{readback, wait};
 
 #[test]
 fn an_uninstall_leaves_definitions_clusters_and_data_and_a_new_install_goes_on() {
@@ -38,13 +38,14 @@ fn an_uninstall_leaves_definitions_clusters_and_data_and_a_new_install_goes_on()
     assert_eq!(held, [""; 0], "topics without finalizers");
     load.wait_flowing(PATIENCE);
     run_script("install", &[]);
+    wait::until("the objects to be guarded again", PATIENCE, || {
+        let cluster = kube.cluster()?.finalizers().len();
+        let topic = kube.topic(&topic)?.finalizers().len();
+        anyhow::ensure!(cluster > 0 && topic > 0, "{cluster} and {topic} finalizers");
+        Ok(())
+    });
     kube.wait_condition("Cluster", "main", "Ready", "True");
     kube.wait_condition("Topic", &topic, "Ready", "True");
-    let again = kube.block_on(kube.api::<Cluster>().get("main"));
-    assert!(
-        !again.expect("cluster").finalizers().is_empty(),
-        "guarded again"
-    );
     assert_eq!(pods, kube.restarts(), "no broker was restarted");
     let history = load.stop();
     assert!(history.failed.is_empty(), "{:?}", history.failed);
