@@ -60,6 +60,7 @@ macro_rules! by_key {
             ApiKey::InitProducerId => $call::<InitProducerIdRequest>($($argument),*),
             ApiKey::OffsetForLeaderEpoch => $call::<OffsetForLeaderEpochRequest>($($argument),*),
             ApiKey::DescribeConfigs => $call::<DescribeConfigsRequest>($($argument),*),
+            ApiKey::DescribeLogDirs => $call::<DescribeLogDirsRequest>($($argument),*),
             ApiKey::CreatePartitions => $call::<CreatePartitionsRequest>($($argument),*),
             ApiKey::DeleteGroups => $call::<DeleteGroupsRequest>($($argument),*),
             ApiKey::ElectLeaders => $call::<ElectLeadersRequest>($($argument),*),
