@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 const TOPIC: &str = "failover";
 const PARTITIONS: i32 = 3;
 const ROUNDS: usize = 20;
+/// A broker that is back gets its leaderships after its rest, so that there is always one to hit.
+const CONFIG: &str = "leader.restore.delay.ms: 14000\n";
+
 /// Whom to hit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Victim {
@@ -28,7 +31,7 @@ struct Scene {
 
 impl Scene {
     fn start(settings: &[(&str, &str)]) -> Self {
-        let dev = Dev::start(3, &["--no-restart"]);
+        let dev = Dev::start_with_config(3, &["--no-restart"], CONFIG);
         let runtime = tokio::runtime::Runtime::new().expect("runtime");
         runtime
             .block_on(topics::create(
@@ -166,5 +169,6 @@ fn a_stopping_leader_hands_over_within_150_ms() {
 #[test]
 fn a_frozen_leader_is_replaced_after_the_session_timeout() {
     let gaps = rounds(Victim::Leader, Signal::STOP, 3);
-    report("SIGSTOP of a leader", gaps, MS(6000), MS(8000));
+    // The session timeout of 3 s and one more.
+    report("SIGSTOP of a leader", gaps, MS(4000), MS(4000));
 }
