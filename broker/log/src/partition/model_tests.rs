@@ -336,7 +336,6 @@ impl World {
             let file = crate::segment::file(&folder, base, crate::segment::LOG);
             let at = size - back.min(size);
             let mut bytes = fs::read(&file).unwrap();
-            // Not in the 12..16 bytes of a batch: no CRC covers the leader epoch.
             let (first, at) = self.batch_at(base.0, at);
             match flip {
                 true => bytes[at as usize] ^= 0x5a,
@@ -359,19 +358,21 @@ impl World {
         self.model.start = self.model.start.min(self.model.end);
     }
 
-    /// The base offset of the batch at byte `at` of the segment `base`, and a byte of it near `at`.
+    /// The base offset of the batch at byte `at` of the segment `base`, and a byte of it near `at`
+    /// that its length or its CRC covers: in Kafka's format neither covers the base offset, where a
+    /// higher one is what compaction leaves, nor the leader epoch.
     fn batch_at(&self, base: i64, at: u64) -> (i64, u64) {
         let mut position = 0;
         for b in self.model.batches.iter().filter(|b| b.base >= base) {
             let end = position + b.bytes.len() as u64;
             if at < end {
                 let within = at - position;
-                let safe = if (12..16).contains(&within) {
-                    16
-                } else {
-                    within
+                let covered = match within {
+                    0..8 => 8,
+                    12..16 => 16,
+                    _ => within,
                 };
-                return (b.base, position + safe);
+                return (b.base, position + covered);
             }
             position = end;
         }
