@@ -2,7 +2,8 @@
 //! up and down under load, deletes and brings back; and what goes on while the operator is away.
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use leasehold_crds::{Cluster, Topic};
 use leasehold_tests::cluster::{Kube, PATIENCE, fresh, manifest, topic_manifest};
 use leasehold_tests::load::Load;
@@ -55,7 +56,7 @@ spec:
   volumes: [{{name: tmp, emptyDir: {{}}}}]
 "
     ));
-    let pods = kube.api::<k8s_openapi::api::core::v1::Pod>();
+    let pods = kube.api::<Pod>();
     wait::until("the client pod to succeed", PATIENCE, || {
         let pod = kube.block_on(pods.get(&client))?;
         let phase = pod.status.and_then(|s| s.phase).unwrap_or_default();
@@ -185,12 +186,16 @@ fn a_cluster_scales_up_and_down_under_load_and_loses_nothing() {
             "three replicas in three zones: {state:?}, {zones:?}"
         );
     }
-    scale(&kube, 3);
-    assert_eq!(
-        hosts(&after),
-        (0..3).collect(),
-        "the removed brokers were drained"
-    );
+    patch_replicas(&kube, 3);
+    kube.wait_condition("Cluster", NAME, "Draining", "True");
+    kill_operators(&kube);
+    wait_brokers(&kube, 3);
+    // The new operators look at the topics after the clusters.
+    wait::until("the status to tell that all was drained", PATIENCE, || {
+        let left = hosts(&after);
+        anyhow::ensure!(left == (0..3).collect(), "{left:?}");
+        anyhow::Ok(())
+    });
     let sets = kube.api::<StatefulSet>();
     let set = kube
         .block_on(sets.get(&format!("{NAME}-broker")))
@@ -218,13 +223,30 @@ fn patch_replicas(kube: &Kube, replicas: i32) {
     let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
     kube.block_on(
         kube.api::<Cluster>()
-            .patch_scale(NAME, &PatchParams::default(), &patch),
+            .patch_scale(&kube.name, &PatchParams::default(), &patch),
     )
     .expect("scale");
 }
 
+/// Whatever they were about to do, others have to take it up.
+fn kill_operators(kube: &Kube) {
+    let pods: Api<Pod> = Api::namespaced(kube.client(), "leasehold-system");
+    let chosen = ListParams::default().labels("app.kubernetes.io/name=leasehold-operator");
+    let killed = kube
+        .block_on(pods.delete_collection(&DeleteParams::default().grace_period(0), &chosen))
+        .expect("delete the operator's pods");
+    assert!(
+        killed.left().is_some_and(|list| !list.items.is_empty()),
+        "there were operators to kill"
+    );
+}
+
 fn scale(kube: &Kube, replicas: i32) {
     patch_replicas(kube, replicas);
+    wait_brokers(kube, replicas);
+}
+
+fn wait_brokers(kube: &Kube, replicas: i32) {
     wait::until(&format!("{replicas} ready brokers"), PATIENCE, || {
         let status = kube.cluster()?.status.unwrap_or_default();
         anyhow::ensure!(
@@ -235,7 +257,7 @@ fn scale(kube: &Kube, replicas: i32) {
         );
         anyhow::Ok(())
     });
-    kube.wait_condition("Cluster", NAME, "Ready", "True");
+    kube.wait_condition("Cluster", &kube.name, "Ready", "True");
 }
 
 #[test]
@@ -288,7 +310,7 @@ fn a_cluster_deleted_and_applied_again_is_back_with_its_data() {
     let clusters = kube.api::<Cluster>();
     kube.block_on(clusters.delete("back", &DeleteParams::default()))
         .expect("delete");
-    let pods = kube.api::<k8s_openapi::api::core::v1::Pod>();
+    let pods = kube.api::<Pod>();
     wait::until("the pods to be gone", PATIENCE, || {
         let left = kube.block_on(pods.list(&Default::default()))?.items.len();
         anyhow::ensure!(left == 0, "{left} pods");
@@ -299,4 +321,49 @@ fn a_cluster_deleted_and_applied_again_is_back_with_its_data() {
     kube.wait_condition("Topic", &kept, "Ready", "True");
     (0..3).for_each(|broker| kube.wait_name(broker));
     readback::check(&kube.bootstrap(), &kept, &history);
+}
+
+#[test]
+fn a_cluster_of_no_replicas_sleeps_and_wakes_smaller_with_all_its_data() {
+    let kube = Kube::connect("returning", "back");
+    kube.apply(&manifest("back", 4).replace("size: 1Gi", "size: 1Gi, whenScaled: Delete"));
+    kube.wait_condition("Cluster", "back", "Ready", "True");
+    (0..4).for_each(|broker| kube.wait_name(broker));
+    let topic = fresh("slept");
+    kube.ready_topic(&topic, 8);
+    let load = Load::start(&kube.bootstrap(), &topic, 8, 300, &[]);
+    load.wait_flowing(PATIENCE);
+    let history = load.stop();
+    let claims = || {
+        let all = kube.api::<PersistentVolumeClaim>();
+        let all = kube.block_on(all.list(&Default::default()))?.items;
+        let mut names: Vec<String> = all.into_iter().filter_map(|c| c.metadata.name).collect();
+        names.sort();
+        anyhow::Ok(names)
+    };
+    let names = |count: i32| -> Vec<String> {
+        (0..count)
+            .map(|broker| format!("data-{}", kube.pod_name(broker)))
+            .collect()
+    };
+    patch_replicas(&kube, 0);
+    wait::until("no pods", PATIENCE, || {
+        let left = kube.block_on(kube.api::<Pod>().list(&Default::default()))?;
+        anyhow::ensure!(left.items.is_empty(), "{} pods", left.items.len());
+        anyhow::Ok(())
+    });
+    assert_eq!(
+        claims().expect("claims"),
+        names(4),
+        "sleep keeps every volume"
+    );
+    scale(&kube, 3);
+    (0..3).for_each(|broker| kube.wait_name(broker));
+    readback::check(&kube.bootstrap(), &topic, &history);
+    // The volume may still be in use by its pod for a moment.
+    wait::until("the drained broker's volume to be gone", PATIENCE, || {
+        let left = claims()?;
+        anyhow::ensure!(left == names(3), "{left:?}");
+        anyhow::Ok(())
+    });
 }
