@@ -1,6 +1,7 @@
 //! The command line of `leasehold-broker`: which command, with which arguments.
 
 use clap::{Args, Parser, Subcommand};
+use leasehold_metadata::head::recover::Wish;
 use std::path::PathBuf;
 
 /// A Kafka-compatible log broker whose control plane is the Kubernetes API.
@@ -18,6 +19,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Start a whole cluster of brokers on this machine, for trying things out.
     Dev(DevArgs),
+    /// Mend a `dev` cluster whose head was lost or put back, from its brokers' copies of the metadata.
+    Recover(RecoverArgs),
     /// Print the configuration reference, in Markdown.
     Reference,
 }
@@ -102,4 +105,15 @@ pub struct DevArgs {
     /// YAML file of Kafka broker configuration keys for every broker.
     #[arg(long)]
     pub config: Option<PathBuf>,
+}
+
+/// Arguments of `recover`.
+#[derive(Clone, Debug, Args)]
+pub struct RecoverArgs {
+    /// The `--data` of the `dev` cluster, which must not run.
+    #[arg(long, default_value = ".leasehold")]
+    pub data: PathBuf,
+    /// Whose copy counts: `newest`, or a broker's number.
+    #[arg(long, default_value = "newest")]
+    pub from: Wish,
 }

@@ -30,6 +30,10 @@ fn main() -> anyhow::Result<()> {
             runtime.shutdown_background();
             result
         }
+        Command::Recover(args) => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(leasehold_broker::dev::recover(args)),
         Command::Reference => {
             print!("{}", leasehold_broker::config::reference());
             Ok(())

@@ -27,6 +27,9 @@ pub const CLUSTER_LABEL: &str = "leasehold.dev/cluster";
 pub const CLUSTER_ID_ANNOTATION: &str = "leasehold.dev/cluster-id";
 /// Annotation on a Cluster or Topic: with `"true"` the operator leaves the object alone.
 pub const PAUSED_ANNOTATION: &str = "leasehold.dev/paused";
+/// Annotation on a Cluster whose metadata was lost or put back: makes a head from the brokers' copies. Its
+/// value says whose copy counts: `newest`, or a broker's number. The operator takes it off when it is done.
+pub const RECOVER_ANNOTATION: &str = "leasehold.dev/recover";
 /// Annotation on a pod: the zone of its node, written by the operator, read by the broker.
 pub const RACK_ANNOTATION: &str = "leasehold.dev/rack";
 /// Annotation on a pod: what its image and static configuration were when it was made.

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use leasehold_metadata::image::Image;
 use leasehold_metadata::rpc::{
-    AdminRequest, AdminResponse, Call, ControllerHint, Request, Response,
+    AdminRequest, AdminResponse, Call, ControllerHint, Request, Response, codes,
 };
 use leasehold_types::BrokerId;
 use leasehold_wire::{Client, ClientError, ClientOptions};
@@ -83,6 +83,26 @@ pub async fn ask(image: &Image, request: AdminRequest) -> Result<AdminResponse, 
         }
     }
     Err(last.map_or(AdminError::NoBroker, AdminError::Unreachable))
+}
+
+/// Why the controller of the cluster that `image` describes decides nothing; `None` in good times, and
+/// when it cannot be asked.
+pub async fn frozen(image: &Image) -> Option<String> {
+    let broker = image.broker(controller(image)?)?;
+    let address = format!("{}:{}", broker.internal.host, broker.internal.port);
+    let call = Call {
+        cluster_id: image.cluster_id.clone(),
+        request: Request::WhoIsController,
+    };
+    let body = Bytes::from(serde_json::to_vec(&call).ok()?);
+    let asked = exchange(&address, &call.cluster_id.0, body);
+    match tokio::time::timeout(Duration::from_secs(2), asked).await {
+        Ok(Ok(Response::Error(outcome))) if outcome.code == codes::POLICY_VIOLATION => {
+            let why = outcome.message.unwrap_or_default();
+            Some(why.trim_start_matches("frozen: ").to_owned())
+        }
+        _ => None,
+    }
 }
 
 fn address_of(hint: &ControllerHint) -> String {

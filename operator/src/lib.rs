@@ -2,7 +2,7 @@
 //!
 //! - [`cluster`] and [`topic`] hold the decisions, which are pure, and the rounds that carry them out;
 //! - [`view`] follows the clusters' metadata, [`news`] tells what changed in it, [`admin`] asks the
-//!   clusters' controllers for changes;
+//!   clusters' controllers for changes, [`copies`] fetches the brokers' copies of it;
 //! - [`leader`] makes one replica act, [`status_queue`] and [`events`] bound what is written;
 //! - [`run`] wires it all together; [`http`] and [`metrics`] show how it fares.
 
@@ -10,6 +10,7 @@ pub mod admin;
 pub mod cli;
 pub mod cluster;
 pub mod context;
+pub mod copies;
 pub mod events;
 pub mod http;
 pub mod leader;

@@ -128,6 +128,42 @@ fn data_outlives_a_clean_stop() {
 }
 
 #[test]
+fn a_lost_head_is_mended_from_the_brokers_copies_and_never_replaced_by_an_empty_one() {
+    let dev = Dev::start(3, &[]);
+    produce(&dev, "kept", "one");
+    let data = dev.data();
+    let (clean, dir) = dev.interrupt();
+    assert!(clean, "dev ends with status 0 on Ctrl-C");
+    std::fs::remove_dir_all(data.join("metadata")).expect("lose the metadata");
+    let leasehold = |args: &[&str]| {
+        let mut command = Command::new(broker_binary());
+        command.args(args).arg("--data").arg(&data);
+        run(command, b"")
+    };
+    let refused = leasehold(&["dev", "--port", "39092", "--http-port", "38080"]);
+    assert!(!refused.ok);
+    assert!(
+        refused.stderr.contains("leasehold-broker recover --data"),
+        "{}",
+        refused.stderr
+    );
+    let recovered = leasehold(&["recover"]);
+    assert!(recovered.ok, "{}", recovered.stderr);
+    println!("{}", recovered.stdout);
+    let twice = leasehold(&["recover"]);
+    assert!(
+        !twice.ok && twice.stderr.contains("nothing to recover"),
+        "{}",
+        twice.stderr
+    );
+    let again = Dev::start_in(dir, 3, &[]);
+    assert_eq!(consume(&again.bootstrap(), "kept"), "one\n");
+    produce(&again, "kept", "two");
+    produce(&again, "new", "three");
+    assert_eq!(consume(&again.bootstrap(), "kept"), "one\ntwo\n");
+}
+
+#[test]
 fn no_broker_outlives_a_killed_dev() {
     let dev = Dev::start(3, &[]);
     let pids: Vec<_> = (0..3)

@@ -49,7 +49,7 @@ pub enum Request {
         request: AdminRequest,
         timeout_ms: u64,
     },
-    /// Who is controller? Answered by anyone.
+    /// Who is controller? Answered by anyone; a frozen controller refuses, with the reason.
     WhoIsController,
 }
 

@@ -90,7 +90,7 @@ impl Term<'_> {
                     deadline,
                 }
             }
-            // Answered by anyone, so it does not come here.
+            // Answered by anyone; only a frozen controller is asked, and has refused above.
             Request::WhoIsController => {
                 return self.reply(to, Response::Controller(None));
             }

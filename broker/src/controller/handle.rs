@@ -68,7 +68,9 @@ impl ControllerHandle {
 
     /// Asks the controller of this process; says [`Response::NotController`] if it is none.
     pub async fn call(&self, request: Request) -> Response {
-        if matches!(request, Request::WhoIsController) {
+        // A frozen controller says so itself.
+        let frozen = matches!(*self.role.borrow(), Role::Controller { frozen: true, .. });
+        if matches!(request, Request::WhoIsController) && !frozen {
             return Response::Controller(self.hint());
         }
         let mut role = self.role.clone();

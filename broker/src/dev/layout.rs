@@ -6,6 +6,12 @@ use std::path::{Path, PathBuf};
 /// Name of the cluster that `dev` runs.
 pub const CLUSTER: &str = "dev";
 
+/// Folder of the `directory` store that all brokers share.
+pub const STORE: &str = "metadata";
+
+/// Folder of a broker's own that is its log directory.
+pub const LOGS: &str = "data";
+
 /// Paths, ports and arguments of one `dev` cluster.
 pub struct Layout {
     args: DevArgs,
@@ -33,9 +39,14 @@ impl Layout {
         self.root.join(format!("broker-{id}"))
     }
 
+    /// The log directory of broker `id`.
+    pub fn log_dir(&self, id: u16) -> PathBuf {
+        self.broker_dir(id).join(LOGS)
+    }
+
     /// The `directory` store that all brokers share.
     pub fn store_dir(&self) -> PathBuf {
-        self.root.join("metadata")
+        self.root.join(STORE)
     }
 
     /// Where the configuration for all brokers is written.
@@ -73,7 +84,7 @@ impl Layout {
             ("--cluster", CLUSTER.to_owned()),
             ("--store", "directory".to_owned()),
             ("--store-dir", path(self.store_dir())),
-            ("--data", path(self.broker_dir(id).join("data"))),
+            ("--data", path(self.log_dir(id))),
             ("--config", path(self.config_file())),
             ("--client-listen", client.clone()),
             ("--advertise", client),

@@ -8,7 +8,10 @@
 mod child;
 mod layout;
 mod news;
+mod recover;
 mod watch;
+
+pub use recover::recover;
 
 use crate::cli::DevArgs;
 use anyhow::{Context as _, bail, ensure};
@@ -53,6 +56,7 @@ pub async fn dev(args: DevArgs) -> anyhow::Result<()> {
     let layout = Layout::new(args, root);
     write_config(&layout, user_config.as_deref())?;
     let store = DirectoryStore::open(layout.store_dir())?;
+    recover::refuse_to_forget(&layout, &store).await?;
     genesis(&store, &ClusterId::random()).await?;
     let watch = watch::Watch::new(store, &layout.store_dir())?;
     let cluster = Cluster::start(layout, no_restart, watch)?;

@@ -4,13 +4,17 @@
 //! - `/startupz` is 200 once log recovery is over and the listeners are bound.
 //! - `/readyz` is 200 while clients are served; otherwise 503 and one reason per line.
 //! - `/metrics` is Prometheus' text format; `/status` is JSON for people and tests.
+//! - `/metadata` is this broker's own copy of the metadata, from which the operator mends a lost head; it
+//!   is there while the broker still waits for one.
 //!
-//! Nothing here reads a disk or a socket: every answer comes from memory, so a probe cannot hang.
+//! Nothing here but `/metadata` reads a disk or a socket: every answer comes from memory, so a probe cannot
+//! hang.
 
 use futures::future::BoxFuture;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use warp::Filter;
 use warp::http::{Response, StatusCode};
@@ -23,6 +27,8 @@ pub trait Source: Send + Sync + 'static {
     fn ready(&self) -> Result<(), Vec<String>>;
     /// What this broker is and does, for `/status`.
     fn status(&self) -> serde_json::Value;
+    /// The file with this broker's copy of the metadata.
+    fn metadata_copy(&self) -> PathBuf;
 }
 
 /// Serves `source` and `registry` on an already bound `listener` until the future is dropped.
@@ -36,6 +42,8 @@ pub fn serve(
     let startupz = warp::path!("startupz").map(move || probe(for_startup.started()));
     let for_ready = source.clone();
     let readyz = warp::path!("readyz").map(move || probe(for_ready.ready()));
+    let copy_at = source.metadata_copy();
+    let metadata = warp::path!("metadata").then(move || copy(copy_at.clone()));
     let status = warp::path!("status").map(move || {
         let body = serde_json::to_string_pretty(&source.status())
             .unwrap_or_else(|error| format!("{{\"error\": {:?}}}", error.to_string()));
@@ -52,7 +60,8 @@ pub fn serve(
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
     });
-    let routes = warp::get().and(livez.or(startupz).or(readyz).or(status).or(metrics));
+    let probes = livez.or(startupz).or(readyz);
+    let routes = warp::get().and(probes.or(status).or(metrics).or(metadata));
     Box::pin(warp::serve(routes).incoming(listener).run())
 }
 
@@ -64,6 +73,20 @@ pub async fn bind(address: &str) -> anyhow::Result<(tokio::net::TcpListener, Soc
         .with_context(|| format!("cannot listen for HTTP on {address}; is the port taken?"))?;
     let local = listener.local_addr()?;
     Ok((listener, local))
+}
+
+async fn copy(path: PathBuf) -> Response<String> {
+    match tokio::fs::read_to_string(&path).await {
+        Ok(copy) => respond(StatusCode::OK, "application/jsonl", copy),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let why = "this broker has no copy of the metadata yet\n";
+            text(StatusCode::NOT_FOUND, why.to_owned())
+        }
+        Err(error) => {
+            let why = format!("{}: {error}\n", path.display());
+            text(StatusCode::INTERNAL_SERVER_ERROR, why)
+        }
+    }
 }
 
 fn probe(result: Result<(), Vec<String>>) -> Response<String> {
@@ -92,7 +115,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    struct NotYet;
+    struct NotYet(tempfile::TempDir);
     impl Source for NotYet {
         fn started(&self) -> Result<(), Vec<String>> {
             Ok(())
@@ -102,6 +125,9 @@ mod tests {
         }
         fn status(&self) -> serde_json::Value {
             serde_json::json!({"broker": 1})
+        }
+        fn metadata_copy(&self) -> PathBuf {
+            self.0.path().join("log")
         }
     }
 
@@ -117,7 +143,10 @@ mod tests {
     #[tokio::test]
     async fn readiness_says_why_not_while_liveness_holds() {
         let (listener, address) = bind("127.0.0.1:0").await.unwrap();
-        let server = tokio::spawn(serve(listener, Arc::new(NotYet), Arc::default()));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("log");
+        let source = Arc::new(NotYet(folder));
+        let server = tokio::spawn(serve(listener, source, Arc::default()));
         let ready = get(address, "/readyz").await;
         assert!(
             ready.starts_with("HTTP/1.1 503") && ready.contains("no controller"),
@@ -127,6 +156,10 @@ mod tests {
         assert!(get(address, "/startupz").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/status").await.contains("\"broker\": 1"));
         assert!(get(address, "/metrics").await.contains("# EOF"));
+        let none = get(address, "/metadata").await;
+        assert!(none.starts_with("HTTP/1.1 404"), "{none}");
+        std::fs::write(&file, "a copy\n").unwrap();
+        assert!(get(address, "/metadata").await.ends_with("a copy\n"));
         server.abort();
     }
 }

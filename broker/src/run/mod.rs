@@ -119,7 +119,11 @@ impl Broker {
         config: Arc<BrokerConfig>,
     ) -> anyhow::Result<Self> {
         let (http_listener, http_address) = http::bind(&args.http_listen).await?;
-        let status = Arc::new(status::Status::new(broker, config.clone()));
+        let status = Arc::new(status::Status::new(
+            broker,
+            config.clone(),
+            args.data.clone(),
+        ));
         let registry = Arc::new(metrics::registry(status.clone()));
         let http = tokio::spawn(http::serve(http_listener, status.clone(), registry));
 

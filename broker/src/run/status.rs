@@ -7,11 +7,12 @@ use crate::http::Source;
 use crate::replica::{ReplicaManager, status::ReplicaStatus};
 use crate::server::Server;
 use crate::session::find::holder_of;
-use crate::session::{Membership, SessionStatus};
+use crate::session::{Membership, SessionStatus, copy_path};
 use leasehold_metadata::store::LeaseRecord;
 use leasehold_types::BrokerId;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -31,16 +32,18 @@ pub struct Parts {
 pub struct Status {
     broker: BrokerId,
     config: Arc<BrokerConfig>,
+    data: PathBuf,
     waiting: Mutex<String>,
     parts: OnceLock<Parts>,
 }
 
 impl Status {
-    /// The status of a broker that begins to start.
-    pub fn new(broker: BrokerId, config: Arc<BrokerConfig>) -> Self {
+    /// The status of a broker that begins to start, with its log directory.
+    pub fn new(broker: BrokerId, config: Arc<BrokerConfig>, data: PathBuf) -> Self {
         Self {
             broker,
             config,
+            data,
             waiting: Mutex::new("starting".to_owned()),
             parts: OnceLock::new(),
         }
@@ -109,6 +112,10 @@ impl Source for Status {
         } else {
             Err(reasons)
         }
+    }
+
+    fn metadata_copy(&self) -> PathBuf {
+        copy_path(&self.data)
     }
 
     fn status(&self) -> Value {

@@ -1,16 +1,14 @@
 //! This broker's copy of the metadata on its own disk: its position, and what a recovery would start from.
 //!
-//! One file, `metadata/log`: a line that names the cluster, a snapshot, then entries, all as readable JSON
-//! lines. Promises: what [`Durable::append`] and [`Durable::replace`] have returned for survives a power
+//! One file, `metadata/log`, in the form of [`leasehold_metadata::head::copy`]. Promises: what [`Durable::append`] and [`Durable::replace`] have returned for survives a power
 //! loss; a last entry that was cut short (it was never acted on) is dropped at the next start; anything
 //! else that does not fit is an error, not a guess.
 
-use leasehold_metadata::head::format::{entry_text, parse_entries};
-use leasehold_metadata::head::load::{parse_snapshot, snapshot_text};
+use leasehold_metadata::head::copy::{CopyError, copy_text, parse_copy};
+use leasehold_metadata::head::format::entry_text;
 use leasehold_metadata::image::Image;
 use leasehold_metadata::records::Entry;
 use leasehold_types::ClusterId;
-use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -37,11 +35,9 @@ pub enum DurableError {
     Damaged { path: PathBuf, why: String },
 }
 
-#[derive(Serialize, Deserialize)]
-struct FirstLine {
-    cluster_id: ClusterId,
-    /// Lines of the snapshot that follows.
-    snapshot_lines: usize,
+/// Where the copy of the broker of log directory `dir` is.
+pub fn path_in(dir: &Path) -> PathBuf {
+    dir.join("metadata").join("log")
 }
 
 /// The open copy.
@@ -57,7 +53,7 @@ impl Durable {
     /// Opens the copy below `dir`. The image is `None` if there is no copy yet.
     pub fn open(dir: &Path, ours: &ClusterId) -> Result<(Self, Option<Image>), DurableError> {
         let folder = dir.join("metadata");
-        let path = folder.join("log");
+        let path = path_in(dir);
         let io = |source| DurableError::Io {
             path: path.clone(),
             source,
@@ -66,7 +62,7 @@ impl Durable {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let file = create(&path, ours, &Image::genesis(ours.clone())).map_err(io)?;
+                let file = create(&path, &Image::genesis(ours.clone())).map_err(io)?;
                 let durable = Self {
                     path,
                     base: 0,
@@ -110,8 +106,7 @@ impl Durable {
 
     /// Begins the copy anew with `image`. Durable when it returns.
     pub fn replace(&mut self, image: &Image) -> Result<(), DurableError> {
-        let cluster = image.cluster_id.clone();
-        self.file = create(&self.path, &cluster, image).map_err(|source| self.io(source))?;
+        self.file = create(&self.path, image).map_err(|source| self.io(source))?;
         self.base = self.file.metadata().map_or(0, |m| m.len());
         self.appended = 0;
         Ok(())
@@ -126,15 +121,8 @@ impl Durable {
 }
 
 /// Writes a new file beside the old one, and puts it in its place.
-fn create(path: &Path, cluster_id: &ClusterId, image: &Image) -> io::Result<File> {
-    let snapshot = snapshot_text(image);
-    let first = FirstLine {
-        cluster_id: cluster_id.clone(),
-        snapshot_lines: snapshot.lines().count(),
-    };
-    let mut text = serde_json::to_string(&first)?;
-    text.push('\n');
-    text.push_str(&snapshot);
+fn create(path: &Path, image: &Image) -> io::Result<File> {
+    let text = copy_text(image);
     let temporary = path.with_extension("new");
     let mut file = OpenOptions::new()
         .create(true)
@@ -153,67 +141,11 @@ fn create(path: &Path, cluster_id: &ClusterId, image: &Image) -> io::Result<File
 
 /// The image, and how many bytes of `text` it took.
 fn read(path: &Path, text: &str, ours: &ClusterId) -> Result<(Image, usize), DurableError> {
-    let damaged = |why: String| DurableError::Damaged {
-        path: path.to_owned(),
-        why,
-    };
-    let (first, rest) = text
-        .split_once('\n')
-        .ok_or_else(|| damaged("it has no complete line".to_owned()))?;
-    let header: FirstLine = serde_json::from_str(first).map_err(|e| damaged(e.to_string()))?;
-    if header.cluster_id != *ours {
-        return Err(DurableError::Foreign {
-            path: path.to_owned(),
-            found: header.cluster_id,
-            ours: ours.clone(),
-        });
-    }
-    let lines: Vec<&str> = rest.split_inclusive('\n').collect();
-    let (snapshot, entries) = lines
-        .split_at_checked(header.snapshot_lines)
-        .ok_or_else(|| damaged("its snapshot is cut short".to_owned()))?;
-    let mut image = parse_snapshot(ours, &snapshot.concat()).map_err(damaged)?;
-    let mut good = first.len() + 1 + snapshot.iter().map(|l| l.len()).sum::<usize>();
-    let mut entries = entries;
-    while let Some(header) = entries.first() {
-        let Some(count) = records_in(header) else {
-            // Not a header: the torn end of the file, or damage in its midst.
-            return tail(entries.len() == 1, image, good).ok_or_else(|| {
-                damaged(format!("a line that is no entry follows {good} good bytes"))
-            });
-        };
-        let Some((block, after)) = entries.split_at_checked(count + 1) else {
-            return Ok((image, good));
-        };
-        let text = block.concat();
-        let whole = text.ends_with('\n');
-        match parse_entries(&text) {
-            Ok(parsed) if whole => {
-                for entry in &parsed {
-                    image.apply(entry).map_err(|e| damaged(e.to_string()))?;
-                }
-            }
-            Ok(_) => return Ok((image, good)),
-            Err(_) if after.is_empty() => return Ok((image, good)),
-            Err(why) => return Err(damaged(why)),
-        }
-        good += text.len();
-        entries = after;
-    }
-    Ok((image, good))
-}
-
-fn tail(last: bool, image: Image, good: usize) -> Option<(Image, usize)> {
-    last.then_some((image, good))
-}
-
-fn records_in(header: &str) -> Option<usize> {
-    #[derive(Deserialize)]
-    struct Count {
-        records: usize,
-    }
-    let count: Count = serde_json::from_str(header).ok()?;
-    Some(count.records)
+    let path = path.to_owned();
+    parse_copy(text, Some(ours)).map_err(|error| match error {
+        CopyError::Foreign { found, ours } => DurableError::Foreign { path, found, ours },
+        CopyError::Damaged(why) => DurableError::Damaged { path, why },
+    })
 }
 
 #[cfg(test)]

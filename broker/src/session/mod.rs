@@ -22,6 +22,7 @@ pub mod watch;
 mod tests;
 
 pub use client::ControllerClient;
+pub use durable::path_in as copy_path;
 pub use handle::{Session, SessionConfig, SessionStatus, start};
 pub use health::SessionHealth;
 

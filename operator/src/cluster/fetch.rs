@@ -37,6 +37,8 @@ fn api(what: &'static str) -> impl Fn(kube::Error) -> FetchError {
 pub struct BrokerPod {
     pub revision: PodRevision,
     pub node: Option<String>,
+    /// Its address, once it has one.
+    pub address: Option<String>,
     /// The rack that it was told.
     pub rack: Option<String>,
     pub labels: std::collections::BTreeMap<String, String>,
@@ -105,6 +107,7 @@ fn broker_pod(cluster: &str, pod: &Pod) -> Option<BrokerPod> {
             revision: pod.annotations().get(REVISION_ANNOTATION).cloned(),
             terminating: pod.metadata.deletion_timestamp.is_some(),
         },
+        address: pod.status.as_ref().and_then(|s| s.pod_ip.clone()),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         rack: pod.annotations().get(RACK_ANNOTATION).cloned(),
         labels: pod.labels().clone(),

@@ -4,6 +4,8 @@
 //! volumes or chunks remain is a loss to be mended by people: a new, empty head would make brokers
 //! throw their data away.
 
+use leasehold_crds::RECOVER_ANNOTATION;
+
 /// What was found under a cluster's name.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
@@ -83,7 +85,7 @@ fn missing_head(found: &Found, head_name: &str) -> Verdict {
     Verdict::Hold {
         reason: "MetadataLost",
         message: format!(
-            "ConfigMap {head_name} is gone, but there are {what}. Restore it from a backup or from a broker's copy; or, to begin anew without the data, delete the Cluster, its chunks and its volume claims"
+            "ConfigMap {head_name} is gone, but there are {what}. Annotate the Cluster with {RECOVER_ANNOTATION}=newest to restore it from the brokers' copies; or, to begin anew without the data, delete the Cluster, its chunks and its volume claims"
         ),
     }
 }

@@ -1,6 +1,6 @@
 //! From a `Cluster` to its objects: fetch → validate → build → apply → decide → status.
 //!
-//! Everything here except [`reconcile`], `round`, [`fetch`], [`apply`], [`racks`] and [`teardown`] is pure: it takes
+//! Everything here except [`reconcile`], `round`, [`fetch`], [`apply`], [`racks`], `recover` and [`teardown`] is pure: it takes
 //! objects and gives objects or decisions, and is tested without a client.
 
 pub mod apply;
@@ -12,6 +12,7 @@ pub mod names;
 pub mod overrides;
 pub mod racks;
 pub mod reconcile;
+mod recover;
 pub mod restart;
 mod round;
 pub mod scale;

@@ -8,10 +8,12 @@ use super::build::BuildError;
 use super::facts::totals;
 use super::fetch::{Existing, FetchError, existing, found};
 use super::genesis::{self, Verdict};
+use super::recover::{self, Progress, RecoverError};
 use super::round::Round;
-use super::status::{Findings, status};
+use super::status::{FROZEN, Findings, status};
 use super::teardown::{self, TeardownError};
 use super::validate::validate;
+use crate::admin;
 use crate::context::Context;
 use crate::events::News;
 use crate::status_queue::Key;
@@ -54,6 +56,8 @@ pub enum ClusterError {
     Apply(#[from] ApplyError),
     #[error(transparent)]
     Teardown(#[from] TeardownError),
+    #[error("the metadata cannot be recovered: {0}")]
+    Recover(#[from] RecoverError),
     #[error("cannot change the finalizer: {0}")]
     Finalizer(#[source] Box<kube::Error>),
     #[error("this operator does not hold its Lease")]
@@ -138,6 +142,15 @@ async fn round(cluster: &Cluster, context: &Context) -> Result<Action, ClusterEr
             return Ok(Action::requeue(IDLE));
         }
     };
+    match recover::run(cluster, context, &key, &valid, &existing).await? {
+        Progress::Idle => {}
+        Progress::Waiting(why) => {
+            findings.recovering = Some(why);
+            publish(cluster, context, &findings);
+            return Ok(Action::requeue(BUSY));
+        }
+        Progress::Over => return Ok(Action::requeue(BUSY)),
+    }
     let cluster_id = match birth(cluster, context, &key, &existing).await? {
         Ok(id) => id,
         Err(hold) => {
@@ -157,7 +170,23 @@ async fn round(cluster: &Cluster, context: &Context) -> Result<Action, ClusterEr
     let known = known
         .as_ref()
         .filter(|(view, _)| view.image.cluster_id.0 == cluster_id);
-    round.run(cluster, known, findings).await
+    // The head may have been put back to an older state; then its controller says so.
+    let mut soon = false;
+    if let Some((view, _)) = known.filter(|(view, _)| may_be_frozen(cluster, view)) {
+        soon = true;
+        findings.frozen = admin::frozen(&view.image).await;
+    }
+    let action = round.run(cluster, known, findings).await?;
+    Ok(if soon { Action::requeue(BUSY) } else { action })
+}
+
+/// Whether the controller is to be asked if it is frozen: it is a new one, or was frozen before.
+fn may_be_frozen(cluster: &Cluster, view: &View) -> bool {
+    let Some(status) = &cluster.status else {
+        return false;
+    };
+    let was = status.conditions.iter().any(|c| c.reason == FROZEN);
+    was || status.controller_epoch != Some(view.image.position.epoch.0)
 }
 
 /// The metadata as the watch has it. Where it has none yet but there should be some, it is read: a
@@ -311,9 +340,10 @@ pub(super) fn publish(cluster: &Cluster, context: &Context, findings: &Findings<
 
 /// Tells people when a cluster begins to be refused or held.
 fn warn(cluster: &Cluster, context: &Context, findings: &Findings<'_>, next: &ClusterStatus) {
-    let (reason, note) = match (&findings.invalid, &findings.held) {
-        (Some(problems), _) => ("InvalidSpec", problems.clone()),
-        (None, Some(Verdict::Hold { reason, message })) => (*reason, message.clone()),
+    let (reason, note) = match (&findings.invalid, &findings.held, &findings.frozen) {
+        (Some(problems), ..) => ("InvalidSpec", problems.clone()),
+        (None, Some(Verdict::Hold { reason, message }), _) => (*reason, message.clone()),
+        (None, None, Some(why)) => (FROZEN, why.clone()),
         _ => return,
     };
     let ready = |status: &ClusterStatus| {

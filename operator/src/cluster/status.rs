@@ -5,7 +5,7 @@ use super::genesis::Verdict;
 use super::names;
 use super::scale::Draining;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use leasehold_crds::{Cluster, ClusterStatus, Conditions};
+use leasehold_crds::{Cluster, ClusterStatus, Conditions, RECOVER_ANNOTATION};
 use leasehold_metadata::image::Image;
 
 /// What a reconcile found out.
@@ -13,6 +13,10 @@ use leasehold_metadata::image::Image;
 pub struct Findings<'a> {
     /// Why the spec is refused.
     pub invalid: Option<String>,
+    /// What the recovery that people asked for waits for.
+    pub recovering: Option<String>,
+    /// Why the cluster's controller decides nothing.
+    pub frozen: Option<String>,
     /// Why nothing is done.
     pub held: Option<Verdict>,
     pub paused: bool,
@@ -27,6 +31,9 @@ pub struct Findings<'a> {
     /// What could not be done just now.
     pub problems: Vec<String>,
 }
+
+/// The reason of a cluster whose controller decides nothing any more.
+pub const FROZEN: &str = "MetadataFrozen";
 
 /// The names of at most this many pods stand in a message.
 const NAMED: usize = 20;
@@ -141,8 +148,17 @@ fn readiness(wanted: i32, name: &str, findings: &Findings<'_>) -> (bool, &'stati
     if let Some(problems) = &findings.invalid {
         return (false, "InvalidSpec", problems.clone());
     }
+    if let Some(why) = &findings.recovering {
+        return (false, "Recovering", why.clone());
+    }
     if let Some(Verdict::Hold { reason, message }) = &findings.held {
         return (false, reason, message.clone());
+    }
+    if let Some(why) = &findings.frozen {
+        let message = format!(
+            "no leader is elected and no topic changed, since {why}. Annotate the Cluster with {RECOVER_ANNOTATION}=newest to go on from the brokers' copies of the metadata"
+        );
+        return (false, FROZEN, message);
     }
     if let Some(problem) = findings.problems.first() {
         return (false, "Retrying", problem.clone());

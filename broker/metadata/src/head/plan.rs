@@ -146,7 +146,7 @@ fn plan(
 }
 
 /// The head's keys and values; what is absent has no key.
-fn to_data(head: &Head) -> BTreeMap<String, String> {
+pub(super) fn to_data(head: &Head) -> BTreeMap<String, String> {
     let mut data = BTreeMap::new();
     let mut set = |key: &str, value: String| data.insert(key.to_owned(), value);
     set(keys::CLUSTER_ID, head.cluster_id.to_string());
@@ -171,7 +171,7 @@ fn to_data(head: &Head) -> BTreeMap<String, String> {
     data
 }
 
-fn difference(
+pub(super) fn difference(
     before: &BTreeMap<String, String>,
     after: &BTreeMap<String, String>,
     nonce: &str,
