@@ -28,6 +28,7 @@ pub mod partition;
 pub mod produce;
 pub mod proof;
 pub mod proposal;
+mod refusals;
 mod seams;
 pub mod state;
 pub mod status;

@@ -7,6 +7,7 @@
 
 use super::io::IoPool;
 use super::leader::Leader;
+use super::refusals::Refusals;
 use super::state::{Change, Replica, Role};
 use super::types::{LeaderHint, LeaderState, LeadershipChange, PartitionKey, ProduceResult};
 use super::wait::Waiters;
@@ -61,6 +62,8 @@ pub struct Partition {
     log: OnceLock<Arc<PartitionLog>>,
     state: parking_lot::Mutex<Replica<AckWaiter>>,
     leaderships: Arc<Leaderships>,
+    /// Batches that producers must send again first.
+    pub refusals: parking_lot::Mutex<Refusals>,
     /// Woken when the log grows: for followers.
     pub grown: Waiters,
     /// Woken when the high watermark moves: for clients.
@@ -86,6 +89,7 @@ impl Partition {
             log: OnceLock::new(),
             state: parking_lot::Mutex::new(Replica::new(me, Offset(0), Offset(0))),
             leaderships,
+            refusals: parking_lot::Mutex::default(),
             grown: Waiters::default(),
             committed: Waiters::default(),
         }

@@ -9,12 +9,13 @@ use super::manager::ReplicaManager;
 use super::partition::{AckWaiter, Partition, hint, is_offline, not_leader};
 use super::types::*;
 use leasehold_log::AppendError;
+use leasehold_log::batch::BatchHeader;
 use leasehold_types::LeaderEpoch;
 use leasehold_wire::ErrorCode;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
@@ -130,9 +131,12 @@ struct Append<'a> {
 
 impl Append<'_> {
     fn run(&self, proven: impl FnOnce() -> bool, reply: oneshot::Sender<ProduceResult>) {
-        let epoch = match self.admitted(proven) {
+        let epoch = match self.admitted(proven).and_then(|epoch| self.in_order(epoch)) {
             Ok(epoch) => epoch,
             Err(refusal) => {
+                if refusal.error == ErrorCode::NotLeaderOrFollower {
+                    self.remember_refusal();
+                }
                 let _ = reply.send(refusal);
                 return;
             }
@@ -221,6 +225,28 @@ impl Append<'_> {
             return Err(not_leader(self.partition.hint()));
         }
         Ok(epoch)
+    }
+
+    /// Refuses what follows a batch that was refused when this broker did not lead yet.
+    fn in_order(&self, epoch: LeaderEpoch) -> Result<LeaderEpoch, ProduceResult> {
+        let mut refusals = self.partition.refusals.lock();
+        if refusals.is_empty() {
+            return Ok(epoch);
+        }
+        match BatchHeader::parse(&self.entry.records) {
+            Ok(batch) if refusals.must_wait(&batch, Instant::now()) => {
+                Err(not_leader(self.partition.hint()))
+            }
+            // What cannot be read is the log's to refuse.
+            _ => Ok(epoch),
+        }
+    }
+
+    fn remember_refusal(&self) {
+        if let Ok(batch) = BatchHeader::parse(&self.entry.records) {
+            let mut refusals = self.partition.refusals.lock();
+            refusals.refused(&batch, Instant::now());
+        }
     }
 
     fn refused(&self, error: AppendError) -> ProduceResult {

@@ -2,7 +2,8 @@
 
 use super::harness::*;
 use super::*;
-use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, Offset};
+use leasehold_log::batch::RecordBatchBuilder;
+use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, Offset, ProducerId};
 use leasehold_wire::ErrorCode;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -39,6 +40,38 @@ async fn appends_keep_the_order_of_the_calls() {
     for (n, answer) in pending.into_iter().enumerate() {
         assert_eq!(answer.await[0].base_offset, Offset(n as i64));
     }
+}
+
+/// One record of an idempotent producer.
+fn sequenced(sequence: i32) -> ProduceEntry {
+    let mut builder = RecordBatchBuilder::new().producer(ProducerId(7), 0, sequence);
+    builder.push(1, None, Some(sequence.to_string().as_bytes()));
+    ProduceEntry {
+        records: builder.build(),
+        ..entry("")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_sent_ahead_to_a_broker_that_is_about_to_lead_stay_in_order() {
+    let cluster = Cluster::start(3, 2).await;
+    cluster.leader(0).await;
+    let send = async |broker, sequence| {
+        let manager = cluster.broker(broker);
+        let pending = manager.append(Acks::All, LONG, vec![sequenced(sequence)]);
+        pending.await.remove(0).error
+    };
+    assert_eq!(send(0, 0).await, ErrorCode::None);
+    // Sent ahead: the first comes before this broker leads, the others after.
+    assert_eq!(send(1, 1).await, ErrorCode::NotLeaderOrFollower);
+    cluster.controller.elect(B1);
+    cluster.leader(1).await;
+    assert_eq!(send(1, 2).await, ErrorCode::NotLeaderOrFollower);
+    for sequence in [1, 2, 3] {
+        assert_eq!(send(1, sequence).await, ErrorCode::None);
+    }
+    // A gap of the producer's own making is still told.
+    assert_eq!(send(1, 5).await, ErrorCode::OutOfOrderSequenceNumber);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
