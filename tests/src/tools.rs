@@ -104,6 +104,8 @@ fn kafka_class(tool: &str) -> &'static str {
         "kafka-consumer-groups" => "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
         "kafka-configs" => "org.apache.kafka.tools.ConfigCommand",
         "kafka-reassign-partitions" => "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
+        "kafka-delete-records" => "org.apache.kafka.tools.DeleteRecordsCommand",
+        "kafka-get-offsets" => "org.apache.kafka.tools.GetOffsetShell",
         "kafka-leader-election" => "org.apache.kafka.tools.LeaderElectionCommand",
         other => panic!("no main class is known for {other}"),
     }

@@ -166,6 +166,7 @@ fn place(
         current_leader_epoch: epoch(asked.current_leader_epoch),
         fetch_offset: Offset(asked.fetch_offset),
         last_fetched_epoch: epoch(asked.last_fetched_epoch),
+        log_start_offset: None,
         max_bytes: size(asked.partition_max_bytes),
     })
 }

@@ -305,6 +305,7 @@ fn position(partition: &Partition, epoch: LeaderEpoch, max_bytes: usize) -> Opti
         current_leader_epoch: Some(epoch),
         fetch_offset: end,
         last_fetched_epoch: last,
+        log_start_offset: Some(log.log_start_offset()),
         max_bytes,
     })
 }

@@ -363,6 +363,8 @@ impl ReplicaManager {
         let view = Arc::new(view);
         let isr_before = partition.look_leader(|leader| leader.view().clone());
         let prepare = partition.change(|state| state.observe(view.clone(), Instant::now()));
+        // Who lives may be others.
+        partition.starts.wake();
         if let Some(before) = isr_before
             && before.leader_epoch == view.leader_epoch
             && before.isr != view.isr

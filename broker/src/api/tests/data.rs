@@ -82,7 +82,7 @@ fn only(reply: &ProduceResponse) -> &PartitionProduceResponse {
 }
 
 /// Produces until the partition has begun to be led.
-async fn put(stage: &Stage, topic: &str, partition: i32, value: &[u8]) -> i64 {
+pub async fn put(stage: &Stage, topic: &str, partition: i32, value: &[u8]) -> i64 {
     let start = Instant::now();
     loop {
         let reply = stage
