@@ -370,10 +370,11 @@ fn fold(loaded: &mut Loaded, bytes: Bytes, mut next: Offset) -> Offset {
         if after <= next {
             continue;
         }
-        // Neither markers nor transactions nor compression are ever written here by a broker.
+        // Neither markers nor transactions are ever written here by a broker. They come to the log
+        // uncompressed, too; but the topic may have a `compression.type` of its own.
         if batch.header.is_control() || batch.header.is_transactional() {
             loaded.skip();
-        } else if let Ok(records) = batch.records() {
+        } else if let Ok(records) = batch.unpacked().and_then(|batch| batch.records()) {
             for record in records {
                 match record {
                     Ok(record) if record.offset >= next => {

@@ -5,6 +5,7 @@ use super::*;
 use crate::batch::RecordBatchBuilder;
 use crate::{Cleanable, segment};
 use leasehold_types::ProducerId;
+use std::sync::atomic::Ordering;
 
 const ALL_KEYS: usize = 1000;
 

@@ -256,6 +256,30 @@ async fn an_error_in_a_fetch_is_told_at_once() {
 }
 
 #[tokio::test]
+async fn clients_from_before_zstd_are_told_where_a_topic_is_packed_in_it() {
+    let stage = Stage::up().await;
+    let id = stage.add_topic("a", &[Some(ME)]);
+    put(&stage, "a", 0, b"x").await;
+    stage.image.send_modify(|image| {
+        let image = Arc::make_mut(image);
+        let mut topic = (**image.topic(&id).unwrap()).clone();
+        topic
+            .configs
+            .insert("compression.type".into(), "zstd".into());
+        image.topics.insert(id, Arc::new(topic));
+    });
+    for version in versions(ApiKey::Fetch) {
+        let reply = stage.ask(&fetch(version, "a", id.0, 0, 0), version).await;
+        let expected = match version < 10 {
+            true => ErrorCode::UnsupportedCompressionType.code(),
+            false => 0,
+        };
+        let code = reply.responses[0].partitions[0].error_code;
+        assert_eq!(code, expected, "version {version}");
+    }
+}
+
+#[tokio::test]
 async fn who_asks_the_wrong_broker_is_told_the_right_one() {
     let stage = Stage::up().await;
     let id = stage.add_topic("a", &[Some(OTHER)]);
