@@ -261,6 +261,8 @@ broker_config! {
     log_message_timestamp_before_max_ms: i64 = 9223372036854775807, "log.message.timestamp.before.max.ms", min 0;
     /// How far a record's timestamp may lie in the future, in milliseconds. Default of `message.timestamp.after.max.ms`.
     log_message_timestamp_after_max_ms: i64 = 3600000, "log.message.timestamp.after.max.ms", min 0;
+    /// Bytes of the log directory's disk that stay free: with fewer, records are refused with KAFKA_STORAGE_ERROR, which clients repeat, until there is room again; 0 for no such bound. Leasehold's own.
+    log_dir_min_free_bytes: i64 = 67108864, "log.dir.min.free.bytes", min 0;
     /// A follower that has not caught up for this long leaves the ISR, in milliseconds.
     replica_lag_time_max_ms: i64 = 30000, "replica.lag.time.max.ms", min 1;
     /// How long a follower's fetch waits for data, in milliseconds.

@@ -30,6 +30,7 @@ pub mod produce;
 pub mod proof;
 pub mod proposal;
 mod seams;
+pub mod space;
 pub mod state;
 pub mod status;
 pub mod suspects;
@@ -53,6 +54,8 @@ mod harness;
 mod leader_tests;
 #[cfg(test)]
 mod replication_tests;
+#[cfg(test)]
+mod space_tests;
 #[cfg(test)]
 mod state_tests;
 #[cfg(test)]

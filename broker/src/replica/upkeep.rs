@@ -1,5 +1,5 @@
-//! What time asks for: lagging followers, retention, flushes, files of deleted segments, high
-//! watermark checkpoints.
+//! What time asks for: lagging followers, retention, flushes, files of deleted segments, room on the
+//! disk, high watermark checkpoints.
 
 use super::manager::ReplicaManager;
 use super::partition::Partition;
@@ -33,6 +33,17 @@ pub fn spawn(tasks: &mut JoinSet<()>, manager: &Arc<ReplicaManager>) {
             flush(manager);
             remove_discarded(manager);
             async {}
+        },
+    ));
+    tasks.spawn(every(
+        Duration::from_secs(1),
+        Arc::downgrade(manager),
+        |manager| {
+            let space = manager.space().clone();
+            async move {
+                // A disk that hangs must not hold an async worker. A panic has said its word.
+                let _ = tokio::task::spawn_blocking(move || space.look()).await;
+            }
         },
     ));
     tasks.spawn(checkpoint(
