@@ -290,6 +290,53 @@ fn a_key_stays_in_its_partition_and_an_explicit_partition_is_kept() {
 }
 
 #[test]
+fn a_topic_has_a_codec_of_its_own_and_every_client_reads_it() {
+    let dev = Dev::start(3, &[]);
+    let bootstrap = dev.bootstrap();
+    let server = ["--bootstrap-server", bootstrap.as_str()];
+    let input: String = (0..500).map(|n| format!("{n}\n")).collect();
+    for (codec, sent) in [
+        ("gzip", "zstd"),
+        ("snappy", "gzip"),
+        ("lz4", "snappy"),
+        ("zstd", "lz4"),
+        ("uncompressed", "zstd"),
+    ] {
+        let topic = format!("in-{codec}");
+        let wanted = format!("compression.type={codec}");
+        let args = ["--create", "--topic", &topic, "--config", &wanted];
+        run(kafka("kafka-topics", &[&server[..], &args].concat()), b"").expect_ok();
+        let args = ["-P", "-b", &bootstrap, "-t", &topic, "-z", sent];
+        run(kcat(&args), input.as_bytes()).expect_ok();
+        let read: Vec<String> = read_all(&dev, &topic).into_iter().map(|r| r.2).collect();
+        assert_eq!(read, input.lines().collect::<Vec<_>>(), "{codec}");
+        let args = [
+            "--topic",
+            &topic,
+            "--from-beginning",
+            "--max-messages",
+            "500",
+        ];
+        let consume = kafka("kafka-console-consumer", &[&server[..], &args].concat());
+        assert_eq!(run(consume, b"").expect_ok(), input, "{codec}");
+    }
+    let args = ["--entity-type", "topics", "--entity-name", "in-zstd"];
+    let configs = |more: &[&str]| {
+        run(
+            kafka("kafka-configs", &[&server[..], &args, more].concat()),
+            b"",
+        )
+    };
+    let described = configs(&["--describe", "--all"]).expect_ok();
+    let own = "synonyms={DYNAMIC_TOPIC_CONFIG:compression.type=zstd, DEFAULT_CONFIG:compression.type=producer}";
+    assert!(described.contains(own), "{described}");
+    let refused = configs(&["--alter", "--add-config", "remote.storage.enable=true"]);
+    let why = "remote.storage.enable=true is not supported";
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    assert!(!refused.ok && said.contains(why), "{said}");
+}
+
+#[test]
 fn a_topic_appears_when_a_client_first_produces_to_it() {
     let dev = Dev::start(3, &[]);
     let args = ["-P", "-b", &dev.bootstrap(), "-t", "new"];

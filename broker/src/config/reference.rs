@@ -67,7 +67,10 @@ pub fn reference() -> String {
 }
 
 fn code(text: &str) -> String {
-    format!("`{text}`")
+    match text {
+        "" => "none".to_owned(),
+        text => format!("`{text}`"),
+    }
 }
 
 fn row(page: &mut String, cells: &[&str]) {
