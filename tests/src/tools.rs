@@ -102,8 +102,10 @@ fn kafka_class(tool: &str) -> &'static str {
         "kafka-console-producer" => "org.apache.kafka.tools.ConsoleProducer",
         "kafka-console-consumer" => "org.apache.kafka.tools.consumer.ConsoleConsumer",
         "kafka-consumer-groups" => "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-        "kafka-configs" => "org.apache.kafka.tools.ConfigCommand",
+        "kafka-configs" => "kafka.admin.ConfigCommand",
         "kafka-reassign-partitions" => "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
+        "kafka-delete-records" => "org.apache.kafka.tools.DeleteRecordsCommand",
+        "kafka-get-offsets" => "org.apache.kafka.tools.GetOffsetShell",
         "kafka-leader-election" => "org.apache.kafka.tools.LeaderElectionCommand",
         other => panic!("no main class is known for {other}"),
     }

@@ -222,10 +222,45 @@ fn kafkas_own_tools_create_describe_produce_consume_and_delete() {
     let deleted = groups(&["--delete", "--group", "tools"]);
     assert!(deleted.contains("successful"), "{deleted}");
 
+    delete_records(&dev, "orders");
+
     topics(&["--alter", "--topic", "orders", "--partitions", "5"]);
     assert!(topics(&["--describe", "--topic", "orders"]).contains("PartitionCount: 5"));
     topics(&["--delete", "--topic", "orders"]);
     assert!(!topics(&["--list"]).lines().any(|line| line == "orders"));
+}
+
+/// Deletes, with Kafka's tool, what partition 0 holds below 3 and all that partition 1 holds.
+fn delete_records(dev: &Dev, topic: &str) {
+    let bootstrap = dev.bootstrap();
+    let offsets = |time: &str| -> Vec<i64> {
+        let args = ["--bootstrap-server", &bootstrap, "--topic", topic];
+        let args = [&args[..], &["--time", time]].concat();
+        let text = run(kafka("kafka-get-offsets", &args), b"").expect_ok();
+        let offset = |line: &str| line.rsplit(':').next()?.parse().ok();
+        text.lines().filter_map(offset).collect()
+    };
+    let ends = offsets("latest");
+    assert_eq!(ends.iter().sum::<i64>(), 30);
+    let dir = tempfile::tempdir().expect("temp dir");
+    let wish = dir.path().join("offsets.json");
+    let text = format!(
+        r#"{{"version":1,"partitions":[{{"topic":"{topic}","partition":0,"offset":3}},
+            {{"topic":"{topic}","partition":1,"offset":-1}}]}}"#
+    );
+    std::fs::write(&wish, text).expect("the wish");
+    let wish = wish.to_str().expect("UTF-8");
+    let args = ["--bootstrap-server", &bootstrap, "--offset-json-file", wish];
+    let said = run(kafka("kafka-delete-records", &args), b"").expect_ok();
+    for (partition, low) in [(0, 3), (1, ends[1])] {
+        let row = format!("partition: {topic}-{partition}\tlow_watermark: {low}");
+        assert!(said.contains(&row), "no {row:?} in {said}");
+    }
+    assert_eq!(offsets("earliest"), [3, ends[1], 0]);
+    assert_eq!(offsets("latest"), ends);
+    let left = read_all(dev, topic);
+    let of = |wanted: u32| left.iter().filter(|(p, ..)| *p == wanted).count() as i64;
+    assert_eq!([of(0), of(1), of(2)], [ends[0] - 3, 0, ends[2]]);
 }
 
 #[test]
@@ -252,6 +287,53 @@ fn a_key_stays_in_its_partition_and_an_explicit_partition_is_kept() {
     let read = read_all(&dev, "explicit");
     let read: Vec<(u32, &str)> = read.iter().map(|(p, _, v)| (*p, v.as_str())).collect();
     assert_eq!(read, [(2, "one"), (2, "two")]);
+}
+
+#[test]
+fn a_topic_has_a_codec_of_its_own_and_every_client_reads_it() {
+    let dev = Dev::start(3, &[]);
+    let bootstrap = dev.bootstrap();
+    let server = ["--bootstrap-server", bootstrap.as_str()];
+    let input: String = (0..500).map(|n| format!("{n}\n")).collect();
+    for (codec, sent) in [
+        ("gzip", "zstd"),
+        ("snappy", "gzip"),
+        ("lz4", "snappy"),
+        ("zstd", "lz4"),
+        ("uncompressed", "zstd"),
+    ] {
+        let topic = format!("in-{codec}");
+        let wanted = format!("compression.type={codec}");
+        let args = ["--create", "--topic", &topic, "--config", &wanted];
+        run(kafka("kafka-topics", &[&server[..], &args].concat()), b"").expect_ok();
+        let args = ["-P", "-b", &bootstrap, "-t", &topic, "-z", sent];
+        run(kcat(&args), input.as_bytes()).expect_ok();
+        let read: Vec<String> = read_all(&dev, &topic).into_iter().map(|r| r.2).collect();
+        assert_eq!(read, input.lines().collect::<Vec<_>>(), "{codec}");
+        let args = [
+            "--topic",
+            &topic,
+            "--from-beginning",
+            "--max-messages",
+            "500",
+        ];
+        let consume = kafka("kafka-console-consumer", &[&server[..], &args].concat());
+        assert_eq!(run(consume, b"").expect_ok(), input, "{codec}");
+    }
+    let args = ["--entity-type", "topics", "--entity-name", "in-zstd"];
+    let configs = |more: &[&str]| {
+        run(
+            kafka("kafka-configs", &[&server[..], &args, more].concat()),
+            b"",
+        )
+    };
+    let described = configs(&["--describe", "--all"]).expect_ok();
+    let own = "synonyms={DYNAMIC_TOPIC_CONFIG:compression.type=zstd, DEFAULT_CONFIG:compression.type=producer}";
+    assert!(described.contains(own), "{described}");
+    let refused = configs(&["--alter", "--add-config", "remote.storage.enable=true"]);
+    let why = "remote.storage.enable=true is not supported";
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    assert!(!refused.ok && said.contains(why), "{said}");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! - [`batch`]: record batches v2 as bytes: parse, check, iterate, build.
 //!
 //! Promises: record batches are opaque bytes from socket to disk to socket; only base offset and
-//! leader epoch are set on the way (and the leader's time, where the topic wants it). The log end
+//! leader epoch are set on the way (and the leader's time, or another codec, where the topic wants it). The log end
 //! offset counts only what `write()` returned for. Hostile bytes give errors, never panics. An I/O
 //! error takes the partition offline with its reason and loses nothing acknowledged.
 //!
@@ -23,12 +23,13 @@ mod error;
 mod index;
 mod partition;
 mod producers;
+mod repack;
 mod scan;
 mod segment;
 mod validate;
 
 pub use clean::Cleanable;
-pub use config::{LogConfig, TimestampType};
+pub use config::{Compression, LogConfig, TimestampType, UnknownCompression};
 pub use dir::{Confirmed, LogDir, RestartReport};
 pub use error::{AppendError, LogError, ReadError, StorageError};
 pub use leasehold_types::{LeaderEpoch, Offset, ProducerId, TopicId};

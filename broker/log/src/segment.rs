@@ -12,6 +12,7 @@ use crate::{LogError, disk};
 use bytes::Bytes;
 use leasehold_types::Offset;
 use parking_lot::{Mutex, RwLock};
+use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -137,6 +138,22 @@ impl Segment {
         let file = Arc::new(disk::open_to_write(&self.path)?);
         *open = Some(file.clone());
         Ok(file)
+    }
+
+    /// Has the disk set `bytes` aside for what is going to be written here; the file's length stays what is
+    /// in it. Where the file system cannot, or has no room for all of it, nothing is set aside.
+    pub fn reserve(&self, bytes: u64) {
+        let Some(file) = self.open.lock().clone() else {
+            return;
+        };
+        if let Err(e) = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, bytes) {
+            tracing::warn!(segment = %self.path.display(), bytes, "cannot preallocate: {e}");
+        }
+    }
+
+    /// Gives back what was set aside and not written to.
+    pub fn give_back(&self) -> Result<(), LogError> {
+        disk::shorten(&*self.writer()?, &self.path, self.size())
     }
 
     /// Gives back the writer's handle.

@@ -2,14 +2,17 @@
 //! apart, where the partition's state is at hand.
 
 use crate::batch::{self, ATTRIBUTE_LOG_APPEND_TIME, BatchHeader, CRC_START, HEADER_LEN};
+use crate::repack::repack;
 use crate::{AppendError, LogConfig, TimestampType};
+use std::borrow::Cow;
 
-/// A batch that may be appended: its bytes, and its header as it shall be stored, but for the base
-/// offset and the leader epoch.
+/// A batch that may be appended: its header as it shall be stored, but for the base offset and the
+/// leader epoch, and what follows the header.
 #[derive(Debug)]
 pub(crate) struct Valid<'a> {
     pub header: BatchHeader,
-    pub batch: &'a [u8],
+    /// As it was sent, unless the topic wants another codec.
+    pub body: Cow<'a, [u8]>,
     /// The time set by the leader, or -1.
     pub log_append_time: i64,
 }
@@ -60,7 +63,7 @@ pub(crate) fn leader<'a>(
         let what = "a producer does not set the timestamp type LogAppendTime";
         return Err(AppendError::InvalidTimestamp(what.into()));
     }
-    check_records(&header, bytes, config, now_ms)?;
+    let body = look_inside(&mut header, bytes, config, now_ms)?;
     let log_append_time = match config.timestamp_type {
         TimestampType::CreateTime => -1,
         TimestampType::LogAppendTime => now_ms,
@@ -68,47 +71,96 @@ pub(crate) fn leader<'a>(
     if config.timestamp_type == TimestampType::LogAppendTime {
         header.attributes |= ATTRIBUTE_LOG_APPEND_TIME;
         header.max_timestamp = now_ms;
+    }
+    if matches!(body, Cow::Owned(_)) || header.is_log_append_time() {
         let head = encode_head(&header, bytes)?;
         let crc = crc32c::crc32c(&head[CRC_START..]);
-        header.crc = crc32c::crc32c_append(crc, &bytes[HEADER_LEN..]);
+        header.crc = crc32c::crc32c_append(crc, &body);
     }
     Ok(Valid {
         header,
-        batch: bytes,
+        body,
         log_append_time,
     })
 }
 
-/// Walks the records' framing, and holds their times against the topic's bounds. Of compressed
-/// ones only the header's times are seen, but where the topic is compacted: there each record must have
-/// a key, and the cleaner must be able to read them all.
-fn check_records(
-    header: &BatchHeader,
-    bytes: &[u8],
+/// Holds times against the topic's bounds, looks at the records where that is needed, and packs them anew
+/// where the topic wants them in another codec.
+///
+/// Compressed records are unpacked only where the topic is compacted (each must have a key, and the cleaner
+/// must be able to read them), has another codec, or bounds how old a record may be: of the times, only
+/// the first and the greatest are in the header. Everywhere else they are not touched.
+fn look_inside<'a>(
+    header: &mut BatchHeader,
+    bytes: &'a [u8],
     config: &LogConfig,
     now_ms: i64,
-) -> Result<(), AppendError> {
-    let check_time = |time: i64| -> Result<(), AppendError> {
-        if config.timestamp_type == TimestampType::LogAppendTime || time < 0 {
-            return Ok(());
+) -> Result<Cow<'a, [u8]>, AppendError> {
+    let body = &bytes[HEADER_LEN..];
+    let target = config.compression.codec().filter(|c| *c != header.codec());
+    let bounds = Bounds::of(config, now_ms);
+    bounds.check(header.base_timestamp)?;
+    bounds.check(header.max_timestamp)?;
+    let unseen = header.codec() != 0 && !config.compact && !bounds.by_age;
+    if unseen && target.is_none() {
+        return Ok(Cow::Borrowed(body));
+    }
+    let records = batch::unpack(header.codec(), body)
+        .map_err(|e| AppendError::InvalidRecord(e.to_string()))?;
+    let newest = check_records(header, &records, config, &bounds)?;
+    let Some(codec) = target else {
+        return Ok(Cow::Borrowed(body));
+    };
+    header.max_timestamp = newest;
+    repack(header, records, codec, config).map(Cow::Owned)
+}
+
+/// Between which times a record may lie.
+struct Bounds {
+    oldest: i64,
+    newest: i64,
+    /// Whether the topic bounds how old a record may be.
+    by_age: bool,
+}
+
+impl Bounds {
+    fn of(config: &LogConfig, now_ms: i64) -> Self {
+        if config.timestamp_type == TimestampType::LogAppendTime {
+            // The leader sets the time, whatever was sent.
+            return Self {
+                oldest: i64::MIN,
+                newest: i64::MAX,
+                by_age: false,
+            };
         }
-        let oldest = now_ms.saturating_sub(config.timestamp_before_max_ms);
-        let newest = now_ms.saturating_add(config.timestamp_after_max_ms);
-        if time < oldest || time > newest {
+        Self {
+            oldest: now_ms.saturating_sub(config.timestamp_before_max_ms),
+            newest: now_ms.saturating_add(config.timestamp_after_max_ms),
+            by_age: config.timestamp_before_max_ms < i64::MAX,
+        }
+    }
+
+    fn check(&self, time: i64) -> Result<(), AppendError> {
+        let Self { oldest, newest, .. } = self;
+        // A record without a time has none to be judged.
+        if time >= 0 && (time < *oldest || time > *newest) {
             return Err(AppendError::InvalidTimestamp(format!(
                 "{time} is not within {oldest} to {newest}"
             )));
         }
         Ok(())
-    };
-    check_time(header.base_timestamp)?;
-    check_time(header.max_timestamp)?;
-    if header.codec() != 0 && !config.compact {
-        return Ok(());
     }
-    let records = batch::unpack(header.codec(), &bytes[HEADER_LEN..])
-        .map_err(|e| AppendError::InvalidRecord(e.to_string()))?;
-    let mut rest = &records[..];
+}
+
+/// Walks the unpacked records' framing. Returns the greatest of their times.
+fn check_records(
+    header: &BatchHeader,
+    records: &[u8],
+    config: &LogConfig,
+    bounds: &Bounds,
+) -> Result<i64, AppendError> {
+    let mut newest = -1;
+    let mut rest = records;
     for index in 0..header.record_count {
         let head = batch::take_frame(&mut rest).and_then(batch::parse_head);
         let Some(head) = head.filter(|head| head.offset_delta == index) else {
@@ -122,13 +174,15 @@ fn check_records(
                 "record {index} has no key, and a compacted topic takes none without"
             )));
         }
-        check_time(header.base_timestamp.saturating_add(head.timestamp_delta))?;
+        let time = header.base_timestamp.saturating_add(head.timestamp_delta);
+        bounds.check(time)?;
+        newest = newest.max(time);
     }
     if !rest.is_empty() {
         let what = format!("bytes after the {} records", header.record_count);
         return Err(AppendError::InvalidRecord(what));
     }
-    Ok(())
+    Ok(newest)
 }
 
 /// The header's bytes as they shall be stored: those of `bytes`, but for the fields that a leader
@@ -140,6 +194,7 @@ pub(crate) fn encode_head(
     let head = bytes.first_chunk::<HEADER_LEN>();
     let mut head = *head.ok_or_else(|| AppendError::Corrupt("no header".into()))?;
     head[0..8].copy_from_slice(&header.base_offset.0.to_be_bytes());
+    head[8..12].copy_from_slice(&header.length.to_be_bytes());
     head[12..16].copy_from_slice(&header.leader_epoch.0.to_be_bytes());
     head[17..21].copy_from_slice(&header.crc.to_be_bytes());
     head[21..23].copy_from_slice(&header.attributes.to_be_bytes());
@@ -258,6 +313,22 @@ mod tests {
     }
 
     #[test]
+    fn an_old_record_in_the_middle_of_a_compressed_batch_is_found() {
+        let bounded = LogConfig {
+            timestamp_before_max_ms: 1000,
+            ..LogConfig::default()
+        };
+        for codec in 1..5 {
+            let mut b = RecordBatchBuilder::new().attributes(codec);
+            b.push(NOW, None, None);
+            b.push(NOW - 1001, None, None).push(NOW, None, None);
+            let bytes = batch::packed(&b.build());
+            assert_eq!(code(&bytes, &bounded), 32, "{codec}");
+            assert_eq!(code(&bytes, &LogConfig::default()), 0, "{codec}");
+        }
+    }
+
+    #[test]
     fn the_leaders_time_goes_into_the_header_with_a_new_crc() {
         let config = LogConfig {
             timestamp_type: TimestampType::LogAppendTime,
@@ -269,6 +340,7 @@ mod tests {
         valid.header.base_offset = Offset(5);
         let mut stored = bytes.clone();
         stored[..HEADER_LEN].copy_from_slice(&encode_head(&valid.header, &bytes).unwrap());
+        assert_eq!(*valid.body, bytes[HEADER_LEN..]);
         let batch = batch::batches(stored.into()).next().unwrap().unwrap();
         assert_eq!(batch.header, valid.header);
         batch.check_crc().unwrap();

@@ -6,7 +6,9 @@
 //! defaults are Apache Kafka's (<https://kafka.apache.org/documentation/#brokerconfigs>) unless the
 //! documentation of the key says otherwise.
 
+use crate::configs::{self, TOPIC_KEYS};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
 
 /// A broker key as it is documented and described to clients.
@@ -30,7 +32,33 @@ pub enum Kind {
     Boolean,
     Int,
     Long,
+    Double,
     String,
+}
+
+/// A share, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ratio(f64);
+
+// None is NaN.
+impl Eq for Ratio {}
+
+impl FromStr for Ratio {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let ratio = text.parse().map_err(drop)?;
+        if (0.0..=1.0).contains(&ratio) {
+            return Ok(Self(ratio));
+        }
+        Err(())
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// Why a configuration was refused.
@@ -47,11 +75,19 @@ pub enum ConfigError {
         kind: Kind,
         min: Option<i64>,
     },
-    #[error("{key}={value:?} is not one of {allowed}")]
+    #[error("{key}={value:?} is no default for topics: {why}")]
+    NoDefault {
+        key: &'static str,
+        value: String,
+        why: configs::ConfigError,
+    },
+    #[error("the defaults for topics do not go together: {0}")]
+    Together(configs::ConfigError),
+    #[error("{key}={value:?} is not supported in this release: {why}")]
     NotAllowed {
         key: &'static str,
         value: String,
-        allowed: &'static str,
+        why: &'static str,
     },
 }
 
@@ -76,6 +112,9 @@ impl Value for i64 {
     fn number(&self) -> Option<i64> {
         Some(*self)
     }
+}
+impl Value for Ratio {
+    const KIND: Kind = Kind::Double;
 }
 impl Value for String {
     const KIND: Kind = Kind::String;
@@ -174,6 +213,12 @@ broker_config! {
     log_segment_bytes: i32 = 1073741824, "log.segment.bytes", min 1048576;
     /// A segment is rolled at this age, in milliseconds. Default of `segment.ms`.
     log_roll_ms: i64 = 604800000, "log.roll.ms", min 1;
+    /// A segment is rolled up to this much before its age, in milliseconds. Default of `segment.jitter.ms`.
+    log_roll_jitter_ms: i64 = 0, "log.roll.jitter.ms", min 0;
+    /// Whether the disk sets a whole segment aside when one is begun. Default of `preallocate`.
+    log_preallocate: bool = false, "log.preallocate";
+    /// How long the file of a deleted segment is kept, renamed, in milliseconds. Default of `file.delete.delay.ms`.
+    log_segment_delete_delay_ms: i64 = 60000, "log.segment.delete.delay.ms", min 0;
     /// How long records are kept, in milliseconds; -1 for ever. Default of `retention.ms`.
     log_retention_ms: i64 = 604800000, "log.retention.ms", min -1;
     /// How many bytes of a partition are kept; -1 without limit. Default of `retention.bytes`.
@@ -186,12 +231,38 @@ broker_config! {
     log_index_size_max_bytes: i32 = 10485760, "log.index.size.max.bytes", min 4;
     /// Flush a partition to the disk after this many messages. Default of `flush.messages`.
     log_flush_interval_messages: i64 = 9223372036854775807, "log.flush.interval.messages", min 1;
+    /// Flush a partition to the disk when a message has waited this long, in milliseconds. Default of `flush.ms`.
+    log_flush_interval_ms: i64 = 9223372036854775807, "log.flush.interval.ms", min 0;
+    /// `delete`, `compact`, both or neither. Default of `cleanup.policy`.
+    log_cleanup_policy: String = "delete", "log.cleanup.policy";
+    /// How long tombstones of compacted topics are kept, in milliseconds. Default of `delete.retention.ms`.
+    log_cleaner_delete_retention_ms: i64 = 86400000, "log.cleaner.delete.retention.ms", min 0;
+    /// How long a record stays uncompacted at least, in milliseconds. Default of `min.compaction.lag.ms`.
+    log_cleaner_min_compaction_lag_ms: i64 = 0, "log.cleaner.min.compaction.lag.ms", min 0;
+    /// How long a record may stay uncompacted, in milliseconds. Default of `max.compaction.lag.ms`.
+    log_cleaner_max_compaction_lag_ms: i64 = 9223372036854775807, "log.cleaner.max.compaction.lag.ms", min 1;
+    /// Share of uncompacted data, from 0 to 1, at which compaction begins. Default of `min.cleanable.dirty.ratio`.
+    log_cleaner_min_cleanable_ratio: Ratio = 0.5, "log.cleaner.min.cleanable.ratio";
+    /// How soon the cleaner looks again at a log that waits for time to pass, in milliseconds.
+    log_cleaner_backoff_ms: i64 = 15000, "log.cleaner.backoff.ms", min 1;
+    /// Threads that compact; only 1 is supported.
+    log_cleaner_threads: i32 = 1, "log.cleaner.threads", min 1;
+    /// How batches are compressed on disk: `producer`, `uncompressed`, `gzip`, `snappy`, `lz4` or `zstd`. Default of the topic's key of the same name.
+    compression_type: String = "producer", "compression.type";
+    /// Level of the leader's gzip; 1 to 9, or -1 for gzip's own default. Default of the topic's key of the same name.
+    compression_gzip_level: i32 = -1, "compression.gzip.level";
+    /// Level of the leader's lz4; only 9, Kafka's default, is supported. Default of the topic's key of the same name.
+    compression_lz4_level: i32 = 9, "compression.lz4.level";
+    /// Level of the leader's zstd. Default of the topic's key of the same name.
+    compression_zstd_level: i32 = 3, "compression.zstd.level";
     /// `CreateTime` or `LogAppendTime`. Default of `message.timestamp.type`.
     log_message_timestamp_type: String = "CreateTime", "log.message.timestamp.type";
     /// How far a record's timestamp may lie in the past, in milliseconds. Default of `message.timestamp.before.max.ms`.
     log_message_timestamp_before_max_ms: i64 = 9223372036854775807, "log.message.timestamp.before.max.ms", min 0;
     /// How far a record's timestamp may lie in the future, in milliseconds. Default of `message.timestamp.after.max.ms`.
     log_message_timestamp_after_max_ms: i64 = 3600000, "log.message.timestamp.after.max.ms", min 0;
+    /// Bytes of the log directory's disk that stay free: with fewer, records are refused with KAFKA_STORAGE_ERROR, which clients repeat, until there is room again; 0 for no such bound. Leasehold's own.
+    log_dir_min_free_bytes: i64 = 67108864, "log.dir.min.free.bytes", min 0;
     /// A follower that has not caught up for this long leaves the ISR, in milliseconds.
     replica_lag_time_max_ms: i64 = 30000, "replica.lag.time.max.ms", min 1;
     /// How long a follower's fetch waits for data, in milliseconds.
@@ -250,6 +321,7 @@ const UNITS: &[(&str, &str, i64)] = &[
     ("log.retention.hours", "log.retention.ms", 3_600_000),
     ("log.retention.minutes", "log.retention.ms", 60_000),
     ("log.roll.hours", "log.roll.ms", 3_600_000),
+    ("log.roll.jitter.hours", "log.roll.jitter.ms", 3_600_000),
 ];
 
 impl BrokerConfig {
@@ -274,6 +346,11 @@ impl BrokerConfig {
                 errors.push(error);
             }
         }
+        if let Err(error) =
+            configs::check_together(|key| config.get(configs::find(key)?.broker_key?))
+        {
+            errors.push(ConfigError::Together(error));
+        }
         if errors.is_empty() {
             Ok(config)
         } else {
@@ -286,16 +363,26 @@ impl BrokerConfig {
         let Some(key) = BROKER_KEYS.iter().find(|key| key.name == name) else {
             return Err(ConfigError::Unknown(name.to_owned()));
         };
-        if key.name == "log.message.timestamp.type"
-            && !["CreateTime", "LogAppendTime"].contains(&value.trim())
-        {
+        let mut set = self.clone();
+        set.assign(key, value)?;
+        // What a topic may not have is no default for topics.
+        let topic_key = TOPIC_KEYS.iter().find(|t| t.broker_key == Some(key.name));
+        if let Some(topic_key) = topic_key {
+            configs::validate(topic_key.name, value).map_err(|why| ConfigError::NoDefault {
+                key: key.name,
+                value: value.to_owned(),
+                why,
+            })?;
+        }
+        if set.log_cleaner_threads != 1 {
             return Err(ConfigError::NotAllowed {
                 key: key.name,
                 value: value.to_owned(),
-                allowed: "CreateTime, LogAppendTime",
+                why: "compaction runs in one thread",
             });
         }
-        self.assign(key, value)
+        *self = set;
+        Ok(())
     }
 
     fn set_in_units(
@@ -346,6 +433,39 @@ mod tests {
             );
         }
         assert_eq!(config, BrokerConfig::default());
+    }
+
+    #[test]
+    fn what_no_topic_may_have_is_no_default_for_topics() {
+        for (key, value) in [
+            ("log.message.timestamp.type", "Sometimes"),
+            ("log.cleanup.policy", "burn"),
+            ("compression.type", "rar"),
+            ("compression.gzip.level", "0"),
+            ("compression.lz4.level", "12"),
+            ("log.cleaner.min.cleanable.ratio", "1.5"),
+            ("log.cleaner.min.cleanable.ratio", "NaN"),
+            ("log.cleaner.threads", "2"),
+        ] {
+            let mut config = BrokerConfig::default();
+            let error = config.set(key, value).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+            assert_eq!(config, BrokerConfig::default(), "{key}");
+        }
+        let lags = map(&[
+            ("log.cleaner.min.compaction.lag.ms", "6"),
+            ("log.cleaner.max.compaction.lag.ms", "5"),
+        ]);
+        assert_eq!(BrokerConfig::from_map(&lags).unwrap_err().len(), 1);
+        let config = BrokerConfig::from_map(&map(&[
+            ("log.roll.jitter.hours", "2"),
+            ("log.cleaner.min.cleanable.ratio", "0.25"),
+            ("log.cleanup.policy", "compact,delete"),
+        ]))
+        .unwrap();
+        assert_eq!(config.log_roll_jitter_ms, 7_200_000);
+        let ratio = config.get("log.cleaner.min.cleanable.ratio");
+        assert_eq!(ratio.as_deref(), Some("0.25"));
     }
 
     #[test]

@@ -9,8 +9,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use check::{defaults_from, normalize, validate, validate_all};
-pub use table::TOPIC_KEYS;
+pub use check::{check_together, defaults_from, normalize, unknown, validate, validate_all};
+pub use table::{NO_TOPIC_KEYS, TOPIC_KEYS};
 
 /// Replicas that must be in sync before acks=all is granted.
 pub const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
@@ -39,6 +39,8 @@ pub enum Kind {
         min: i64,
         max: i64,
     },
+    /// 1 to 9, or -1.
+    GzipLevel,
     Long {
         min: i64,
         max: i64,
@@ -49,7 +51,7 @@ pub enum Kind {
     },
     /// One of these.
     Choice(&'static [&'static str]),
-    /// Some of these, separated by commas.
+    /// Some of these, or none, separated by commas.
     List(&'static [&'static str]),
     /// Partition:broker pairs; only the empty list is honoured.
     Replicas,
@@ -61,7 +63,7 @@ impl Kind {
         match self {
             Self::Boolean => 1,
             Self::Choice(_) => 2,
-            Self::Int { .. } => 3,
+            Self::Int { .. } | Self::GzipLevel => 3,
             Self::Long { .. } => 5,
             Self::Double { .. } => 6,
             Self::List(_) | Self::Replicas => 7,
@@ -74,8 +76,6 @@ impl Kind {
 pub enum Support {
     /// All valid values.
     Full,
-    /// Only these; the reason why.
-    Only(&'static [&'static str], &'static str),
     /// Only the default; the reason why.
     DefaultOnly(&'static str),
 }
@@ -85,6 +85,11 @@ pub enum Support {
 pub enum ConfigError {
     #[error("Unknown topic config name: {0}")]
     Unknown(String),
+    #[error("{key} is not supported: {reason}")]
+    Absent {
+        key: &'static str,
+        reason: &'static str,
+    },
     #[error("Invalid value {value:?} for configuration {key}: {reason}")]
     Invalid {
         key: &'static str,

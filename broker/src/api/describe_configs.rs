@@ -188,6 +188,7 @@ impl View<'_> {
                 BrokerKind::String => 2,
                 BrokerKind::Int => 3,
                 BrokerKind::Long => 5,
+                BrokerKind::Double => 6,
             };
             let first = synonyms.first().copied();
             let (value, source) =

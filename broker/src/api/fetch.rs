@@ -118,8 +118,10 @@ fn plan(image: &Image, version: i16, topics: &[FetchTopic]) -> Plan {
             )
         };
         let mut partitions = Vec::new();
+        let found = topic.map(AsRef::as_ref).ok_or(unknown);
+        let found = found.and_then(|topic| readable(image, topic, version));
         for partition in &asked.partitions {
-            let place = match place(topic.map(AsRef::as_ref), partition, unknown, &mut seen) {
+            let place = match found.and_then(|topic| place(topic, partition, &mut seen)) {
                 Ok(entry) => {
                     plan.entries.push(entry);
                     Place::Entry(plan.entries.len() - 1)
@@ -146,13 +148,20 @@ fn plan(image: &Image, version: i16, topics: &[FetchTopic]) -> Plan {
     plan
 }
 
+/// Clients from before zstd are told so where all of a topic is packed in it.
+fn readable<'a>(image: &Image, topic: &'a Topic, version: i16) -> Result<&'a Topic, ErrorCode> {
+    const KNOWS_ZSTD: i16 = 10;
+    if version < KNOWS_ZSTD && image.topic_config(topic, "compression.type") == Some("zstd") {
+        return Err(ErrorCode::UnsupportedCompressionType);
+    }
+    Ok(topic)
+}
+
 fn place(
-    topic: Option<&Topic>,
+    topic: &Topic,
     asked: &FetchPartition,
-    unknown: ErrorCode,
     seen: &mut HashSet<(TopicId, i32)>,
 ) -> Result<FetchEntry, ErrorCode> {
-    let topic = topic.ok_or(unknown)?;
     if topic.partition(asked.partition).is_none() {
         return Err(ErrorCode::UnknownTopicOrPartition);
     }
@@ -166,6 +175,7 @@ fn place(
         current_leader_epoch: epoch(asked.current_leader_epoch),
         fetch_offset: Offset(asked.fetch_offset),
         last_fetched_epoch: epoch(asked.last_fetched_epoch),
+        log_start_offset: None,
         max_bytes: size(asked.partition_max_bytes),
     })
 }

@@ -16,6 +16,7 @@ mod convert;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
+mod delete_records;
 mod delete_topics;
 mod departed;
 mod describe_cluster;
@@ -115,6 +116,7 @@ impl KafkaHandler {
 
             ApiKey::CreateTopics => call.waiting(shared, body, create_topics::answer),
             ApiKey::DeleteTopics => call.waiting(shared, body, delete_topics::answer),
+            ApiKey::DeleteRecords => call.waiting(shared, body, delete_records::answer),
             ApiKey::CreatePartitions => call.waiting(shared, body, create_partitions::answer),
             ApiKey::IncrementalAlterConfigs => {
                 call.waiting(shared, body, incremental_alter_configs::answer)

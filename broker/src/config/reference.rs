@@ -1,7 +1,7 @@
 //! The configuration reference in `docs/`, written from the tables that the code itself uses.
 
 use leasehold_metadata::broker_config::BROKER_KEYS;
-use leasehold_metadata::configs::{Support, TOPIC_KEYS};
+use leasehold_metadata::configs::{NO_TOPIC_KEYS, Support, TOPIC_KEYS};
 use std::fmt::Write as _;
 
 /// The whole page, in Markdown.
@@ -32,46 +32,45 @@ pub fn reference() -> String {
         );
     }
     page.push_str(
-        "\n`log.retention.hours`, `log.retention.minutes` and `log.roll.hours` are understood too; the finer\n\
-         unit wins, as in Kafka.\n\n\
+        "\n`log.retention.hours`, `log.retention.minutes`, `log.roll.hours` and `log.roll.jitter.hours` are\n\
+         understood too; the finer unit wins, as in Kafka.\n\n\
          ## Topics\n\n\
          In `spec.config` of a `Topic`, or by CreateTopics and IncrementalAlterConfigs. Without a value a\n\
-         topic takes the broker key, where one is named.\n\n\
-         | key | default | broker key | what it does |\n|---|---|---|---|\n",
+         topic takes the broker key, where one is named. These are all keys that Apache Kafka 4.3 documents;\n\
+         where `honoured` says no, the key takes its default, for which nothing is needed, and any other\n\
+         value is refused by name.\n\n\
+         | key | honoured | default | broker key | what it does |\n|---|---|---|---|---|\n",
     );
-    for key in TOPIC_KEYS
-        .iter()
-        .filter(|key| !matches!(key.support, Support::DefaultOnly(_)))
-    {
-        let broker = key.broker_key.map(code).unwrap_or_default();
-        let only = match key.support {
-            Support::Only(values, why) => format!(" Only {}: {why}.", values.join(", ")),
-            _ => String::new(),
+    for key in TOPIC_KEYS {
+        let honoured = match key.support {
+            Support::Full => "yes".to_owned(),
+            Support::DefaultOnly(why) => format!("no: {why}"),
         };
-        let does = format!("{}{only}", key.doc.trim());
         row(
             &mut page,
             &[
                 &code(key.name),
+                &honoured,
                 &code(key.default.unwrap_or("null")),
-                &broker,
-                &does,
+                &key.broker_key.map(code).unwrap_or_default(),
+                key.doc.trim(),
             ],
         );
     }
     page.push_str(
-        "\n### Not in this release\n\nThese take their default and nothing else.\n\n| key | why |\n|---|---|\n",
+        "\nRefused, though Kafka or an older release of it knows the name:\n\n| key | why |\n|---|---|\n",
     );
-    for key in TOPIC_KEYS {
-        if let Support::DefaultOnly(why) = key.support {
-            row(&mut page, &[&code(key.name), why]);
-        }
+    for (name, why) in NO_TOPIC_KEYS {
+        row(&mut page, &[&code(name), why]);
     }
     page
 }
 
 fn code(text: &str) -> String {
-    format!("`{text}`")
+    match text {
+        "" => "none".to_owned(),
+        text => format!("`{text}`"),
+    }
 }
 
 fn row(page: &mut String, cells: &[&str]) {

@@ -370,10 +370,11 @@ fn fold(loaded: &mut Loaded, bytes: Bytes, mut next: Offset) -> Offset {
         if after <= next {
             continue;
         }
-        // Neither markers nor transactions nor compression are ever written here by a broker.
+        // Neither markers nor transactions are ever written here by a broker. They come to the log
+        // uncompressed, too; but the topic may have a `compression.type` of its own.
         if batch.header.is_control() || batch.header.is_transactional() {
             loaded.skip();
-        } else if let Ok(records) = batch.records() {
+        } else if let Ok(records) = batch.unpacked().and_then(|batch| batch.records()) {
             for record in records {
                 match record {
                     Ok(record) if record.offset >= next => {
@@ -389,4 +390,37 @@ fn fold(loaded: &mut Loaded, bytes: Bytes, mut next: Offset) -> Offset {
         next = after;
     }
     next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leasehold_log::{Compression, LogConfig, LogDir};
+    use leasehold_types::{BrokerId, ClusterId, Incarnation, LeaderEpoch, TopicId};
+
+    #[test]
+    fn what_a_topic_packed_in_its_own_codec_is_read_like_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = LogDir::open(folder.path(), &ClusterId("c".into()), BrokerId(0)).unwrap();
+        dir.begin(Incarnation(1)).unwrap();
+        dir.confirm(Incarnation(1)).unwrap();
+        for (partition, compression) in [(0, Compression::Producer), (1, Compression::Zstd)] {
+            let config = LogConfig {
+                compression,
+                ..LogConfig::default()
+            };
+            let log = dir
+                .open_partition(TopicId::random(), partition, config)
+                .unwrap();
+            log.begin_epoch(LeaderEpoch(0)).unwrap();
+            let mut batch = RecordBatchBuilder::new();
+            batch.push(1, Some(b"a"), None).push(1, Some(b"b"), None);
+            log.append_leader(&batch.build(), LeaderEpoch(0), 1)
+                .unwrap();
+            let bytes = log.read(Offset(0), 1000, Offset(2), true).unwrap();
+            let mut loaded = Loaded::default();
+            assert_eq!(fold(&mut loaded, bytes, Offset(0)), Offset(2));
+            assert_eq!(loaded.counts().0, 2, "{compression:?}");
+        }
+    }
 }

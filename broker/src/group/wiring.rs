@@ -186,6 +186,7 @@ impl OffsetsLog for ReplicaLog {
             current_leader_epoch: Some(at.epoch),
             fetch_offset: from,
             last_fetched_epoch: None,
+            log_start_offset: None,
             max_bytes: READ_BYTES,
         };
         match self.0.fetch(params, vec![entry]).await.pop() {

@@ -43,7 +43,12 @@ pub async fn run(manager: Weak<ReplicaManager>, due: Arc<Notify>) {
             return;
         };
         let backoff = manager.settings().cleaner_backoff;
-        match look(&manager, &mut failed).await {
+        let chosen = match manager.space().is_low() {
+            // A log that is rewritten takes room before it gives any.
+            true => Some(Next::Later),
+            false => look(&manager, &mut failed).await,
+        };
+        match chosen {
             Some(Next::Clean(partition)) => clean(&manager, &partition, &mut failed).await,
             Some(next) => {
                 drop(manager);

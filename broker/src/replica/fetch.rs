@@ -27,6 +27,8 @@ struct Part {
     /// What can be said without reading records.
     result: FetchResult,
     settled: bool,
+    /// The follower has records that were deleted here: it shall hear of it now, not after its wait.
+    begins_later: bool,
     /// The leader epoch under which `chunks` were read.
     epoch: LeaderEpoch,
     limit: Offset,
@@ -42,6 +44,7 @@ impl Part {
             partition: None,
             result,
             settled: false,
+            begins_later: false,
             epoch: LeaderEpoch::NONE,
             limit: Offset(-1),
             chunks: Vec::new(),
@@ -118,7 +121,8 @@ impl ReplicaManager {
             read(&params, &mut parts).await;
             let bytes: usize = parts.iter().map(|part| part.bytes).sum();
             let enough = bytes >= params.min_bytes || bytes >= params.max_bytes;
-            if last_look || enough || parts.iter().any(|part| part.settled) {
+            let news = |part: &Part| part.settled || part.begins_later;
+            if last_look || enough || parts.iter().any(news) {
                 break;
             }
             // At the end of the wait the leadership is judged once more: an empty answer says that
@@ -147,6 +151,7 @@ impl ReplicaManager {
         };
         let mut outcome = Ok(());
         let mut wants_in = false;
+        let mut begins_elsewhere = false;
         partition.change(|state| {
             outcome = admit(state, id, incarnation, epoch);
             if outcome.is_err() {
@@ -165,6 +170,9 @@ impl ReplicaManager {
             let change = state.with_leader(epoch, |leader| {
                 leader.fetched(id, incarnation, part.entry.fetch_offset, Instant::now())
             });
+            if let (Some(leader), Some(start)) = (state.leader_mut(), part.entry.log_start_offset) {
+                begins_elsewhere = leader.begins_at(id, start);
+            }
             wants_in = state
                 .leader()
                 .is_some_and(|leader| leader.proposal().is_none() && !leader.view().in_sync(id));
@@ -172,6 +180,9 @@ impl ReplicaManager {
         });
         if let Err(error) = outcome {
             part.fail(error, partition.hint());
+        }
+        if begins_elsewhere {
+            partition.starts.wake();
         }
         if wants_in {
             self.consider_isr(partition);
@@ -226,6 +237,8 @@ impl ReplicaManager {
         part.result.high_watermark = high_watermark;
         part.result.last_stable_offset = high_watermark;
         part.result.log_start_offset = log.log_start_offset();
+        let theirs = part.entry.log_start_offset;
+        part.begins_later = theirs.is_some_and(|start| start < part.result.log_start_offset);
     }
 }
 

@@ -11,6 +11,7 @@ use super::follow::{Followed, follow};
 use super::image_view::LeaderAddress;
 use super::manager::ReplicaSettings;
 use super::partition::Partition;
+use super::space::{Space, Writer};
 use super::suspects::Suspects;
 use super::types::*;
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch};
@@ -33,6 +34,7 @@ pub struct Fetchers {
     me: (BrokerId, Incarnation),
     endpoints: Arc<dyn LeaderEndpoints>,
     counters: Arc<Counters>,
+    space: Arc<Space>,
     params: FetchParams,
     partition_max_bytes: usize,
     running: Mutex<HashMap<BrokerId, Running>>,
@@ -61,12 +63,14 @@ impl Fetchers {
         me: (BrokerId, Incarnation),
         endpoints: Arc<dyn LeaderEndpoints>,
         counters: Arc<Counters>,
+        space: Arc<Space>,
         settings: &ReplicaSettings,
     ) -> Self {
         Self {
             me,
             endpoints,
             counters,
+            space,
             params: FetchParams {
                 replica: Some(me),
                 max_wait: settings.fetch_wait_max,
@@ -105,6 +109,7 @@ impl Fetchers {
                 me: self.me,
                 endpoints: self.endpoints.clone(),
                 counters: self.counters.clone(),
+                space: self.space.clone(),
                 params: self.params.clone(),
                 partition_max_bytes: self.partition_max_bytes,
                 resting: HashMap::new(),
@@ -146,6 +151,7 @@ struct Fetcher {
     me: (BrokerId, Incarnation),
     endpoints: Arc<dyn LeaderEndpoints>,
     counters: Arc<Counters>,
+    space: Arc<Space>,
     params: FetchParams,
     partition_max_bytes: usize,
     /// Partitions that the leader refused, or that could not be appended to.
@@ -261,8 +267,15 @@ impl Fetcher {
             };
             let (done, outcome) = oneshot::channel();
             let counters = self.counters.clone();
+            let space = self.space.clone();
             partition.submit(move |partition| {
-                let _ = done.send(follow(partition, leader, &entry, result, &counters));
+                // Without room the records stay where they are: this replica falls behind, and leaves
+                // the ISR, until there is room.
+                let followed = match space.take(result.records.len(), Writer::Records) {
+                    true => follow(partition, leader, &entry, result, &counters),
+                    false => Followed::Badly,
+                };
+                let _ = done.send(followed);
             });
             outcomes.push((key, outcome));
         }
@@ -305,6 +318,7 @@ fn position(partition: &Partition, epoch: LeaderEpoch, max_bytes: usize) -> Opti
         current_leader_epoch: Some(epoch),
         fetch_offset: end,
         last_fetched_epoch: last,
+        log_start_offset: Some(log.log_start_offset()),
         max_bytes,
     })
 }

@@ -505,6 +505,7 @@ pub fn fetch_entry(offset: i64) -> FetchEntry {
         current_leader_epoch: None,
         fetch_offset: Offset(offset),
         last_fetched_epoch: None,
+        log_start_offset: None,
         max_bytes: 1 << 20,
     }
 }

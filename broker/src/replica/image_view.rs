@@ -88,10 +88,16 @@ pub fn log_config(image: &Image, topic: &Topic) -> LogConfig {
     take!(
         segment_bytes = "segment.bytes",
         segment_ms = "segment.ms",
+        segment_jitter_ms = "segment.jitter.ms",
+        preallocate = "preallocate",
+        file_delete_delay_ms = "file.delete.delay.ms",
         segment_index_bytes = "segment.index.bytes",
         index_interval_bytes = "index.interval.bytes",
         retention_ms = "retention.ms",
         retention_bytes = "retention.bytes",
+        compression = "compression.type",
+        gzip_level = "compression.gzip.level",
+        zstd_level = "compression.zstd.level",
         max_message_bytes = "max.message.bytes",
         timestamp_before_max_ms = "message.timestamp.before.max.ms",
         timestamp_after_max_ms = "message.timestamp.after.max.ms",
@@ -115,6 +121,7 @@ pub fn log_config(image: &Image, topic: &Topic) -> LogConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use leasehold_metadata::configs::{Kind, Support, TOPIC_KEYS};
     use leasehold_metadata::image::{Broker, Endpoint, Partition};
     use leasehold_types::{ClusterId, Seq, TopicId};
     use std::sync::Arc;
@@ -206,6 +213,30 @@ mod tests {
     }
 
     #[test]
+    fn every_key_of_a_log_that_is_honoured_reaches_it() {
+        let (image, topic) = image();
+        // What the metadata and the group coordinator go by, not the log.
+        let elsewhere = ["min.insync.replicas", "unclean.leader.election.enable"];
+        for key in TOPIC_KEYS {
+            let value = match key.kind {
+                _ if key.support != Support::Full || elsewhere.contains(&key.name) => continue,
+                Kind::Boolean => "true",
+                Kind::Choice(values) => {
+                    let other = values.iter().find(|value| Some(**value) != key.default);
+                    other.unwrap()
+                }
+                Kind::List(_) => "compact",
+                Kind::Double { .. } => "0.25",
+                _ => "7",
+            };
+            let mut topic = topic.clone();
+            topic.configs.insert(key.name.into(), value.into());
+            let config = log_config(&image, &topic);
+            assert_ne!(config, LogConfig::default(), "{}={value}", key.name);
+        }
+    }
+
+    #[test]
     fn the_cleanup_policy_says_whether_a_log_is_compacted_deleted_from_or_both() {
         let (image, mut topic) = image();
         for (policy, compact, delete) in [
@@ -213,6 +244,7 @@ mod tests {
             ("compact", true, false),
             ("compact,delete", true, true),
             ("delete,compact", true, true),
+            ("", false, false),
         ] {
             topic.configs.insert("cleanup.policy".into(), policy.into());
             let config = log_config(&image, &topic);

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 struct Follower {
     incarnation: Incarnation,
     log_end: Offset,
+    /// Where its log begins, once it told.
+    log_start: Option<Offset>,
     fetched_at: Instant,
     leader_end_at_fetch: Offset,
     caught_up_at: Instant,
@@ -176,6 +178,7 @@ impl Leader {
         let fresh = || Follower {
             incarnation,
             log_end: offset,
+            log_start: None,
             fetched_at: now,
             leader_end_at_fetch: log_end,
             caught_up_at: since,
@@ -193,6 +196,25 @@ impl Leader {
         follower.fetched_at = now;
         follower.leader_end_at_fetch = log_end;
         self.advance()
+    }
+
+    /// A follower whose fetch was counted told where its log begins. Returns whether that is news.
+    pub fn begins_at(&mut self, id: BrokerId, log_start: Offset) -> bool {
+        let Some(follower) = self.followers.get_mut(&id) else {
+            return false;
+        };
+        follower.log_start.replace(log_start) != Some(log_start)
+    }
+
+    /// The smallest offset at which a live replica's log begins, this one's at `own`. `None` as long as
+    /// one of them has not told. Who is fenced or about to stop is not waited for: it takes the
+    /// leader's start over before it counts again.
+    pub fn low_watermark(&self, own: Offset) -> Option<Offset> {
+        let lives = |id: &&BrokerId| self.view.member(**id).is_some_and(|m| m.may_join);
+        let others = self.view.replicas.iter().filter(|id| **id != self.me);
+        others.filter(lives).try_fold(own, |low, id| {
+            Some(low.min(self.followers.get(id)?.log_start?))
+        })
     }
 
     /// Everyone whose log must hold a record before it counts as committed: the committed ISR and

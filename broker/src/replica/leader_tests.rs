@@ -376,3 +376,29 @@ fn a_leader_alone_in_the_maximal_isr_needs_no_proof_unless_elections_may_be_uncl
     b.request().unwrap();
     assert!(!b.leader.alone(), "F1 may be in the ISR by now");
 }
+
+#[test]
+fn the_low_watermark_is_where_the_last_live_replica_begins() {
+    let mut b = Bench::at(&[ME, F1], 9);
+    let low = |b: &Bench, own| b.leader.low_watermark(Offset(own)).map(|low| low.0);
+    assert_eq!(low(&b, 7), None, "nobody has told");
+    assert!(
+        !b.leader.begins_at(F1, Offset(7)),
+        "only what a counted fetch tells is heard"
+    );
+    b.fetch(F1, 9);
+    assert!(b.leader.begins_at(F1, Offset(4)));
+    assert_eq!(low(&b, 7), None, "a replica outside of the ISR counts too");
+    b.fetch(F2, 9);
+    assert!(b.leader.begins_at(F2, Offset(8)));
+    assert_eq!(low(&b, 7), Some(4));
+    assert!(!b.leader.begins_at(F1, Offset(4)), "no news");
+    assert!(b.leader.begins_at(F1, Offset(7)));
+    assert_eq!(low(&b, 7), Some(7));
+    // F1 comes back as another process, and has not told.
+    b.observe(|v| v.members[1].incarnation = Incarnation(999));
+    assert_eq!(low(&b, 7), None);
+    // While it is fenced, nobody waits for it.
+    b.observe(|v| v.members[1].may_join = false);
+    assert_eq!(low(&b, 7), Some(7));
+}

@@ -13,6 +13,7 @@ use super::io::IoPool;
 use super::isr::{self, IsrController};
 use super::partition::{Leaderships, Partition};
 use super::proof::{LastConfirmed, Proof};
+use super::space::Space;
 use super::state::{Change, Role};
 use super::types::*;
 use super::upkeep;
@@ -50,6 +51,8 @@ pub struct ReplicaSettings {
     pub cleaner_backoff: Duration,
     /// How many different keys the cleaner keeps in memory at a time, in about 30 bytes each.
     pub cleaner_keys: usize,
+    /// `log.dir.min.free.bytes`; 0 watches nothing.
+    pub min_free_bytes: u64,
     /// How long a log folder that was found at the start and belongs to no replica is kept.
     pub stray_delay: Duration,
     /// Threads that write to logs. More than processors: after an election they mostly wait for fsync.
@@ -69,6 +72,7 @@ impl Default for ReplicaSettings {
             cleaner_backoff: Duration::from_secs(15),
             // A hash table doubles: this is what one of 2^21 places takes before it does.
             cleaner_keys: (1 << 21) / 8 * 7,
+            min_free_bytes: 0,
             stray_delay: Duration::from_secs(60),
             io_threads: 8,
         }
@@ -102,6 +106,7 @@ pub struct ReplicaManager {
     written: Mutex<Vec<(PartitionKey, Offset)>>,
     leaderships: Arc<Leaderships>,
     counters: Arc<Counters>,
+    space: Arc<Space>,
     proof: Proof,
     isr_due: mpsc::UnboundedSender<Arc<Partition>>,
     fetchers: Fetchers,
@@ -122,10 +127,12 @@ impl ReplicaManager {
             last_confirmed: parts.last_confirmed,
             session_timeout: settings.session_timeout,
         };
+        let space = Arc::new(Space::of(parts.log_dir.path(), settings.min_free_bytes));
         let fetchers = Fetchers::new(
             (parts.broker, parts.incarnation),
             parts.endpoints,
             counters.clone(),
+            space.clone(),
             &settings,
         );
         let manager = Arc::new(Self {
@@ -139,6 +146,7 @@ impl ReplicaManager {
             image: Mutex::default(),
             leaderships: Arc::default(),
             counters,
+            space,
             proof,
             isr_due,
             fetchers,
@@ -195,6 +203,11 @@ impl ReplicaManager {
     /// What was counted so far.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// The room on the disk.
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
     }
 
     pub(super) fn proof(&self) -> Proof {
@@ -363,6 +376,8 @@ impl ReplicaManager {
         let view = Arc::new(view);
         let isr_before = partition.look_leader(|leader| leader.view().clone());
         let prepare = partition.change(|state| state.observe(view.clone(), Instant::now()));
+        // Who lives may be others.
+        partition.starts.wake();
         if let Some(before) = isr_before
             && before.leader_epoch == view.leader_epoch
             && before.isr != view.isr

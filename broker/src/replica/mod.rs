@@ -7,13 +7,14 @@
 //! From the outside in: [`manager`] follows the metadata image and gives each partition its role;
 //! [`produce`], [`fetch`] and [`offsets`] serve requests; [`fetcher`] and [`follow`] copy from other
 //! leaders; [`isr`] carries ISR changes to the controller; [`upkeep`] does what time asks for;
-//! [`cleaner`] compacts;
+//! [`cleaner`] compacts; [`delete_records`] does what its name says;
 //! [`status`] reports. The decisions are pure: [`state`], [`leader`], [`proposal`] and [`acks`], over a
 //! [`view`] of the image.
 
 pub mod acks;
 pub mod cleaner;
 pub mod counters;
+pub mod delete_records;
 pub mod endpoint;
 pub mod fetch;
 pub mod fetcher;
@@ -30,6 +31,7 @@ pub mod proof;
 pub mod proposal;
 mod refusals;
 mod seams;
+pub mod space;
 pub mod state;
 pub mod status;
 pub mod suspects;
@@ -42,6 +44,8 @@ pub mod wire_fetch;
 #[cfg(test)]
 mod cleaner_tests;
 #[cfg(test)]
+mod delete_records_tests;
+#[cfg(test)]
 mod fetch_tests;
 #[cfg(test)]
 mod follow_tests;
@@ -51,6 +55,8 @@ mod harness;
 mod leader_tests;
 #[cfg(test)]
 mod replication_tests;
+#[cfg(test)]
+mod space_tests;
 #[cfg(test)]
 mod state_tests;
 #[cfg(test)]

@@ -68,6 +68,9 @@ pub struct Partition {
     pub grown: Waiters,
     /// Woken when the high watermark moves: for clients.
     pub committed: Waiters,
+    /// Woken when a replica tells where its log begins, and when others lead or live than before: for
+    /// those who wait until records are deleted everywhere.
+    pub starts: Waiters,
 }
 
 impl Partition {
@@ -92,6 +95,7 @@ impl Partition {
             refusals: parking_lot::Mutex::default(),
             grown: Waiters::default(),
             committed: Waiters::default(),
+            starts: Waiters::default(),
         }
     }
 
@@ -173,6 +177,7 @@ impl Partition {
         }
         if change.role_changed {
             self.grown.wake();
+            self.starts.wake();
         }
         if change.role_changed || change.moved {
             self.committed.wake();

@@ -7,6 +7,7 @@
 use super::counters::Counters;
 use super::manager::ReplicaManager;
 use super::partition::{AckWaiter, Partition, hint, is_offline, not_leader};
+use super::space::{Space, Writer};
 use super::types::*;
 use leasehold_log::AppendError;
 use leasehold_log::batch::BatchHeader;
@@ -100,12 +101,14 @@ impl ReplicaManager {
                     let (reply, answer) = oneshot::channel();
                     let proof = self.proof();
                     let counters = self.counters().clone();
+                    let space = self.space().clone();
                     partition.submit(move |partition| {
                         let append = Append {
                             partition,
                             entry: &entry,
                             acks,
                             counters: &counters,
+                            space: &space,
                         };
                         append.run(|| proof.holds(partition), reply);
                     });
@@ -127,6 +130,7 @@ struct Append<'a> {
     entry: &'a ProduceEntry,
     acks: Acks,
     counters: &'a Counters,
+    space: &'a Space,
 }
 
 impl Append<'_> {
@@ -145,6 +149,17 @@ impl Append<'_> {
             let _ = reply.send(not_leader(self.partition.hint()));
             return;
         };
+        let writer = match self.entry.leader_epoch {
+            Some(_) => Writer::Coordinator,
+            None => Writer::Records,
+        };
+        if !self.space.take(self.entry.records.len(), writer) {
+            // Of Kafka's errors the one that clients take for what it is: they try again.
+            let refused =
+                ProduceResult::failed(ErrorCode::KafkaStorageError, Some(self.space.refusal()));
+            let _ = reply.send(refused);
+            return;
+        }
         let info = match log.append_leader(&self.entry.records, epoch, now_ms()) {
             Ok(info) => info,
             Err(error) => {

@@ -35,6 +35,8 @@ impl ReplicaSettings {
             fetch_response_max_bytes: bytes(config.replica_fetch_response_max_bytes),
             checkpoint_interval: ms(config.replica_high_watermark_checkpoint_interval_ms),
             retention_check_interval: ms(config.log_retention_check_interval_ms),
+            cleaner_backoff: ms(config.log_cleaner_backoff_ms),
+            min_free_bytes: u64::try_from(config.log_dir_min_free_bytes).unwrap_or(0),
             ..Self::default()
         }
     }

@@ -99,6 +99,8 @@ pub struct FetchEntry {
     pub fetch_offset: Offset,
     /// The epoch of the last record that the fetcher holds; `None` if it said nothing.
     pub last_fetched_epoch: Option<LeaderEpoch>,
+    /// Where a follower's log begins; `None` of clients.
+    pub log_start_offset: Option<Offset>,
     pub max_bytes: usize,
 }
 
@@ -171,6 +173,14 @@ pub struct LeadershipChange {
     pub partition: i32,
     /// The epoch in which this broker leads from now on; `None`: it leads no longer.
     pub leads: Option<LeaderEpoch>,
+}
+
+/// What became of a wish to delete a partition's records below an offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeletedRecords {
+    pub error: ErrorCode,
+    /// The smallest offset at which a live replica begins; −1 if not known.
+    pub low_watermark: Offset,
 }
 
 /// How far a local read may go.

@@ -1,10 +1,11 @@
-//! What time asks for: lagging followers, retention, flushes, high watermark checkpoints.
+//! What time asks for: lagging followers, retention, flushes, files of deleted segments, room on the
+//! disk, high watermark checkpoints.
 
 use super::manager::ReplicaManager;
 use super::partition::Partition;
 use super::produce::now_ms;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// Starts the periodic tasks; they end with the manager.
@@ -30,7 +31,19 @@ pub fn spawn(tasks: &mut JoinSet<()>, manager: &Arc<ReplicaManager>) {
         Arc::downgrade(manager),
         |manager| {
             flush(manager);
+            remove_discarded(manager);
             async {}
+        },
+    ));
+    tasks.spawn(every(
+        Duration::from_secs(1),
+        Arc::downgrade(manager),
+        |manager| {
+            let space = manager.space().clone();
+            async move {
+                // A disk that hangs must not hold an async worker. A panic has said its word.
+                let _ = tokio::task::spawn_blocking(move || space.look()).await;
+            }
         },
     ));
     tasks.spawn(checkpoint(
@@ -95,6 +108,21 @@ fn flush(manager: &Arc<ReplicaManager>) {
         if wants {
             partition.submit(|partition| {
                 if let Some(Err(error)) = partition.log().map(|log| log.flush_if_due(now_ms())) {
+                    report(partition, &error);
+                }
+            });
+        }
+    }
+}
+
+fn remove_discarded(manager: &Arc<ReplicaManager>) {
+    for partition in manager.all() {
+        if partition.log().is_some_and(|log| log.has_discarded()) {
+            partition.submit(|partition| {
+                let removed = partition
+                    .log()
+                    .map(|log| log.remove_discarded(Instant::now()));
+                if let Some(Err(error)) = removed {
                     report(partition, &error);
                 }
             });

@@ -35,6 +35,7 @@ pub fn to_request(params: &FetchParams, entries: &[FetchEntry]) -> FetchRequest 
             .with_current_leader_epoch(entry.current_leader_epoch.map_or(-1, |epoch| epoch.0))
             .with_fetch_offset(entry.fetch_offset.0)
             .with_last_fetched_epoch(entry.last_fetched_epoch.map_or(-1, |epoch| epoch.0))
+            .with_log_start_offset(entry.log_start_offset.map_or(-1, |offset| offset.0))
             .with_partition_max_bytes(int32(entry.max_bytes));
         match topics.last_mut() {
             Some(topic) if topic.topic_id == entry.topic.0 => topic.partitions.push(partition),
@@ -90,6 +91,8 @@ pub fn from_request(request: FetchRequest) -> Option<(FetchParams, Vec<FetchEntr
                     current_leader_epoch: epoch(partition.current_leader_epoch),
                     fetch_offset: Offset(partition.fetch_offset),
                     last_fetched_epoch: epoch(partition.last_fetched_epoch),
+                    log_start_offset: (partition.log_start_offset >= 0)
+                        .then_some(Offset(partition.log_start_offset)),
                     max_bytes: size(partition.partition_max_bytes),
                 })
         })
@@ -193,6 +196,7 @@ mod tests {
             current_leader_epoch: Some(LeaderEpoch(4)),
             fetch_offset: Offset(100),
             last_fetched_epoch: last,
+            log_start_offset: last.map(|_| Offset(40)),
             max_bytes: 1000,
         };
         let entries = vec![entry(0, Some(LeaderEpoch(3))), entry(1, None)];

@@ -103,6 +103,17 @@ impl Collector for Scrape {
             "Size of all logs",
             i64::try_from(size).unwrap_or(i64::MAX),
         )?;
+        let space = parts.replicas.space();
+        gauge(
+            "log_dir_free_bytes",
+            "Free bytes of the log directory's disk, where log.dir.min.free.bytes is not 0",
+            i64::try_from(space.free()).unwrap_or(-1),
+        )?;
+        gauge(
+            "log_dir_nearly_full",
+            "Whether records are refused because fewer bytes are free than log.dir.min.free.bytes",
+            i64::from(space.is_low()),
+        )?;
         gauge(
             "groups",
             "Consumer groups coordinated here",

@@ -57,6 +57,7 @@ macro_rules! by_key {
             ApiKey::ApiVersions => $call::<ApiVersionsRequest>($($argument),*),
             ApiKey::CreateTopics => $call::<CreateTopicsRequest>($($argument),*),
             ApiKey::DeleteTopics => $call::<DeleteTopicsRequest>($($argument),*),
+            ApiKey::DeleteRecords => $call::<DeleteRecordsRequest>($($argument),*),
             ApiKey::InitProducerId => $call::<InitProducerIdRequest>($($argument),*),
             ApiKey::OffsetForLeaderEpoch => $call::<OffsetForLeaderEpochRequest>($($argument),*),
             ApiKey::DescribeConfigs => $call::<DescribeConfigsRequest>($($argument),*),

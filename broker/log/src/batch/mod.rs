@@ -1,7 +1,8 @@
 //! Record batches of format v2: header, checks, iteration, records, building.
 //!
 //! The broker keeps batches as bytes and reads only their 61-byte header; records are decoded
-//! where the broker itself is the reader (`__consumer_offsets`), in compacted topics, and in tests. Nothing here trusts
+//! where the broker itself is the reader (`__consumer_offsets`), in compacted topics, where a topic has a
+//! codec of its own, and in tests. Nothing here trusts
 //! a length or a count: each is held against the bytes that are really there.
 
 mod builder;
@@ -12,14 +13,13 @@ mod varint;
 pub use builder::RecordBatchBuilder;
 #[cfg(test)]
 pub(crate) use codec::packed;
-pub(crate) use codec::{pack, unpack};
+pub(crate) use codec::{GZIP, LZ4, SNAPPY, Unpacked, ZSTD, pack, pack_at, unpack};
 pub use record::{Record, Records};
 pub(crate) use record::{RecordHead, parse_head, take_frame};
 pub(crate) use varint::{put as put_varint, take_int};
 
 use bytes::{Buf, Bytes};
 use leasehold_types::{LeaderEpoch, Offset, ProducerId};
-use std::borrow::Cow;
 
 /// Bytes of a batch's header; the records follow.
 pub const HEADER_LEN: usize = 61;
@@ -259,10 +259,10 @@ impl Batch {
     pub fn unpacked(&self) -> Result<Self, BatchError> {
         let mut header = self.header;
         let packed = self.bytes.get(HEADER_LEN..header.total_len());
-        let records = unpack(header.codec(), packed.unwrap_or_default())?;
-        let Cow::Owned(records) = records else {
+        if header.codec() == 0 {
             return Ok(self.clone());
-        };
+        }
+        let records = unpack(header.codec(), packed.unwrap_or_default())?;
         header.attributes &= !ATTRIBUTE_CODEC;
         header.length = (HEADER_LEN - LENGTH_PREFIX + records.len()) as i32;
         let mut bytes = Vec::with_capacity(HEADER_LEN + records.len());

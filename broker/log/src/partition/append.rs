@@ -1,7 +1,7 @@
 //! Appending, as leader and as follower, and beginning an epoch.
 
 use super::{AppendInfo, EPOCHS, PartitionLog, Writer};
-use crate::batch::{BatchHeader, HEADER_LEN};
+use crate::batch::BatchHeader;
 use crate::epochs::EpochCache;
 use crate::segment::{self, SNAPSHOT, Segment};
 use crate::{AppendError, LogConfig, LogError, disk, validate};
@@ -37,7 +37,8 @@ impl PartitionLog {
     }
 
     /// Appends one batch as leader: validates it, deduplicates it, gives it the next offsets and
-    /// `epoch`, which must have been begun. `batch` is neither copied nor changed.
+    /// `epoch`, which must have been begun. `batch` is neither copied nor
+    /// changed, unless the topic wants another codec.
     pub fn append_leader(
         &self,
         batch: &[u8],
@@ -72,8 +73,8 @@ impl PartitionLog {
         }
         header.base_offset = view.end;
         header.leader_epoch = epoch;
-        let head = validate::encode_head(&header, valid.batch)?;
-        let body = &valid.batch[HEADER_LEN..];
+        let head = validate::encode_head(&header, batch)?;
+        let body = &valid.body;
         let time = match header.max_timestamp {
             -1 => now_ms,
             time => time,
@@ -213,7 +214,7 @@ impl PartitionLog {
         };
         let waited = writer
             .first_timestamp
-            .is_some_and(|first| time.saturating_sub(first) > config.roll_ms());
+            .is_some_and(|first| time.saturating_sub(first) > config.roll_ms(writer.draw));
         let full = waited
             || active.index_len() >= config.segment_index_bytes as usize
             || !fits(&active, config, next.total_len(), next);
@@ -233,7 +234,7 @@ impl PartitionLog {
             disk::create_folder(&self.folder)?;
             epochs.save(&self.file(EPOCHS))?;
         }
-        let segment = Arc::new(Segment::create(&self.folder, self.log_end_offset())?);
+        let segment = self.create_segment(writer, self.log_end_offset())?;
         disk::sync_folder(&self.folder)?;
         if !writer.created
             && let Some(parent) = self.folder.parent()
@@ -247,12 +248,27 @@ impl PartitionLog {
         Ok(segment)
     }
 
+    /// A new segment's file, and its share of the jitter.
+    fn create_segment(&self, writer: &mut Writer, base: Offset) -> Result<Arc<Segment>, LogError> {
+        let segment = Segment::create(&self.folder, base)?;
+        let config = self.config();
+        if config.preallocate {
+            segment.reserve(config.segment_bytes.into());
+        }
+        writer.draw = rand::random();
+        Ok(Arc::new(segment))
+    }
+
     /// Begins a new segment at the log end; the one before is flushed in the background.
     pub(super) fn roll(&self, writer: &mut Writer) -> Result<Arc<Segment>, LogError> {
         let end = self.log_end_offset();
         let snapshot = segment::file(&self.folder, end, SNAPSHOT);
         writer.producers.save(&snapshot)?;
-        let segment = Arc::new(Segment::create(&self.folder, end)?);
+        let full = self.view.read().segments.last().cloned();
+        if let Some(full) = full.filter(|_| self.config().preallocate) {
+            full.give_back()?;
+        }
+        let segment = self.create_segment(writer, end)?;
         writer.dirty = true;
         writer.first_timestamp = None;
         {

@@ -5,6 +5,7 @@ use super::*;
 use crate::batch::RecordBatchBuilder;
 use crate::{Cleanable, segment};
 use leasehold_types::ProducerId;
+use std::sync::atomic::Ordering;
 
 const ALL_KEYS: usize = 1000;
 
@@ -45,9 +46,12 @@ fn read_all_across_holes(log: &PartitionLog) -> Vec<crate::batch::Batch> {
     let mut at = log.log_start_offset();
     let mut all = Vec::new();
     while at < end {
-        // A hole may reach across what was the end when we began.
         let bytes = log.read(at, 1, log.log_end_offset(), true).unwrap();
-        let batch = crate::batch::batches(bytes).next().unwrap().unwrap();
+        let Some(batch) = crate::batch::batches(bytes).next() else {
+            // A hole came to reach across what was the end a moment ago.
+            continue;
+        };
+        let batch = batch.unwrap();
         at = batch.header.next_offset();
         all.push(batch);
     }

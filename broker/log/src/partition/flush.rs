@@ -131,6 +131,11 @@ impl PartitionLog {
 
     fn settle(&self, writer: &mut super::Writer) -> Result<(), LogError> {
         let view = self.snapshot();
+        if self.config().preallocate
+            && let Some(active) = view.segments.last()
+        {
+            active.give_back()?;
+        }
         for segment in view.segments.iter().filter(|s| s.is_unsettled()) {
             segment.sync()?;
             segment.save_index()?;

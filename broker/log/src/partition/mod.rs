@@ -15,6 +15,7 @@
 
 mod append;
 mod clean;
+mod discard;
 mod flush;
 mod open;
 mod read;
@@ -29,6 +30,8 @@ mod clean_model_tests;
 #[cfg(test)]
 mod clean_tests;
 #[cfg(test)]
+mod config_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod tests;
@@ -38,11 +41,12 @@ use crate::epochs::EpochCache;
 use crate::producers::Producers;
 use crate::segment::Segment;
 use crate::{AppendError, LogConfig, LogError, StorageError, disk};
+use discard::retire;
 use leasehold_types::{LeaderEpoch, Offset, TopicId};
 use parking_lot::{Mutex, RwLock};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
 
 const EPOCHS: &str = "leader-epoch-checkpoint";
 const RECOVERY_POINT: &str = "recovery-point";
@@ -91,6 +95,8 @@ pub struct PartitionLog {
     /// What the recovery point's file says.
     saved_point: Mutex<Offset>,
     view: RwLock<View>,
+    /// Files of deleted segments, and when they may be removed.
+    discarded: Mutex<Vec<(Instant, PathBuf)>>,
     offline: OnceLock<StorageError>,
 }
 
@@ -114,6 +120,8 @@ struct Writer {
     cleaned_to: Offset,
     /// The max timestamp of the active segment's first batch.
     first_timestamp: Option<i64>,
+    /// Drawn for the active segment: how much of `segment.jitter.ms` it is rolled earlier.
+    draw: u64,
     /// Whether the files are not as a clean close left them.
     dirty: bool,
     unflushed_records: i64,
@@ -311,22 +319,4 @@ fn read_offset(path: &Path) -> Result<Option<Offset>, LogError> {
 
 fn offset_line(offset: Offset) -> String {
     format!("{offset}\n")
-}
-
-/// Takes a segment's files out of the log: the batches by renaming, so that removing them, which
-/// takes time, need not hold up the writer. Returns what is still to be removed.
-fn retire(segment: &Segment) -> Result<PathBuf, LogError> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let path = segment.path();
-    let retired = path.with_extension(format!("{number}.{}", crate::segment::DELETED));
-    disk::rename(path, &retired)?;
-    for suffix in [
-        crate::segment::INDEX,
-        crate::segment::TIME_INDEX,
-        crate::segment::SNAPSHOT,
-    ] {
-        disk::remove(&path.with_extension(suffix))?;
-    }
-    Ok(retired)
 }

@@ -110,6 +110,7 @@ impl PartitionLog {
             recovery_point: found.recovery_point,
             cleaned_to,
             first_timestamp,
+            draw: rand::random(),
             dirty: !found.clean,
             unflushed_records: 0,
             unflushed_since_ms: None,
@@ -133,6 +134,7 @@ impl PartitionLog {
             writer: Mutex::new(writer),
             saved_point: Mutex::new(saved_point),
             view: RwLock::new(view),
+            discarded: Mutex::default(),
             offline: OnceLock::new(),
         });
         if flush_soon {

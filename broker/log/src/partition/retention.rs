@@ -66,7 +66,7 @@ impl PartitionLog {
     }
 
     /// Takes the `count` oldest segments, never all of them, out of the log. Their bytes are freed
-    /// once the writer's lock is given back.
+    /// once the writer's lock is given back, or later.
     fn drop_oldest(
         &self,
         writer: MutexGuard<'_, super::Writer>,
@@ -92,9 +92,7 @@ impl PartitionLog {
             self.view.write().epochs = Arc::new(epochs);
         }
         drop(writer);
-        for path in retired {
-            disk::remove(&path)?;
-        }
+        self.discard(retired)?;
         if !old.is_empty() {
             let bytes: u64 = old.iter().map(|s| s.size()).sum();
             tracing::info!(partition = %self.name, segments = old.len(), bytes, start = %view.start, "deleted old segments");

@@ -3,6 +3,7 @@ use crate::batch::{Batch, HEADER_LEN, RecordBatchBuilder, batches};
 use crate::{LogDir, ReadError, TimestampType, segment};
 use bytes::Bytes;
 use leasehold_types::{BrokerId, ClusterId, Incarnation, ProducerId};
+use std::sync::atomic::Ordering;
 
 pub(super) struct Home {
     pub dir: Arc<LogDir>,

@@ -88,9 +88,7 @@ impl PartitionLog {
         } else if i + 1 < view.segments.len() {
             writer.first_timestamp = first_timestamp(last, interval)?;
         }
-        for path in retired {
-            disk::remove(&path)?;
-        }
+        self.discard(retired)?;
         Ok(end)
     }
 
@@ -130,9 +128,7 @@ impl PartitionLog {
             }
             self.remove_snapshots(|_| true)?;
             EpochCache::default().save(&self.file(EPOCHS))?;
-            for path in retired {
-                disk::remove(&path)?;
-            }
+            self.discard(retired)?;
         }
         self.first_segment(writer, &EpochCache::default())?;
         Ok(())

@@ -1,30 +1,50 @@
 //! Judging values.
 
-use super::{ConfigError, Kind, Support, TOPIC_KEYS, TopicKey, find};
+use super::{ConfigError, Kind, NO_TOPIC_KEYS, Support, TOPIC_KEYS, TopicKey, find};
 use crate::broker_config::BrokerConfig;
 use std::collections::BTreeMap;
 
 /// Whether topics may have `name=value`.
 pub fn validate(name: &str, value: &str) -> Result<&'static TopicKey, ConfigError> {
-    let key = find(name).ok_or_else(|| ConfigError::Unknown(name.to_owned()))?;
+    let key = find(name).ok_or_else(|| unknown(name))?;
     well_formed(key.kind, value).map_err(|reason| ConfigError::Invalid {
         key: key.name,
         value: value.to_owned(),
         reason,
     })?;
-    let (allowed, reason) = match key.support {
-        Support::Full => return Ok(key),
-        Support::Only(values, reason) => (values.contains(&value.trim()), reason),
-        Support::DefaultOnly(reason) => (key.default == Some(value.trim()), reason),
-    };
-    if allowed {
-        return Ok(key);
+    match key.support {
+        Support::DefaultOnly(reason) if key.default != Some(value.trim()) => {
+            Err(ConfigError::Unsupported {
+                key: key.name,
+                value: value.to_owned(),
+                reason,
+            })
+        }
+        Support::Full | Support::DefaultOnly(_) => Ok(key),
     }
-    Err(ConfigError::Unsupported {
-        key: key.name,
-        value: value.to_owned(),
-        reason,
-    })
+}
+
+/// Why there is no topic key of that name.
+pub fn unknown(name: &str) -> ConfigError {
+    match NO_TOPIC_KEYS.iter().find(|(key, _)| *key == name) {
+        Some((key, reason)) => ConfigError::Absent { key, reason },
+        None => ConfigError::Unknown(name.to_owned()),
+    }
+}
+
+/// Whether valid values may stand together; `value` gives what is in force for each key.
+pub fn check_together<S: AsRef<str>>(value: impl Fn(&str) -> Option<S>) -> Result<(), ConfigError> {
+    const MIN: &str = "min.compaction.lag.ms";
+    const MAX: &str = "max.compaction.lag.ms";
+    let lag = |key| value(key).and_then(|text| text.as_ref().trim().parse::<i64>().ok());
+    match (lag(MIN), lag(MAX)) {
+        (Some(min), Some(max)) if min > max => Err(ConfigError::Invalid {
+            key: MIN,
+            value: min.to_string(),
+            reason: format!("It must not be above {MAX}, which is {max}"),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The form in which a valid value is kept, so that whoever reads it need not be lenient.
@@ -32,7 +52,7 @@ pub fn normalize(key: &TopicKey, value: &str) -> String {
     match key.kind {
         Kind::Boolean => value.trim().to_ascii_lowercase(),
         Kind::List(_) => {
-            let parts: Vec<&str> = value.split(',').map(str::trim).collect();
+            let parts: Vec<&str> = parts(value).collect();
             parts.join(",")
         }
         _ => value.trim().to_owned(),
@@ -89,11 +109,20 @@ fn well_formed(kind: Kind, value: &str) -> Result<(), String> {
             _ => Err(format!("Value must be a number from {min} to {max}")),
         },
         Kind::Choice(values) => choice(values, value),
-        Kind::List(values) => value
-            .split(',')
-            .try_for_each(|part| choice(values, part.trim())),
+        Kind::GzipLevel => match value.parse() {
+            Ok(-1 | 1..=9) => Ok(()),
+            _ => Err("Value must be -1 or from 1 to 9".to_owned()),
+        },
+        // An empty list has no parts, and "a," has an empty one.
+        Kind::List(values) => parts(value).try_for_each(|part| choice(values, part)),
         Kind::Replicas => Ok(()),
     }
+}
+
+/// The parts of a list; none of an empty one.
+fn parts(value: &str) -> impl Iterator<Item = &str> {
+    let empty = value.trim().is_empty();
+    value.split(',').map(str::trim).skip(usize::from(empty))
 }
 
 fn choice(values: &[&str], value: &str) -> Result<(), String> {

@@ -3,7 +3,7 @@
 use super::{Kind, Support, TopicKey};
 
 const NO_TIERS: &str = "tiered storage is not part of it";
-const NO_RECOMPRESSION: &str = "batches are kept as the producer compressed them";
+const ONE_LZ4: &str = "the lz4 encoder has one level, which is Kafka's default";
 const NO_THROTTLE: &str = "replication is not throttled";
 const MAX: i64 = i64::MAX;
 const INT: i64 = i32::MAX as i64;
@@ -39,41 +39,42 @@ const fn int(min: i64) -> Kind {
 }
 
 use Kind::Boolean;
-use Support::{DefaultOnly, Full, Only};
+use Support::{DefaultOnly, Full};
 
 /// Every topic key of Apache Kafka 4.3.
 pub const TOPIC_KEYS: &[TopicKey] = &[
     row(
         "cleanup.policy",
+        // Kafka allows none, too.
         Kind::List(&["delete", "compact"]),
         "delete",
-        "",
+        "log.cleanup.policy",
         Full,
-        "What happens to old records: `delete` discards whole segments by time or size, `compact` keeps the last record of each key; `compact,delete` does both.",
+        "What happens to old records: `delete` discards whole segments by time or size, `compact` keeps the last record of each key; `compact,delete` does both; an empty list, neither.",
     ),
     row(
         "compression.gzip.level",
-        Kind::Int { min: -1, max: 9 },
+        Kind::GzipLevel,
         "-1",
-        "",
-        DefaultOnly(NO_RECOMPRESSION),
-        "Compression level if the broker compressed with gzip.",
+        "compression.gzip.level",
+        Full,
+        "Level of the leader's gzip, where `compression.type` is `gzip`; 1 to 9, or -1 for gzip's own default.",
     ),
     row(
         "compression.lz4.level",
         Kind::Int { min: 1, max: 17 },
         "9",
-        "",
-        DefaultOnly(NO_RECOMPRESSION),
-        "Compression level if the broker compressed with lz4.",
+        "compression.lz4.level",
+        DefaultOnly(ONE_LZ4),
+        "Level of the leader's lz4, where `compression.type` is `lz4`.",
     ),
     row(
         "compression.type",
         Kind::Choice(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
         "producer",
-        "",
-        Only(&["producer"], NO_RECOMPRESSION),
-        "How batches are compressed on disk: `producer` keeps them as they came.",
+        "compression.type",
+        Full,
+        "How batches are compressed on disk: `producer` keeps them as they came, `uncompressed` unpacks them; with a codec, the leader packs anew what came in another.",
     ),
     row(
         "compression.zstd.level",
@@ -82,15 +83,15 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
             max: 22,
         },
         "3",
-        "",
-        DefaultOnly(NO_RECOMPRESSION),
-        "Compression level if the broker compressed with zstd.",
+        "compression.zstd.level",
+        Full,
+        "Level of the leader's zstd, where `compression.type` is `zstd`. From 17 on it looks back 4 MiB at most.",
     ),
     row(
         "delete.retention.ms",
         long(0),
         "86400000",
-        "",
+        "log.cleaner.delete.retention.ms",
         Full,
         "How long tombstones of compacted topics are kept, in milliseconds.",
     ),
@@ -98,9 +99,9 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         "file.delete.delay.ms",
         long(0),
         "60000",
-        "",
-        DefaultOnly("files are deleted when no reader needs them"),
-        "How long a file stays after its segment was deleted, in milliseconds.",
+        "log.segment.delete.delay.ms",
+        Full,
+        "How long the file of a deleted segment is kept, renamed, in milliseconds. What compaction replaced, and a deleted topic, goes at once.",
     ),
     row(
         "flush.messages",
@@ -114,9 +115,9 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         "flush.ms",
         long(0),
         "9223372036854775807",
-        "",
+        "log.flush.interval.ms",
         Full,
-        "Flush to the disk when a message has waited this long, in milliseconds.",
+        "Flush to the disk when a message has waited this long, in milliseconds; looked at each second.",
     ),
     row(
         "follower.replication.throttled.replicas",
@@ -162,7 +163,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         "max.compaction.lag.ms",
         long(1),
         "9223372036854775807",
-        "",
+        "log.cleaner.max.compaction.lag.ms",
         Full,
         "How long a record may stay uncompacted, in milliseconds.",
     ),
@@ -180,7 +181,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         "3600000",
         "log.message.timestamp.after.max.ms",
         Full,
-        "How far a record's timestamp may lie in the future, in milliseconds.",
+        "How far a record's timestamp may lie in the future, in milliseconds. Of compressed batches, what the header says counts.",
     ),
     row(
         "message.timestamp.before.max.ms",
@@ -188,7 +189,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         "9223372036854775807",
         "log.message.timestamp.before.max.ms",
         Full,
-        "How far a record's timestamp may lie in the past, in milliseconds.",
+        "How far a record's timestamp may lie in the past, in milliseconds. Where it is set, the leader unpacks compressed batches to look at each record.",
     ),
     row(
         "message.timestamp.type",
@@ -202,7 +203,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         "min.cleanable.dirty.ratio",
         Kind::Double { min: 0.0, max: 1.0 },
         "0.5",
-        "",
+        "log.cleaner.min.cleanable.ratio",
         Full,
         "Share of uncompacted data at which compaction begins.",
     ),
@@ -210,7 +211,7 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         "min.compaction.lag.ms",
         long(0),
         "0",
-        "",
+        "log.cleaner.min.compaction.lag.ms",
         Full,
         "How long a record stays uncompacted at least, in milliseconds.",
     ),
@@ -226,9 +227,9 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         "preallocate",
         Boolean,
         "false",
-        "",
-        DefaultOnly("segments are not preallocated"),
-        "Whether the file of a new segment is preallocated.",
+        "log.preallocate",
+        Full,
+        "Whether the disk sets a whole segment aside when a new one is begun, where the file system can.",
     ),
     row(
         "remote.log.copy.disable",
@@ -290,9 +291,9 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         "segment.jitter.ms",
         long(0),
         "0",
-        "",
-        DefaultOnly("segments are rolled at their exact age"),
-        "Random part of the age at which a segment is rolled, in milliseconds.",
+        "log.roll.jitter.ms",
+        Full,
+        "A segment is rolled up to this much before its age, by a draw of its own, in milliseconds.",
     ),
     row(
         "segment.ms",
@@ -309,5 +310,25 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         "unclean.leader.election.enable",
         Full,
         "Elect a replica that is not in sync when no other is left, losing data.",
+    ),
+];
+
+/// Names that Kafka or an older release of it has, and no topic here.
+pub const NO_TOPIC_KEYS: &[(&str, &str)] = &[
+    (
+        "internal.segment.bytes",
+        "it is for Apache Kafka's own tests; segment.bytes is the key",
+    ),
+    (
+        "message.downconversion.enable",
+        "since Kafka 4.0 it does nothing: no batch is converted to an older format",
+    ),
+    (
+        "message.format.version",
+        "Kafka 4.0 took it away: there is one format",
+    ),
+    (
+        "message.timestamp.difference.max.ms",
+        "Kafka 4.0 took it away: message.timestamp.before.max.ms and message.timestamp.after.max.ms are the keys",
     ),
 ];

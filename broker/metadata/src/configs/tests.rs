@@ -70,6 +70,10 @@ fn a_value_out_of_range_is_refused() {
         ("cleanup.policy", "burn"),
         ("unclean.leader.election.enable", "maybe"),
         ("min.cleanable.dirty.ratio", "NaN"),
+        ("compression.type", "rar"),
+        ("compression.gzip.level", "0"),
+        ("compression.zstd.level", "23"),
+        ("cleanup.policy", "delete,"),
     ] {
         let error = validate(key, value).unwrap_err();
         assert!(
@@ -83,9 +87,10 @@ fn a_value_out_of_range_is_refused() {
 #[test]
 fn what_is_absent_is_refused_with_the_reason() {
     for (key, value) in [
-        ("compression.type", "zstd"),
+        ("compression.lz4.level", "12"),
         ("remote.storage.enable", "true"),
-        ("segment.jitter.ms", "5"),
+        ("local.retention.ms", "5"),
+        ("leader.replication.throttled.replicas", "0:1"),
     ] {
         let error = validate(key, value).unwrap_err();
         assert!(
@@ -100,8 +105,30 @@ fn what_is_absent_is_refused_with_the_reason() {
 }
 
 #[test]
+fn names_of_other_releases_are_refused_with_the_way_out() {
+    for (name, reason) in NO_TOPIC_KEYS {
+        let error = validate(name, "1").unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn a_minimal_lag_above_the_maximal_one_is_refused() {
+    let values = |min, max| {
+        move |key: &str| match key {
+            "min.compaction.lag.ms" => Some(min),
+            "max.compaction.lag.ms" => Some(max),
+            _ => None,
+        }
+    };
+    assert!(check_together(values("5", "5")).is_ok());
+    let error = check_together(values("6", "5")).unwrap_err().to_string();
+    assert!(error.contains("min.compaction.lag.ms"), "{error}");
+}
+
+#[test]
 fn compaction_is_supported_alone_and_beside_deletion_in_either_order() {
-    for policy in ["compact", "delete", "compact,delete", "delete,compact"] {
+    for policy in ["compact", "delete", "compact,delete", "delete,compact", ""] {
         assert!(validate("cleanup.policy", policy).is_ok(), "{policy}");
     }
     for (key, value) in [
@@ -121,4 +148,5 @@ fn values_are_kept_in_one_form() {
     assert_eq!(kept(UNCLEAN_LEADER_ELECTION_ENABLE, "TRUE"), "true");
     assert_eq!(kept("cleanup.policy", " delete"), "delete");
     assert_eq!(kept("cleanup.policy", "compact, delete"), "compact,delete");
+    assert_eq!(kept("cleanup.policy", " "), "");
 }

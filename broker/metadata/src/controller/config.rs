@@ -71,7 +71,7 @@ impl Controller {
             let key = find(&change.key, topic.is_none()).ok_or_else(|| {
                 (
                     codes::INVALID_CONFIG,
-                    configs::ConfigError::Unknown(change.key.clone()).to_string(),
+                    configs::unknown(&change.key).to_string(),
                 )
             })?;
             if !named.insert(key.name) {
@@ -94,6 +94,13 @@ impl Controller {
                 None => drop(wanted.remove(key.name)),
             }
         }
+        let in_force = |key: &str| match (wanted.get(key), topic) {
+            (Some(value), _) => Some(value.as_str()),
+            (None, Some(_)) => self.image.default_config(key).map(|(value, _)| value),
+            (None, None) => self.image.static_config(key),
+        };
+        configs::check_together(in_force)
+            .map_err(|error| (codes::INVALID_CONFIG, error.to_string()))?;
         Ok(wanted)
     }
 

@@ -146,7 +146,14 @@ impl Controller {
                 values.insert(key.clone(), value.clone());
             }
         }
-        configs::validate_all(&values).map_err(|error| (codes::INVALID_CONFIG, error.to_string()))
+        let invalid = |error: configs::ConfigError| (codes::INVALID_CONFIG, error.to_string());
+        let values = configs::validate_all(&values).map_err(invalid)?;
+        let in_force = |key: &str| match values.get(key) {
+            Some(value) => Some(value.as_str()),
+            None => self.image.default_config(key).map(|(value, _)| value),
+        };
+        configs::check_together(in_force).map_err(invalid)?;
+        Ok(values)
     }
 
     fn assign(&self, topic: &NewTopic, budget: &mut usize) -> Result<Assignment, Refusal> {

@@ -95,6 +95,12 @@ impl Image {
         Some((default, ConfigSource::Default))
     }
 
+    /// Like [`Self::default_config`], without what was set for the whole cluster.
+    pub fn static_config(&self, key: &str) -> Option<&str> {
+        let file = self.static_configs.get(key).map(String::as_str);
+        file.or_else(|| configs::find(key)?.default)
+    }
+
     /// `min.insync.replicas` of the topic, not yet bounded by any replication factor.
     pub fn min_isr(&self, topic: &Topic) -> usize {
         self.topic_config(topic, configs::MIN_INSYNC_REPLICAS)

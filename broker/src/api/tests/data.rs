@@ -82,7 +82,7 @@ fn only(reply: &ProduceResponse) -> &PartitionProduceResponse {
 }
 
 /// Produces until the partition has begun to be led.
-async fn put(stage: &Stage, topic: &str, partition: i32, value: &[u8]) -> i64 {
+pub async fn put(stage: &Stage, topic: &str, partition: i32, value: &[u8]) -> i64 {
     let start = Instant::now();
     loop {
         let reply = stage
@@ -253,6 +253,30 @@ async fn an_error_in_a_fetch_is_told_at_once() {
     let session = stage.ask(&session, 12).await;
     assert_eq!(session.error_code, ErrorCode::FetchSessionIdNotFound.code());
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn clients_from_before_zstd_are_told_where_a_topic_is_packed_in_it() {
+    let stage = Stage::up().await;
+    let id = stage.add_topic("a", &[Some(ME)]);
+    put(&stage, "a", 0, b"x").await;
+    stage.image.send_modify(|image| {
+        let image = Arc::make_mut(image);
+        let mut topic = (**image.topic(&id).unwrap()).clone();
+        topic
+            .configs
+            .insert("compression.type".into(), "zstd".into());
+        image.topics.insert(id, Arc::new(topic));
+    });
+    for version in versions(ApiKey::Fetch) {
+        let reply = stage.ask(&fetch(version, "a", id.0, 0, 0), version).await;
+        let expected = match version < 10 {
+            true => ErrorCode::UnsupportedCompressionType.code(),
+            false => 0,
+        };
+        let code = reply.responses[0].partitions[0].error_code;
+        assert_eq!(code, expected, "version {version}");
+    }
 }
 
 #[tokio::test]

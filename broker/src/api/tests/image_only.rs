@@ -280,6 +280,7 @@ async fn configurations_are_described_with_their_sources_in_every_version() {
         topic.configs.insert("retention.ms".into(), "5".into());
         image.topics.insert(id, Arc::new(topic));
         image.cluster_configs = Arc::new(BTreeMap::from([("retention.ms".into(), "7".into())]));
+        image.static_configs = Arc::new(BTreeMap::from([("segment.jitter.ms".into(), "9".into())]));
     });
     let resource = |kind: i8, name: &str| {
         DescribeConfigsResource::default()
@@ -326,6 +327,25 @@ async fn configurations_are_described_with_their_sources_in_every_version() {
             .map(|synonym| synonym.source)
             .collect();
         assert_eq!(sources, [1, 3, 5]);
+        let jitter = reply.results[0]
+            .configs
+            .iter()
+            .find(|c| c.name.as_str() == "segment.jitter.ms");
+        let jitter = jitter.unwrap();
+        assert_eq!(
+            (jitter.value.as_deref(), jitter.config_source),
+            (Some("9"), 4)
+        );
+        let synonyms: Vec<_> = jitter
+            .synonyms
+            .iter()
+            .map(|s| (s.name.as_str(), s.value.as_deref(), s.source))
+            .collect();
+        let broker_key = "log.roll.jitter.ms";
+        assert_eq!(
+            synonyms,
+            [(broker_key, Some("9"), 4), (broker_key, Some("0"), 5)]
+        );
         let documented = retention
             .documentation
             .as_deref()

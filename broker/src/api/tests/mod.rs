@@ -3,6 +3,7 @@
 
 mod admin;
 mod data;
+mod delete_records;
 mod fuzz;
 mod groups;
 mod image_only;

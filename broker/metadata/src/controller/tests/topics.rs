@@ -186,8 +186,9 @@ fn validating_creates_nothing() {
 fn a_topic_that_asks_for_what_is_absent_is_refused_by_name() {
     let mut bench = Bench::new(1);
     for (key, value) in [
-        ("compression.type", "zstd"),
+        ("remote.storage.enable", "true"),
         ("no.such.key", "1"),
+        ("message.format.version", "3.0"),
         ("retention.ms", "soon"),
     ] {
         let mut topic = named("t", 1, 1);
@@ -195,6 +196,31 @@ fn a_topic_that_asks_for_what_is_absent_is_refused_by_name() {
         let created = create(&mut bench, topic);
         assert_eq!(created.outcome.code, codes::INVALID_CONFIG);
         assert!(created.outcome.message.unwrap().contains(key));
+    }
+}
+
+#[test]
+fn a_minimal_compaction_lag_above_the_maximal_one_is_refused_by_name() {
+    let mut bench = Bench::new(1);
+    let mut topic = named("t", 1, 1);
+    let config = |key: &str, value: &str| (key.to_owned(), Some(value.to_owned()));
+    topic
+        .configs
+        .extend([config("max.compaction.lag.ms", "10")]);
+    assert_eq!(create(&mut bench, topic.clone()).outcome.code, 0);
+    let mut other = named("u", 1, 1);
+    other.configs = topic.configs;
+    other
+        .configs
+        .extend([config("min.compaction.lag.ms", "11")]);
+    let refused = create(&mut bench, other).outcome;
+    assert_eq!(refused.code, codes::INVALID_CONFIG);
+    assert!(refused.message.unwrap().contains("min.compaction.lag.ms"));
+    for (value, code) in [("11", codes::INVALID_CONFIG), ("10", 0)] {
+        let target = ConfigTarget::Topic("t".to_owned());
+        let change = ("min.compaction.lag.ms", ConfigOp::Set, Some(value));
+        let outcome = alter(&mut bench, target, false, &[change]);
+        assert_eq!(outcome.code, code, "{value}: {outcome:?}");
     }
 }
 
