@@ -91,7 +91,8 @@ impl Proposal {
                     .member(*id)
                     .is_some_and(|m| m.may_join && m.incarnation == *incarnation)
         };
-        if !self.withdrawing && self.request.isr.iter().any(lost) {
+        let gone = self.request.isr.iter().any(lost) && !taken_out("a-retry-is-identical");
+        if !self.withdrawing && gone {
             self.withdrawing = true;
         }
     }

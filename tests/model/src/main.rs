@@ -85,6 +85,7 @@ fn set(small: &mut Small, bound: &str, n: u8) -> bool {
                 "losses" => &mut bounds.losses,
                 "late" => &mut bounds.late,
                 "moves" => &mut bounds.moves,
+                "apart" => &mut bounds.apart,
                 "brokers" => {
                     bounds.brokers = usize::from(n);
                     return (2..=3).contains(&n);
@@ -97,6 +98,7 @@ fn set(small: &mut Small, bound: &str, n: u8) -> bool {
         Small::Head(bounds) => {
             let place = match bound {
                 "lives" => &mut bounds.lives,
+                "doubts" => &mut bounds.doubts,
                 "sends" => &mut bounds.sends,
                 "records" => &mut bounds.records,
                 _ => return false,

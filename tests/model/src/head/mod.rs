@@ -31,6 +31,8 @@ pub struct Bounds {
     pub lives: u8,
     /// Copies of head writes sent in all.
     pub sends: u8,
+    /// Answers that never come while there would be time to ask again.
+    pub doubts: u8,
     /// Records committed after claims.
     pub records: u8,
     /// A tail of more bytes is rolled into a chunk.
@@ -60,6 +62,7 @@ pub struct State {
     /// What was reported: a head write's number and whether it is said to be applied.
     said: [(u32, bool); SAID],
     sends: u8,
+    doubts: u8,
     records: u8,
     broken: u8,
 }
@@ -154,6 +157,7 @@ impl Model for Heads {
             chain: self.chain(Vec::new()),
             said: [(NONE, false); SAID],
             sends: 0,
+            doubts: 0,
             records: 0,
             broken: 0,
         }

@@ -53,7 +53,11 @@ impl Heads {
                     }
                 }
                 What::Patch(_) => {
-                    self.tells(s, c, Told::Doubt, "no answer comes to", out);
+                    if s.doubts < self.bounds.doubts {
+                        let mut n = *s;
+                        n.doubts += 1;
+                        self.tells(&n, c, Told::Doubt, "no answer comes to", out);
+                    }
                     self.tells(s, c, Told::Late, "no time is left to", out);
                 }
                 What::Record if s.records < self.bounds.records => {

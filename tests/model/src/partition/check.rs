@@ -17,12 +17,13 @@ pub enum Broken {
     Set,
     Joined,
     Unfenced,
+    Keepers,
     FewHolders,
     Misfit,
     Panicked,
 }
 
-const TEXTS: [&str; 12] = [
+const TEXTS: [&str; 13] = [
     "",
     "I4 two processes append in one leader epoch",
     "I5 another leader without another leader epoch",
@@ -32,13 +33,14 @@ const TEXTS: [&str; 12] = [
     "I6 ISR or ELR outside of the replicas",
     "I6 a fenced broker joins the ISR",
     "I6 a broker is unfenced that has not applied what fenced it",
+    "I8 fewer than the minimum are known to have every committed record, or to have lost some",
     "I10 a record is acknowledged on fewer replicas than the minimum",
     "I6 a decision does not fit the image",
     "panic: in the product",
 ];
 
 /// What one committed change breaks, if anything.
-pub fn change(old: &ImageFacts, new: &ImageFacts) -> Broken {
+pub fn change(old: &ImageFacts, new: &ImageFacts, min: u8) -> Broken {
     let changed = (old.leader, old.isr, old.elr, old.replicas, old.leader_epoch)
         != (new.leader, new.isr, new.elr, new.replicas, new.leader_epoch);
     let led = new.leader.map_or(0, bit);
@@ -59,6 +61,8 @@ pub fn change(old: &ImageFacts, new: &ImageFacts) -> Broken {
         Broken::Set
     } else if new.isr & !old.isr & !new.unfenced != 0 {
         Broken::Joined
+    } else if !new.recovering && (new.isr | new.elr | new.lossy).count_ones() < u32::from(min) {
+        Broken::Keepers
     } else {
         Broken::Nothing
     }

@@ -76,6 +76,8 @@ pub struct ImageFacts {
     pub partition_epoch: u8,
     pub isr: u8,
     pub elr: u8,
+    /// Left ISR or ELR because they may have lost data.
+    pub lossy: u8,
     pub replicas: u8,
     pub recovering: bool,
     pub unfenced: u8,
@@ -123,6 +125,7 @@ fn facts(image: &Image) -> ImageFacts {
         partition_epoch: small(p.partition_epoch.0),
         isr: bits(&p.isr),
         elr: bits(&p.elr),
+        lossy: bits(&p.lossy),
         replicas: bits(&p.replicas),
         recovering: p.recovering,
         unfenced: 0,
@@ -139,7 +142,7 @@ fn facts(image: &Image) -> ImageFacts {
 }
 
 impl Product {
-    /// The image at the beginning: everyone is in sync, somebody leads in epoch 1.
+    /// The image at the beginning: everyone is unfenced, somebody leads in epoch 1.
     pub fn first_image(&mut self) -> u32 {
         let ids: Vec<_> = (0..small(self.bounds.brokers)).map(broker).collect();
         let mut records = vec![Record::Claim(Claim {
@@ -165,6 +168,8 @@ impl Product {
                 changed_at: None,
             })
         }));
+        let apart = self.bounds.apart;
+        let in_sync = |id: &BrokerId| apart == 0 || *id != broker(apart);
         let min = self.bounds.min.to_string();
         records.push(Record::Topic {
             id: topic(),
@@ -177,7 +182,7 @@ impl Product {
             partition: 0,
             state: Partition {
                 replicas: ids.clone(),
-                isr: ids,
+                isr: ids.into_iter().filter(in_sync).collect(),
                 leader: Some(broker(u8::from(self.bounds.moves > 0))),
                 leader_epoch: LeaderEpoch(1),
                 partition_epoch: PartitionEpoch(1),

@@ -107,6 +107,11 @@ impl Partition {
         0..self.bounds.brokers as u8
     }
 
+    /// The effective minimum.
+    fn min(&self) -> u8 {
+        self.bounds.min.min(self.bounds.brokers as u8)
+    }
+
     fn image(&self, image: u32) -> ImageFacts {
         *self.product.images.facts(image)
     }
@@ -130,7 +135,7 @@ impl Partition {
         }
         n.node_mut(b).replica = replica;
         n.acknowledged |= acknowledged;
-        let min = self.bounds.min.min(self.bounds.brokers as u8);
+        let min = self.min();
         let few = |v: u8| n.held[usize::from(v) - 1].count_ones() < u32::from(min);
         if !n.forgiven && (1..=n.used.values).any(|v| acknowledged & bit(v) != 0 && few(v)) {
             n.broken = Broken::FewHolders as u8;
@@ -205,11 +210,19 @@ impl Partition {
             last: node.log.last_epoch(),
         };
         let mut n = *s;
-        if let Some(answer) = self.serve(&mut n, fetch) {
-            self.follow(&mut n, b, answer);
-        }
+        let answer = self.serve(&mut n, fetch);
         if n != *s {
-            push(out, step("a fetch goes through from", b, to), n);
+            push(
+                out,
+                step("a fetch arrives, and its answer is lost, from", b, to),
+                n,
+            );
+        }
+        if let Some(answer) = answer {
+            self.follow(&mut n, b, answer);
+            if n != *s {
+                push(out, step("a fetch goes through from", b, to), n);
+            }
         }
         if s.late.is_none() && s.used.late < self.bounds.late {
             let mut n = *s;
@@ -494,7 +507,7 @@ impl Partition {
         n.history[usize::from(n.versions)] = decision.image;
         n.versions += 1;
         n.forgiven |= new.recovering;
-        n.broken = change(&old, &new) as u8;
+        n.broken = change(&old, &new, self.min()) as u8;
         true
     }
 }

@@ -31,6 +31,8 @@ pub struct Bounds {
     pub late: u8,
     /// Leaderships handed to the preferred broker, 0, at an administrator's wish. If any may be, 1 leads at first.
     pub moves: u8,
+    /// A broker that is not in the ISR at first; 0 for none.
+    pub apart: u8,
 }
 
 /// One record: the leader epoch in which it was appended, and its value, from 1.
