@@ -27,6 +27,7 @@ pub struct Cost {
     pub partitions: usize,
     /// Partitions that the lost broker held.
     pub touched: usize,
+    /// Until nothing more follows from the loss: all in the next minute.
     pub head_writes: usize,
     /// Chunks created before.
     pub objects: usize,
@@ -35,7 +36,7 @@ pub struct Cost {
     /// Of `step()`, and of planning, compression and the applying of the entry.
     pub decided_in: Duration,
     pub planned_in: Duration,
-    /// Bytes of head writes in a minute in which nothing happens, with polls by all.
+    /// Records decided in a minute in which nothing happens but polls by all.
     pub quiet_minute: usize,
 }
 
@@ -163,23 +164,15 @@ pub fn lose_one(partitions: usize) -> Cost {
     let image = image(partitions);
     let head = head(&image.position, &image.cluster_id);
     let mut controller = Controller::new(image.clone(), Settings::default(), Millis(0));
-    let mut now = Millis(0);
-    let mut quiet_minute = 0;
-    for _ in 0..240 {
-        now = now.plus(250);
-        for id in 0..BROKERS {
-            let output = controller.step(heartbeat(id, &image), now);
-            quiet_minute += output.records.len();
-        }
-        quiet_minute += controller.step(Input::Tick, now).records.len();
-    }
+    let quiet_minute: usize = minute(&mut controller, Millis(0), &image).iter().sum();
+    let now = Millis(60_001);
     let lost = Input::SessionEvidence {
         broker: broker(7),
         incarnation: life(7),
         evidence: "connection reset".to_owned(),
     };
     let begun = Instant::now();
-    let output = controller.step(lost, now.plus(1));
+    let output = controller.step(lost, now);
     let decided_in = begun.elapsed();
     let touched = output.records.iter();
     let touched = touched.filter(|r| matches!(r, Record::PartitionChange(_)));
@@ -191,6 +184,9 @@ pub fn lose_one(partitions: usize) -> Cost {
     next.apply(&planned.entry)
         .expect("a decision fits its image");
     let planned_in = begun.elapsed();
+    let sealed = controller.seal();
+    controller.committed(sealed);
+    let after = minute(&mut controller, now, &next);
     let patch = &planned.patch;
     let set = patch.set.iter().map(|(key, value)| key.len() + value.len());
     let removed = patch.remove.iter().map(String::len);
@@ -202,13 +198,26 @@ pub fn lose_one(partitions: usize) -> Cost {
     Cost {
         partitions,
         touched,
-        head_writes: 1,
+        head_writes: 1 + after.iter().filter(|records| **records > 0).count(),
         objects: planned.chunks.len(),
         bytes: set.chain(removed).chain(chunks).sum(),
         decided_in,
         planned_in,
         quiet_minute,
     }
+}
+
+/// A minute with polls by all who are alive; the records of each step.
+fn minute(controller: &mut Controller, begun: Millis, image: &Image) -> Vec<usize> {
+    let mut decided = Vec::new();
+    for turn in 1..=240 {
+        let now = begun.plus(turn * 250);
+        for id in (0..BROKERS).filter(|id| image.is_live(broker(*id))) {
+            decided.push(controller.step(heartbeat(id, image), now).records.len());
+        }
+        decided.push(controller.step(Input::Tick, now).records.len());
+    }
+    decided
 }
 
 fn heartbeat(id: i32, image: &Image) -> Input {
