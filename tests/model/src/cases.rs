@@ -76,7 +76,7 @@ pub const WORLDS: &[World] = &[
     partition("three-lossy", (3, 2, 1), (3, 1), [0, 1, 0, 0, 0]),
     // Processes per candidate; head writes sent, answers that never come, records; bytes of the tail.
     head("head", 2, [4, 2, 1], 8_192),
-    head("head-rolled", 2, [4, 2, 1], 600),
+    head("head-rolled", 2, [4, 2, 1], 200),
 ];
 
 /// The world of that name.
