@@ -4,7 +4,7 @@
 //! Promise: whatever the size, it is one head write, preceded by at most two objects; unless a snapshot is due with
 //! it, which is as large as the cluster.
 
-use leasehold_metadata::controller::{Controller, Input, Millis, ReplyTo, Settings};
+use leasehold_metadata::controller::{Controller, Effect, Input, Millis, ReplyTo, Settings};
 use leasehold_metadata::head::format::{EntryHeader, TailEntry, entry_text, initial};
 use leasehold_metadata::head::load::snapshot_text;
 use leasehold_metadata::head::plan::plan_commit;
@@ -233,15 +233,18 @@ pub fn lose_one(partitions: usize) -> Cost {
     }
 }
 
-/// A minute with polls by all who are alive; the records of each step.
+/// A minute with polls by all who are alive; the records of each step. The controller stays in office.
 fn minute(controller: &mut Controller, begun: Millis, image: &Image) -> Vec<usize> {
     let mut decided = Vec::new();
     for turn in 1..=240 {
         let now = begun.plus(turn * 250);
-        for id in (0..BROKERS).filter(|id| image.is_live(broker(*id))) {
-            decided.push(controller.step(heartbeat(id, image), now).records.len());
+        let alive = (0..BROKERS).filter(|id| image.is_live(broker(*id)));
+        for input in alive.map(|id| heartbeat(id, image)).chain([Input::Tick]) {
+            let output = controller.step(input, now);
+            let resigned = |e: &Effect| matches!(e, Effect::Resign { .. });
+            assert!(!output.effects.iter().any(resigned), "it resigned");
+            decided.push(output.records.len());
         }
-        decided.push(controller.step(Input::Tick, now).records.len());
     }
     decided
 }
