@@ -6,10 +6,13 @@
 //! moment. Every decision of the controller is made by one that has just taken over and knows nothing but the
 //! image, which is the worst that changing controllers can do.
 //!
-//! [`moves`] is what can happen, [`check`] what must hold, [`product`] where the product is asked.
+//! [`moves`], [`fetches`] and [`lives`] are what can happen, [`check`] what must hold, [`product`] where the product is
+//! asked ([`controller`], [`replica`]).
 
 mod check;
 mod controller;
+mod fetches;
+mod lives;
 mod moves;
 mod product;
 mod replica;

@@ -1,18 +1,18 @@
-//! What can happen next, and what comes of it.
+//! What can happen next: the parts that brokers play. [`super::fetches`] is how they copy, [`super::lives`] how they
+//! begin and end, and what the controller makes of that.
 
 use super::Partition;
-use super::check::{Broken, change};
-use super::controller::{Answer, Ask, Decision, ImageFacts, Start};
+use super::check::Broken;
+use super::controller::{Answer, Ask, ImageFacts};
+use super::lives::start;
 use super::replica::{Call, Outcome, ReplicaFacts, Said};
 use super::state::*;
 use crate::search::Step;
 
-/// Lives that one broker may have at most.
-const LIVES: u8 = 5;
+/// The places into which what can happen is put.
+pub(super) type Out<'a> = &'a mut Vec<(Step, State)>;
 
-type Out<'a> = &'a mut Vec<(Step, State)>;
-
-fn step(what: &'static str, who: u8, detail: u8) -> Step {
+pub(super) fn step(what: &'static str, who: u8, detail: u8) -> Step {
     Step { what, who, detail }
 }
 
@@ -108,20 +108,20 @@ impl Partition {
     }
 
     /// The effective minimum.
-    fn min(&self) -> u8 {
+    pub(super) fn min(&self) -> u8 {
         self.bounds.min.min(self.bounds.brokers as u8)
     }
 
-    fn image(&self, image: u32) -> ImageFacts {
+    pub(super) fn image(&self, image: u32) -> ImageFacts {
         *self.product.images.facts(image)
     }
 
-    fn facts(&self, s: &State, b: u8) -> ReplicaFacts {
+    pub(super) fn facts(&self, s: &State, b: u8) -> ReplicaFacts {
         *self.product.replicas.facts(s.node(b).replica)
     }
 
     /// Asks the replica of `b`, and takes note of what came of it.
-    fn call(&mut self, n: &mut State, b: u8, call: Call) -> Said {
+    pub(super) fn call(&mut self, n: &mut State, b: u8, call: Call) -> Said {
         let node = *n.node(b);
         let outcome = self.product.call(node.replica, (b, node.life), call);
         let Outcome {
@@ -151,7 +151,7 @@ impl Partition {
     }
 
     /// A process of `b` begins to act, on the newest image that it may have.
-    fn open(&mut self, n: &mut State, b: u8) {
+    pub(super) fn open(&mut self, n: &mut State, b: u8) {
         let log = n.node(b).log;
         let (end, last) = (log.end(), log.last_epoch());
         self.call(n, b, Call::Open { me: b, end, last });
@@ -194,117 +194,6 @@ impl Partition {
         let waiter = if facts.enough { value } else { 0 };
         self.call(&mut n, b, Call::Append { epoch, end, waiter });
         push(out, step("a record is produced to", b, value), n);
-    }
-
-    fn fetch(&mut self, s: &State, b: u8, out: Out<'_>) {
-        let Some((to, epoch)) = self.facts(s, b).follows else {
-            return;
-        };
-        let node = s.node(b);
-        let fetch = Fetch {
-            to,
-            from: b,
-            life: node.life,
-            epoch,
-            offset: node.log.end(),
-            last: node.log.last_epoch(),
-        };
-        let mut n = *s;
-        let answer = self.serve(&mut n, fetch);
-        if n != *s {
-            push(
-                out,
-                step("a fetch arrives, and its answer is lost, from", b, to),
-                n,
-            );
-        }
-        if let Some(answer) = answer {
-            self.follow(&mut n, b, answer);
-            if n != *s {
-                push(out, step("a fetch goes through from", b, to), n);
-            }
-        }
-        if s.late.is_none() && s.used.late < self.bounds.late {
-            let mut n = *s;
-            n.late = Some(fetch);
-            n.used.late += 1;
-            push(out, step("a copy of a fetch is held up, from", b, to), n);
-        }
-    }
-
-    /// What the broker that a fetch reached says to it.
-    fn serve(&mut self, n: &mut State, fetch: Fetch) -> Option<Served> {
-        let Fetch {
-            to,
-            from,
-            life,
-            epoch,
-            ..
-        } = fetch;
-        if n.node(to).phase != Phase::Up {
-            return None;
-        }
-        let served = self.facts(n, to).leads;
-        if self.call(n, to, Call::Admit { from, life, epoch }) != Said::Admitted {
-            if served.is_some_and(|served| served < epoch) {
-                let node = n.node_mut(to);
-                node.heard = node.heard.max(epoch);
-            }
-            return None;
-        }
-        let log = n.node(to).log;
-        if fetch.offset > 0 {
-            let (agreed, end) = log.end_of(fetch.last);
-            if agreed < fetch.last || end < fetch.offset {
-                return Some(Served::Diverges(agreed, end));
-            }
-        }
-        let offset = fetch.offset;
-        let count = Call::Count {
-            from,
-            life,
-            epoch,
-            offset,
-        };
-        self.call(n, to, count);
-        let next = log.records().get(usize::from(offset)).copied();
-        let high_watermark = match n.broken {
-            0 => self.facts(n, to).high_watermark,
-            _ => 0,
-        };
-        Some(Served::Data(next, high_watermark))
-    }
-
-    fn follow(&mut self, n: &mut State, b: u8, served: Served) {
-        if n.broken != 0 {
-            return;
-        }
-        match served {
-            Served::Diverges(agreed, their_end) => {
-                let log = &mut n.node_mut(b).log;
-                let own_end = log.end_of(agreed).1;
-                let gone = log.cut(own_end.min(their_end));
-                let end = log.end();
-                for (held, value) in n.held.iter_mut().zip(1..) {
-                    if gone & bit(value) != 0 {
-                        *held &= !bit(b);
-                    }
-                }
-                self.call(n, b, Call::Truncated { end });
-            }
-            Served::Data(record, high_watermark) => {
-                if let Some(record) = record.filter(|_| !n.node(b).log.is_full()) {
-                    n.node_mut(b).log.push(record);
-                    n.held[usize::from(record.value()) - 1] |= bit(b);
-                }
-                let end = n.node(b).log.end();
-                let followed = Call::Followed {
-                    end,
-                    high_watermark,
-                };
-                self.call(n, b, followed);
-            }
-        }
     }
 
     fn propose(&mut self, s: &State, b: u8, out: Out<'_>) {
@@ -380,158 +269,9 @@ impl Partition {
             n,
         );
     }
-
-    /// `b` is silent, or seems to be.
-    fn fence(&mut self, s: &State, b: u8, out: Out<'_>) {
-        if self.image(s.newest()).unfenced & bit(b) != 0 {
-            self.decided(s, Ask::Fence(b), step("the controller fences", b, 0), out);
-        }
-    }
-
-    /// A fenced `b` is heard again.
-    fn unfence(&mut self, s: &State, b: u8, out: Out<'_>) {
-        let (now, life) = (self.image(s.newest()), s.node(b).life);
-        if now.unfenced & bit(b) != 0 || now.lives[usize::from(b)] != life {
-            return;
-        }
-        let applied = self.image(s.view(b)).seq;
-        let fit = applied >= now.changed_at[usize::from(b)];
-        // A controller that has just taken over asks for all that is committed; an older one only for what
-        // was committed when the session began. Let both be.
-        let image = if fit { s.newest() } else { s.view(b) };
-        let ask = Ask::Poll {
-            broker: b,
-            life,
-            image,
-        };
-        let before = out.len();
-        self.decided(s, ask, step("the controller hears", b, 0), out);
-        if let Some((_, n)) = out[before..].first_mut()
-            && !fit
-            && n.broken == 0
-            && self.image(n.newest()).unfenced & bit(b) != 0
-        {
-            n.broken = Broken::Unfenced as u8;
-        }
-    }
-
-    fn register(&mut self, s: &State, b: u8, out: Out<'_>) {
-        let node = *s.node(b);
-        let start = Start {
-            broker: b,
-            life: node.life,
-            confirmed: node.confirmed,
-            confirmed_boot: node.confirmed_boot,
-            attempted: node.attempted,
-            boot: node.boot,
-        };
-        let decision = self.product.decide(s.newest(), Ask::Register(start));
-        if decision.answer == Answer::Refused {
-            return;
-        }
-        let mut n = *s;
-        if !self.commit(&mut n, decision) {
-            return;
-        }
-        n.node_mut(b).damaged = false;
-        if n.newest() != s.newest() {
-            push(out, step("registered without hearing of it:", b, 0), n);
-        }
-        if n.broken == 0 {
-            let view = n.versions - 1;
-            let node = n.node_mut(b);
-            node.phase = Phase::Up;
-            node.view = view;
-            node.confirmed = node.life;
-            node.confirmed_boot = node.boot;
-            node.attempted = 0;
-            self.open(&mut n, b);
-        }
-        push(out, step("registered:", b, 0), n);
-    }
-
-    fn die(&mut self, s: &State, b: u8, out: Out<'_>) {
-        let dead = |n: &mut State| {
-            let node = n.node_mut(b);
-            node.phase = Phase::Down;
-            node.view = 0;
-            node.replica = NONE;
-            node.heard = 0;
-        };
-        if s.node(b).phase != Phase::Down && s.used.crashes < self.bounds.crashes {
-            let mut n = *s;
-            n.used.crashes += 1;
-            dead(&mut n);
-            push(out, step("killed:", b, 0), n);
-        }
-        if s.used.losses < self.bounds.losses {
-            for end in 0..s.node(b).log.end() {
-                let mut n = *s;
-                n.used.losses += 1;
-                let node = n.node_mut(b);
-                node.log.cut(end);
-                node.boot += 1;
-                node.damaged = true;
-                dead(&mut n);
-                push(out, step("without power:", b, end), n);
-            }
-        }
-    }
-
-    fn decided(&mut self, s: &State, ask: Ask, step: Step, out: Out<'_>) {
-        let decision = self.product.decide(s.newest(), ask);
-        let mut n = *s;
-        if self.commit(&mut n, decision) && (n.newest() != s.newest() || n.broken != 0) {
-            push(out, step, n);
-        }
-    }
-
-    /// Commits what was decided. False if that is more than may happen within the bounds.
-    fn commit(&self, n: &mut State, decision: Decision) -> bool {
-        if decision.image == NONE {
-            n.broken = match decision.answer {
-                Answer::Misfit => Broken::Misfit as u8,
-                _ => Broken::Panicked as u8,
-            };
-            return true;
-        }
-        if decision.image == n.newest() {
-            return true;
-        }
-        let (old, new) = (self.image(n.newest()), self.image(decision.image));
-        let written = new.seq - 1;
-        let room = usize::from(n.versions) < VERSIONS && usize::from(new.leader_epoch) < EPOCHS;
-        if written > u64::from(self.bounds.writes) || !room {
-            return false;
-        }
-        n.history[usize::from(n.versions)] = decision.image;
-        n.versions += 1;
-        n.forgiven |= new.recovering;
-        n.broken = change(&old, &new, self.min()) as u8;
-        true
-    }
 }
 
-/// A leader's answer to a fetch.
-enum Served {
-    /// The greatest epoch not above the follower's last, and where it ends.
-    Diverges(Option<u8>, u8),
-    /// The next record, if there is one, and the high watermark.
-    Data(Option<Record>, u8),
-}
-
-fn start(s: &State, b: u8, out: Out<'_>) {
-    let mut n = *s;
-    let node = n.node_mut(b);
-    if node.life < LIVES {
-        node.life += 1;
-        node.attempted |= bit(node.life);
-        node.phase = Phase::Starting;
-        push(out, step("starts:", b, 0), n);
-    }
-}
-
-fn push(out: Out<'_>, step: Step, mut n: State) {
+pub(super) fn push(out: Out<'_>, step: Step, mut n: State) {
     n.tidy();
     out.push((step, n));
 }
