@@ -8,7 +8,7 @@ use leasehold_types::Offset;
 use std::collections::BTreeMap;
 
 /// Waiting acknowledgements, ordered by the last offset that each needs committed.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct AckQueue<T> {
     waiting: BTreeMap<(Offset, u64), T>,
     arrivals: u64,

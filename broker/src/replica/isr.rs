@@ -20,7 +20,8 @@ pub trait IsrController: Send + Sync {
     async fn alter(&self, proposals: Vec<IsrProposal>) -> Option<Vec<IsrVerdict>>;
 }
 
-fn hint(code: i16) -> IsrHint {
+/// What an answer with this code hints at.
+pub fn hint(code: i16) -> IsrHint {
     match code {
         codes::NONE => IsrHint::Accepted,
         codes::INELIGIBLE_REPLICA | codes::INVALID_REQUEST => IsrHint::Ineligible,

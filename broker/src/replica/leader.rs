@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How far a follower has fetched, in one incarnation of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Follower {
     incarnation: Incarnation,
     log_end: Offset,
@@ -41,7 +41,7 @@ pub enum Refusal {
 }
 
 /// The leader of a partition in one leader epoch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Leader {
     me: BrokerId,
     view: Arc<View>,
@@ -132,8 +132,10 @@ impl Leader {
         }
         self.view = view;
         let view = &self.view;
-        self.followers
-            .retain(|id, follower| view.incarnation(*id) == Some(follower.incarnation));
+        self.followers.retain(|id, follower| {
+            view.incarnation(*id) == Some(follower.incarnation)
+                || taken_out("follower-state-is-reset")
+        });
         self.advance()
     }
 
@@ -223,7 +225,11 @@ impl Leader {
         let proposed = self.proposal.iter().flat_map(Proposal::members);
         let joining =
             proposed.filter(|id| !self.view.in_sync(*id) && !taken_out("hw-counts-the-proposal"));
-        self.view.isr.iter().copied().chain(joining)
+        let stays = |id: &BrokerId| {
+            let leaves = self.proposal.as_ref().is_some_and(|p| !p.contains(*id));
+            !(leaves && taken_out("hw-counts-who-is-to-leave"))
+        };
+        self.view.isr.iter().copied().filter(stays).chain(joining)
     }
 
     fn advance(&mut self) -> bool {
@@ -272,7 +278,7 @@ impl Leader {
 
     /// What to ask of the controller now, if anything.
     pub fn next_request(&mut self, lag_max: Duration, now: Instant) -> Option<IsrRequest> {
-        if self.proposal.is_none() {
+        if self.proposal.is_none() || taken_out("one-proposal-at-a-time") {
             let wanted = self.joined(now).or_else(|| self.shrunk(lag_max, now))?;
             let isr = wanted
                 .into_iter()

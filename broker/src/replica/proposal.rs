@@ -5,6 +5,7 @@
 //! ends a proposal, because until then any copy of the request may still be committed.
 
 use super::view::View;
+use leasehold_types::seams::taken_out;
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, PartitionEpoch};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
 /// What is asked of the controller.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IsrRequest {
     pub leader_epoch: LeaderEpoch,
     pub partition_epoch: PartitionEpoch,
@@ -31,14 +32,14 @@ pub enum IsrHint {
     Unknown,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Delivery {
     DueAt(Instant),
     InFlight,
 }
 
 /// A change of the ISR that the leader has asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Proposal {
     request: IsrRequest,
     withdrawing: bool,
@@ -90,7 +91,8 @@ impl Proposal {
                     .member(*id)
                     .is_some_and(|m| m.may_join && m.incarnation == *incarnation)
         };
-        if !self.withdrawing && self.request.isr.iter().any(lost) {
+        let gone = self.request.isr.iter().any(lost) && !taken_out("a-retry-is-identical");
+        if !self.withdrawing && gone {
             self.withdrawing = true;
         }
     }
@@ -102,6 +104,8 @@ impl Proposal {
                 self.delivery = Delivery::InFlight;
                 Some(if self.withdrawing {
                     committed_isr(view)
+                } else if taken_out("a-retry-is-identical") {
+                    judged_anew(&self.request, view)
                 } else {
                     self.request.clone()
                 })
@@ -130,6 +134,15 @@ impl Proposal {
         };
         self.retry = (self.retry * 2).min(LAST_RETRY);
         self.delivery = Delivery::DueAt(now + wait);
+    }
+}
+
+/// What a retry must not be: the same members in the incarnations that they have now.
+fn judged_anew(request: &IsrRequest, view: &View) -> IsrRequest {
+    let now = |(id, was): &(BrokerId, Incarnation)| (*id, view.incarnation(*id).unwrap_or(*was));
+    IsrRequest {
+        isr: request.isr.iter().map(now).collect(),
+        ..request.clone()
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// What this broker is for a partition.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub enum Role<T> {
     /// The image has not said yet, or there is no leader that we may believe in.
     Idle,
@@ -34,7 +34,7 @@ pub enum Role<T> {
 }
 
 /// One replica of a partition.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Replica<T> {
     me: BrokerId,
     view: Option<Arc<View>>,
@@ -233,7 +233,7 @@ impl<T> Replica<T> {
     ) -> Change<T> {
         let mut change = Change::default();
         if let Role::Leading { leader, acks } = &mut self.role
-            && leader.epoch() == epoch
+            && (leader.epoch() == epoch || taken_out("fetch-of-an-older-epoch"))
         {
             change.moved = count(leader);
             change.committed = acks.committed(leader.high_watermark());

@@ -6,7 +6,7 @@
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, PartitionEpoch};
 
 /// A registered broker as one image shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Member {
     pub id: BrokerId,
     pub incarnation: Incarnation,
@@ -15,7 +15,7 @@ pub struct Member {
 }
 
 /// One partition in one image.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     pub leader: Option<BrokerId>,
     pub leader_epoch: LeaderEpoch,

@@ -6,7 +6,8 @@
 //!
 //! - [`world`] is a run, [`process`] one process in it, [`core`] what they share, [`broker`] what they do;
 //! - [`api`] and [`disk`] are the world's objects, [`faults`] what goes wrong, [`clients`] who asks;
-//! - [`check`] rebuilds what happened and says which promise was broken; [`rules`] can be taken out.
+//! - [`check`] rebuilds what happened and says which promise was broken; [`rules`] can be taken out;
+//! - [`scale`] is no simulation: it counts what the loss of a broker costs in a large cluster.
 
 pub mod api;
 pub mod broker;
@@ -18,4 +19,5 @@ pub mod faults;
 pub mod panics;
 pub mod process;
 pub mod rules;
+pub mod scale;
 pub mod world;

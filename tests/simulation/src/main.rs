@@ -1,13 +1,15 @@
 //! `leasehold-simulate --seed N` replays one run with its trace; `--seeds N [--from M]` runs many;
-//! `--mutations [--seeds N]` takes out each rule in turn and prints which promise broke, and how soon.
+//! `--mutations [--seeds N]` takes out each rule in turn and prints which promise broke, and how soon;
+//! `--scale` prints what losing one of 100 brokers costs.
 
 use leasehold_simulation::rules::RULES;
+use leasehold_simulation::scale;
 use leasehold_simulation::world::{Outcome, run};
 use std::process::ExitCode;
 use std::time::Instant;
 
 const USAGE: &str =
-    "simulate --seed N [--without RULE] | --seeds N [--from M] | --mutations [--seeds N]";
+    "simulate --seed N [--without RULE] | --seeds N [--from M] | --mutations [--seeds N] | --scale";
 
 #[derive(Default)]
 struct Wanted {
@@ -16,6 +18,7 @@ struct Wanted {
     from: u64,
     without: Option<String>,
     mutations: bool,
+    scale: bool,
 }
 
 fn wanted() -> Option<Wanted> {
@@ -28,6 +31,7 @@ fn wanted() -> Option<Wanted> {
             "--from" => wanted.from = words.next()?.parse().ok()?,
             "--without" => wanted.without = Some(words.next()?),
             "--mutations" => wanted.mutations = true,
+            "--scale" => wanted.scale = true,
             _ => return None,
         }
     }
@@ -40,7 +44,10 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let rule = wanted.without.as_deref();
-    if wanted.mutations {
+    if wanted.scale {
+        scale::table();
+        ExitCode::SUCCESS
+    } else if wanted.mutations {
         mutations(wanted.seeds.unwrap_or(200), rule)
     } else if let Some(seed) = wanted.seed {
         let outcome = run(seed, rule);

@@ -75,6 +75,18 @@ pub const RULES: &[Rule] = &[
         "a restart is intact only in the same kernel and pod, or after a clean stop",
     ),
     rule(
+        "the-last-member-is-judged-too",
+        "a lossy restart leaves the ISR even as its last member",
+    ),
+    rule(
+        "registered-fenced",
+        "a process that registers leads nothing until it has applied that: its leadership ended",
+    ),
+    rule(
+        "elr-is-kept",
+        "who leaves an ISR that is below the minimum is remembered in the ELR",
+    ),
+    rule(
         "isr-partition-epoch",
         "an ISR proposal on an older partition epoch is refused",
     ),
@@ -96,6 +108,10 @@ pub const RULES: &[Rule] = &[
         "a proposed member counts for the high watermark",
     ),
     rule(
+        "hw-counts-who-is-to-leave",
+        "a member counts for the high watermark until its removal is committed",
+    ),
+    rule(
         "hw-needs-every-member",
         "a member that never fetched holds the high watermark",
     ),
@@ -108,12 +124,24 @@ pub const RULES: &[Rule] = &[
         "a fetch counts only for the incarnation that the image names",
     ),
     rule(
+        "follower-state-is-reset",
+        "how far a follower had come is forgotten with its incarnation",
+    ),
+    rule(
         "join-at-the-high-watermark",
         "who joins the ISR has all that is committed",
     ),
     rule(
         "join-at-the-epochs-start",
         "who joins the ISR has all that the epoch began with",
+    ),
+    rule(
+        "one-proposal-at-a-time",
+        "a leader has one ISR proposal outstanding",
+    ),
+    rule(
+        "a-retry-is-identical",
+        "a retry names the incarnations that were judged",
     ),
     rule(
         "only-a-record-ends-a-proposal",

@@ -60,7 +60,7 @@ impl Controller {
                 .or_else(|| known.as_ref().and_then(|k| k.rack.clone())),
             version: r.version,
             // Until it has applied this very registration.
-            fenced: true,
+            fenced: !taken_out("registered-fenced"),
             shutting_down: false,
             cordoned: known.as_ref().is_some_and(|k| k.cordoned),
             registered_at: None,

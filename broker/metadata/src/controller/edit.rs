@@ -66,6 +66,9 @@ impl<'a> Edit<'a> {
     /// ISR: if no one else is left, the longest log is found among all.
     pub fn lose(&mut self, broker: BrokerId) {
         let held = self.new.isr.contains(&broker) || self.new.elr.contains(&broker);
+        if self.new.isr == [broker] && taken_out("the-last-member-is-judged-too") {
+            return;
+        }
         self.new.isr.retain(|&b| b != broker);
         self.new.elr.retain(|&b| b != broker);
         if held {
@@ -220,7 +223,7 @@ impl<'a> Edit<'a> {
         let min = self.min_for(self.new.replication_factor());
         for &broker in &self.old.isr {
             let left = !self.new.isr.contains(&broker) && !self.new.elr.contains(&broker);
-            if left && !self.lost.contains(&broker) {
+            if left && !self.lost.contains(&broker) && !taken_out("elr-is-kept") {
                 self.new.elr.push(broker);
             }
         }
