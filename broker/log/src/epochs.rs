@@ -2,11 +2,12 @@
 //!
 //! The cache is pure; beside it, its checkpoint file: one line `epoch start` per epoch begun, each
 //! fsynced before any record of that epoch is appended. A torn last line was never acknowledged
-//! by fsync, so no record of its epoch exists, and it is left out.
+//! by fsync, so no record of its epoch exists, and it is left out. A file with any other damage is as good
+//! as none: a wrong start would have a follower cut off the wrong records.
 
+use crate::lines::{is_sealed, seal, unseal};
 use crate::{LogError, disk};
 use leasehold_types::{LeaderEpoch, Offset};
-use std::fmt::Write as _;
 use std::path::Path;
 
 /// Epochs with their starts, both rising.
@@ -15,7 +16,20 @@ pub(crate) struct EpochCache {
     entries: Vec<(LeaderEpoch, Offset)>,
 }
 
+/// What a checkpoint says.
+pub(crate) struct Parsed {
+    pub epochs: EpochCache,
+    /// The bytes of its sound lines. What follows was being added, or is damaged.
+    pub whole_to: usize,
+    pub damaged: bool,
+}
+
 impl EpochCache {
+    /// All epochs with their starts.
+    pub fn entries(&self) -> &[(LeaderEpoch, Offset)] {
+        &self.entries
+    }
+
     /// The last epoch and where it starts.
     pub fn last(&self) -> Option<(LeaderEpoch, Offset)> {
         self.entries.last().copied()
@@ -82,31 +96,49 @@ impl EpochCache {
         }
     }
 
-    /// Reads the checkpoint; `None` if there is none.
-    pub fn load(path: &Path) -> Result<Option<Self>, LogError> {
-        let content = disk::read_if_there(path)?;
-        Ok(content.map(|content| Self::parse(&content)))
+    /// Reads the checkpoint, and whether it ends with a whole line; `None` if there is none, or it is
+    /// damaged. One that does not must be written anew before a line is added: with the torn one before it,
+    /// that would be another epoch.
+    pub fn load(path: &Path) -> Result<Option<(Self, bool)>, LogError> {
+        let Some(content) = disk::read_if_there(path)? else {
+            return Ok(None);
+        };
+        let parsed = Self::parse(&content);
+        if parsed.damaged {
+            let (file, at) = (path.display(), parsed.whole_to);
+            tracing::warn!(%file, at, "the epochs are damaged: they are read from the batches");
+            return Ok(None);
+        }
+        let is_whole = parsed.whole_to == content.len();
+        Ok(Some((parsed.epochs, is_whole)))
     }
 
-    fn parse(content: &[u8]) -> Self {
-        let mut cache = Self::default();
+    /// The checkpoint's lines, as far as they are sound.
+    pub fn parse(content: &[u8]) -> Parsed {
+        let mut parsed = Parsed {
+            epochs: Self::default(),
+            whole_to: 0,
+            damaged: false,
+        };
         for line in content.split_inclusive(|&b| b == b'\n') {
-            let entry = std::str::from_utf8(line).ok().and_then(|line| {
-                let (epoch, start) = line.strip_suffix('\n')?.split_once(' ')?;
-                Some((
-                    LeaderEpoch(epoch.parse().ok()?),
-                    Offset(start.parse().ok()?),
-                ))
-            });
+            let Some(text) = line.strip_suffix(b"\n") else {
+                // Torn, unless only its end is not what it was.
+                let whole = line.split_last().map(|(_, whole)| whole);
+                let whole = whole.filter(|whole| is_sealed(whole)).and_then(entry);
+                parsed.damaged = whole.is_some();
+                break;
+            };
+            let epochs = &mut parsed.epochs;
+            let entry = entry(text);
             // An append that failed after its epoch was saved says it again when it is retried.
-            let again = entry.is_some() && entry == cache.last();
-            if !again
-                && !entry.is_some_and(|(epoch, start)| start.0 >= 0 && cache.assign(epoch, start))
-            {
+            let again = entry.is_some() && entry == epochs.last();
+            if !again && !entry.is_some_and(|(epoch, start)| epochs.assign(epoch, start)) {
+                parsed.damaged = true;
                 break;
             }
+            parsed.whole_to += line.len();
         }
-        cache
+        parsed
     }
 
     /// Writes the whole checkpoint anew, durably.
@@ -124,11 +156,18 @@ impl EpochCache {
 }
 
 fn lines(entries: &[(LeaderEpoch, Offset)]) -> String {
-    let mut text = String::new();
-    for (epoch, start) in entries {
-        let _ = writeln!(text, "{epoch} {start}");
-    }
-    text
+    let line = |(epoch, start): &(LeaderEpoch, Offset)| seal(&format!("{epoch} {start}"));
+    entries.iter().map(line).collect()
+}
+
+/// A line's epoch and start.
+fn entry(line: &[u8]) -> Option<(LeaderEpoch, Offset)> {
+    let (epoch, start) = unseal(line)?.split_once(' ')?;
+    let entry = (
+        LeaderEpoch(epoch.parse().ok()?),
+        Offset(start.parse().ok()?),
+    );
+    (entry.1.0 >= 0).then_some(entry)
 }
 
 #[cfg(test)]
@@ -199,13 +238,27 @@ mod tests {
         written.save(&path).unwrap();
         written.assign(LeaderEpoch(5), Offset(30));
         written.save_after(Some(LeaderEpoch(2)), &path).unwrap();
-        assert_eq!(EpochCache::load(&path).unwrap(), Some(written.clone()));
+        let whole_and = |epochs: &EpochCache| Some((epochs.clone(), true));
+        assert_eq!(EpochCache::load(&path).unwrap(), whole_and(&written));
         let whole = b"2 10\n5 30\n5 30\n".to_vec();
         std::fs::write(&path, &whole).unwrap();
-        assert_eq!(EpochCache::load(&path).unwrap(), Some(written.clone()));
-        for torn in [&b"6 1"[..], b"6", b"\0\0\0\0\n", b"6 -1\n", b"x y\n"] {
+        assert_eq!(EpochCache::load(&path).unwrap(), whole_and(&written));
+        for torn in [&b"6 1"[..], b"6", b"\0\0\0", b"6 40 crc32c=1"] {
             std::fs::write(&path, [&whole, torn].concat()).unwrap();
-            assert_eq!(EpochCache::load(&path).unwrap(), Some(written.clone()));
+            let torn = Some((written.clone(), false));
+            assert_eq!(EpochCache::load(&path).unwrap(), torn);
+        }
+        let mut last = seal("6 40").into_bytes();
+        *last.last_mut().unwrap() = b'x';
+        for damaged in [
+            &b"\0\0\0\0\n"[..],
+            b"6 -1\n",
+            b"x y\n",
+            b"6 40 crc32c=1\n",
+            &last,
+        ] {
+            std::fs::write(&path, [&whole, damaged].concat()).unwrap();
+            assert_eq!(EpochCache::load(&path).unwrap(), None);
         }
     }
 }

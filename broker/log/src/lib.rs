@@ -20,7 +20,10 @@ mod dir;
 pub mod disk;
 mod epochs;
 mod error;
+#[cfg(test)]
+mod faults;
 mod index;
+mod lines;
 mod partition;
 mod producers;
 mod scan;
