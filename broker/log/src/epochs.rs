@@ -2,8 +2,8 @@
 //!
 //! The cache is pure; beside it, its checkpoint file: one line `epoch start` per epoch begun, each
 //! fsynced before any record of that epoch is appended. A torn last line was never acknowledged
-//! by fsync, so no record of its epoch exists, and it is left out. A file with any other damage is as good
-//! as none: a wrong start would have a follower cut off the wrong records.
+//! by fsync, so no record of its epoch exists, and it is left out. From a damaged line on, the epochs are
+//! read from the batches: a wrong start would have a follower cut off the wrong records.
 
 use crate::lines::{is_sealed, seal, unseal};
 use crate::{LogError, disk};
@@ -17,11 +17,24 @@ pub(crate) struct EpochCache {
 }
 
 /// What a checkpoint says.
+#[derive(Debug, PartialEq)]
 pub(crate) struct Parsed {
+    /// By its sound lines, up to the first that is not.
     pub epochs: EpochCache,
-    /// The bytes of its sound lines. What follows was being added, or is damaged.
-    pub whole_to: usize,
-    pub damaged: bool,
+    /// The bytes of those.
+    pub sound_to: usize,
+    pub rest: Rest,
+}
+
+/// What follows a checkpoint's sound lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    Nothing,
+    /// A part of a line. The file must be written anew before another is added: both together would be
+    /// one line, of another epoch.
+    Torn,
+    /// What may have been a line. Its epochs are in the batches.
+    Damaged,
 }
 
 impl EpochCache {
@@ -96,49 +109,47 @@ impl EpochCache {
         }
     }
 
-    /// Reads the checkpoint, and whether it ends with a whole line; `None` if there is none, or it is
-    /// damaged. One that does not must be written anew before a line is added: with the torn one before it,
-    /// that would be another epoch.
-    pub fn load(path: &Path) -> Result<Option<(Self, bool)>, LogError> {
-        let Some(content) = disk::read_if_there(path)? else {
-            return Ok(None);
-        };
-        let parsed = Self::parse(&content);
-        if parsed.damaged {
-            let (file, at) = (path.display(), parsed.whole_to);
-            tracing::warn!(%file, at, "the epochs are damaged: they are read from the batches");
-            return Ok(None);
+    /// Reads the checkpoint; `None` if there is none.
+    pub fn load(path: &Path) -> Result<Option<Parsed>, LogError> {
+        let content = disk::read_if_there(path)?;
+        let parsed = content.map(|content| Self::parse(&content));
+        if let Some(parsed) = parsed.as_ref().filter(|p| p.rest == Rest::Damaged) {
+            let (file, at) = (path.display(), parsed.sound_to);
+            tracing::warn!(%file, at, "an epoch is damaged: they are read from the batches");
         }
-        let is_whole = parsed.whole_to == content.len();
-        Ok(Some((parsed.epochs, is_whole)))
+        Ok(parsed)
     }
 
-    /// The checkpoint's lines, as far as they are sound.
+    /// What a checkpoint of this content says.
     pub fn parse(content: &[u8]) -> Parsed {
-        let mut parsed = Parsed {
-            epochs: Self::default(),
-            whole_to: 0,
-            damaged: false,
-        };
+        let mut epochs = Self::default();
+        let mut sound_to = 0;
+        let mut rest = Rest::Nothing;
         for line in content.split_inclusive(|&b| b == b'\n') {
             let Some(text) = line.strip_suffix(b"\n") else {
                 // Torn, unless only its end is not what it was.
                 let whole = line.split_last().map(|(_, whole)| whole);
                 let whole = whole.filter(|whole| is_sealed(whole)).and_then(entry);
-                parsed.damaged = whole.is_some();
+                rest = match whole {
+                    Some(_) => Rest::Damaged,
+                    None => Rest::Torn,
+                };
                 break;
             };
-            let epochs = &mut parsed.epochs;
             let entry = entry(text);
             // An append that failed after its epoch was saved says it again when it is retried.
             let again = entry.is_some() && entry == epochs.last();
             if !again && !entry.is_some_and(|(epoch, start)| epochs.assign(epoch, start)) {
-                parsed.damaged = true;
+                rest = Rest::Damaged;
                 break;
             }
-            parsed.whole_to += line.len();
+            sound_to += line.len();
         }
-        parsed
+        Parsed {
+            epochs,
+            sound_to,
+            rest,
+        }
     }
 
     /// Writes the whole checkpoint anew, durably.
@@ -238,15 +249,18 @@ mod tests {
         written.save(&path).unwrap();
         written.assign(LeaderEpoch(5), Offset(30));
         written.save_after(Some(LeaderEpoch(2)), &path).unwrap();
-        let whole_and = |epochs: &EpochCache| Some((epochs.clone(), true));
-        assert_eq!(EpochCache::load(&path).unwrap(), whole_and(&written));
+        let load = || {
+            let parsed = EpochCache::load(&path).unwrap().unwrap();
+            assert_eq!(parsed.epochs, written);
+            parsed.rest
+        };
+        assert_eq!(load(), Rest::Nothing);
         let whole = b"2 10\n5 30\n5 30\n".to_vec();
         std::fs::write(&path, &whole).unwrap();
-        assert_eq!(EpochCache::load(&path).unwrap(), whole_and(&written));
+        assert_eq!(load(), Rest::Nothing);
         for torn in [&b"6 1"[..], b"6", b"\0\0\0", b"6 40 crc32c=1"] {
             std::fs::write(&path, [&whole, torn].concat()).unwrap();
-            let torn = Some((written.clone(), false));
-            assert_eq!(EpochCache::load(&path).unwrap(), torn);
+            assert_eq!(load(), Rest::Torn);
         }
         let mut last = seal("6 40").into_bytes();
         *last.last_mut().unwrap() = b'x';
@@ -258,7 +272,7 @@ mod tests {
             &last,
         ] {
             std::fs::write(&path, [&whole, damaged].concat()).unwrap();
-            assert_eq!(EpochCache::load(&path).unwrap(), None);
+            assert_eq!(load(), Rest::Damaged);
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::batch::BatchHeader;
 use crate::dir::Shared;
-use crate::epochs::EpochCache;
+use crate::epochs::{EpochCache, Rest};
 use crate::index::MemoryIndex;
 use crate::producers::Producers;
 use crate::scan::{Scan, ScanError};
@@ -203,7 +203,8 @@ fn open_clean(
     let Some((&active, sealed)) = bases.split_last() else {
         return Ok(None);
     };
-    let Some((epochs, true)) = EpochCache::load(&folder.join(EPOCHS))? else {
+    let saved = EpochCache::load(&folder.join(EPOCHS))?;
+    let Some(epochs) = saved.filter(|s| s.rest == Rest::Nothing).map(|s| s.epochs) else {
         return Ok(None);
     };
     let mut segments = Vec::with_capacity(bases.len());
@@ -255,9 +256,14 @@ fn recover(
 ) -> Result<Found, LogError> {
     let path = folder.join(EPOCHS);
     let saved = EpochCache::load(&path)?;
-    // Without the file, the epochs are in the batches, all of them.
-    let point = if saved.is_some() { point } else { Offset(0) };
-    let (mut epochs, is_whole) = saved.clone().unwrap_or_default();
+    // Without the file, or a part of it, the epochs are in the batches, all of them.
+    let point = match &saved {
+        Some(saved) if saved.rest != Rest::Damaged => point,
+        _ => Offset(0),
+    };
+    let mut epochs = saved
+        .as_ref()
+        .map_or_else(EpochCache::default, |s| s.epochs.clone());
     let mut seen = EpochCache::default();
     let mut segments = Vec::new();
     let mut end = bases.first().copied().unwrap_or_default();
@@ -306,7 +312,7 @@ fn recover(
     // An epoch may have been begun at the very end; one beyond it belongs to what was cut.
     epochs.truncate_from(Offset(end.0 + 1));
     epochs.merge(&seen);
-    if !is_whole || saved.is_none_or(|(saved, _)| saved != epochs) {
+    if saved.is_none_or(|saved| saved.rest != Rest::Nothing || saved.epochs != epochs) {
         epochs.save(&path)?;
     }
     for at in snapshots(folder)? {
