@@ -23,6 +23,7 @@ mod error;
 #[cfg(test)]
 mod faults;
 mod index;
+pub mod inspect;
 mod lines;
 mod partition;
 mod producers;

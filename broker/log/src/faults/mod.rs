@@ -7,6 +7,8 @@
 mod check;
 mod crash_tests;
 mod error_tests;
+mod flip_tests;
+mod open_tests;
 mod replay;
 mod scenario;
 
