@@ -31,7 +31,10 @@ impl PartitionLog {
             return Ok(Vec::new());
         }
         if count == view.segments.len() {
-            self.roll(&mut writer).map_err(|e| self.failed(e))?;
+            // The new one is there for good before the old ones, with the log's end, are gone.
+            self.roll(&mut writer)
+                .and_then(|_| disk::sync_folder(&self.folder))
+                .map_err(|e| self.failed(e))?;
         }
         self.drop_oldest(writer, count).map_err(|e| self.failed(e))
     }
