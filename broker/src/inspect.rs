@@ -224,7 +224,7 @@ mod tests {
             "closed in order",
             "recovery-point: 1\n",
             "epoch 2 from offset 0",
-            "at 0: offsets 0 to 0, epoch 2, 1 records, 77 bytes, codec none, times 1000 to 1000\n",
+            "at 0: offsets 0 to 0, epoch 2, 1 records, 76 bytes, codec none, times 1000 to 1000\n",
             "sound: 1 partitions, 1 segments, 1 batches\n",
         ] {
             assert!(text.contains(line), "{line}: {text}");

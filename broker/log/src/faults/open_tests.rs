@@ -33,6 +33,7 @@ fn fill(log: &PartitionLog, segments: usize) {
         b.push(1000, Some(b"key"), Some(&[7; 900]));
         log.append_leader(&b.build(), epoch, 1000).unwrap();
     }
+    log.flush_sealed();
 }
 
 /// Stops and starts in order, with so many logs of so many segments: bytes read, and the time it took
