@@ -23,6 +23,19 @@ pub enum Command {
     Recover(RecoverArgs),
     /// Print the configuration reference, in Markdown.
     Reference,
+    /// Look at a log directory while no broker runs on it.
+    #[command(subcommand)]
+    Log(LogCommand),
+}
+
+/// What to do with a log directory.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Print all that is in it and what is damaged; reads only. Exit code 0: sound, 1: damaged.
+    Inspect {
+        /// The log directory, or one partition's folder in it.
+        dir: PathBuf,
+    },
 }
 
 /// Where the cluster's metadata lives.

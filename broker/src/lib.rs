@@ -8,7 +8,8 @@
 //! - [`controller`] runs the pure controller of `leasehold-metadata` while this broker holds the Lease;
 //! - [`internal`] is the listener that only brokers talk to;
 //! - [`http`] answers probes, metrics and status; [`config`] reads Kafka's configuration keys;
-//! - [`run`] wires all of it into one broker, [`dev`] starts several of them on a laptop.
+//! - [`run`] wires all of it into one broker, [`dev`] starts several of them on a laptop;
+//! - [`inspect`] prints a log directory while no broker runs on it.
 
 pub mod api;
 pub mod cli;
@@ -17,6 +18,7 @@ pub mod controller;
 pub mod dev;
 pub mod group;
 pub mod http;
+pub mod inspect;
 pub mod internal;
 pub mod replica;
 pub mod run;

@@ -2,11 +2,12 @@
 //!
 //! The cache is pure; beside it, its checkpoint file: one line `epoch start` per epoch begun, each
 //! fsynced before any record of that epoch is appended. A torn last line was never acknowledged
-//! by fsync, so no record of its epoch exists, and it is left out.
+//! by fsync, so no record of its epoch exists, and it is left out. From a damaged line on, the epochs are
+//! read from the batches: a wrong start would have a follower cut off the wrong records.
 
+use crate::lines::{is_sealed, seal, unseal};
 use crate::{LogError, disk};
 use leasehold_types::{LeaderEpoch, Offset};
-use std::fmt::Write as _;
 use std::path::Path;
 
 /// Epochs with their starts, both rising.
@@ -15,7 +16,33 @@ pub(crate) struct EpochCache {
     entries: Vec<(LeaderEpoch, Offset)>,
 }
 
+/// What a checkpoint says.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Parsed {
+    /// By its sound lines, up to the first that is not.
+    pub epochs: EpochCache,
+    /// The bytes of those.
+    pub sound_to: usize,
+    pub rest: Rest,
+}
+
+/// What follows a checkpoint's sound lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    Nothing,
+    /// A part of a line. The file must be written anew before another is added: both together would be
+    /// one line, of another epoch.
+    Torn,
+    /// What may have been a line. Its epochs are in the batches.
+    Damaged,
+}
+
 impl EpochCache {
+    /// All epochs with their starts.
+    pub fn entries(&self) -> &[(LeaderEpoch, Offset)] {
+        &self.entries
+    }
+
     /// The last epoch and where it starts.
     pub fn last(&self) -> Option<(LeaderEpoch, Offset)> {
         self.entries.last().copied()
@@ -83,30 +110,46 @@ impl EpochCache {
     }
 
     /// Reads the checkpoint; `None` if there is none.
-    pub fn load(path: &Path) -> Result<Option<Self>, LogError> {
+    pub fn load(path: &Path) -> Result<Option<Parsed>, LogError> {
         let content = disk::read_if_there(path)?;
-        Ok(content.map(|content| Self::parse(&content)))
+        let parsed = content.map(|content| Self::parse(&content));
+        if let Some(parsed) = parsed.as_ref().filter(|p| p.rest == Rest::Damaged) {
+            let (file, at) = (path.display(), parsed.sound_to);
+            tracing::warn!(%file, at, "an epoch is damaged: they are read from the batches");
+        }
+        Ok(parsed)
     }
 
-    fn parse(content: &[u8]) -> Self {
-        let mut cache = Self::default();
+    /// What a checkpoint of this content says.
+    pub fn parse(content: &[u8]) -> Parsed {
+        let mut epochs = Self::default();
+        let mut sound_to = 0;
+        let mut rest = Rest::Nothing;
         for line in content.split_inclusive(|&b| b == b'\n') {
-            let entry = std::str::from_utf8(line).ok().and_then(|line| {
-                let (epoch, start) = line.strip_suffix('\n')?.split_once(' ')?;
-                Some((
-                    LeaderEpoch(epoch.parse().ok()?),
-                    Offset(start.parse().ok()?),
-                ))
-            });
+            let Some(text) = line.strip_suffix(b"\n") else {
+                // Torn, unless only its end is not what it was.
+                let whole = line.split_last().map(|(_, whole)| whole);
+                let whole = whole.filter(|whole| is_sealed(whole)).and_then(entry);
+                rest = match whole {
+                    Some(_) => Rest::Damaged,
+                    None => Rest::Torn,
+                };
+                break;
+            };
+            let entry = entry(text);
             // An append that failed after its epoch was saved says it again when it is retried.
-            let again = entry.is_some() && entry == cache.last();
-            if !again
-                && !entry.is_some_and(|(epoch, start)| start.0 >= 0 && cache.assign(epoch, start))
-            {
+            let again = entry.is_some() && entry == epochs.last();
+            if !again && !entry.is_some_and(|(epoch, start)| epochs.assign(epoch, start)) {
+                rest = Rest::Damaged;
                 break;
             }
+            sound_to += line.len();
         }
-        cache
+        Parsed {
+            epochs,
+            sound_to,
+            rest,
+        }
     }
 
     /// Writes the whole checkpoint anew, durably.
@@ -124,11 +167,18 @@ impl EpochCache {
 }
 
 fn lines(entries: &[(LeaderEpoch, Offset)]) -> String {
-    let mut text = String::new();
-    for (epoch, start) in entries {
-        let _ = writeln!(text, "{epoch} {start}");
-    }
-    text
+    let line = |(epoch, start): &(LeaderEpoch, Offset)| seal(&format!("{epoch} {start}"));
+    entries.iter().map(line).collect()
+}
+
+/// A line's epoch and start.
+fn entry(line: &[u8]) -> Option<(LeaderEpoch, Offset)> {
+    let (epoch, start) = unseal(line)?.split_once(' ')?;
+    let entry = (
+        LeaderEpoch(epoch.parse().ok()?),
+        Offset(start.parse().ok()?),
+    );
+    (entry.1.0 >= 0).then_some(entry)
 }
 
 #[cfg(test)]
@@ -199,13 +249,30 @@ mod tests {
         written.save(&path).unwrap();
         written.assign(LeaderEpoch(5), Offset(30));
         written.save_after(Some(LeaderEpoch(2)), &path).unwrap();
-        assert_eq!(EpochCache::load(&path).unwrap(), Some(written.clone()));
+        let load = || {
+            let parsed = EpochCache::load(&path).unwrap().unwrap();
+            assert_eq!(parsed.epochs, written);
+            parsed.rest
+        };
+        assert_eq!(load(), Rest::Nothing);
         let whole = b"2 10\n5 30\n5 30\n".to_vec();
         std::fs::write(&path, &whole).unwrap();
-        assert_eq!(EpochCache::load(&path).unwrap(), Some(written.clone()));
-        for torn in [&b"6 1"[..], b"6", b"\0\0\0\0\n", b"6 -1\n", b"x y\n"] {
+        assert_eq!(load(), Rest::Nothing);
+        for torn in [&b"6 1"[..], b"6", b"\0\0\0", b"6 40 crc32c=1"] {
             std::fs::write(&path, [&whole, torn].concat()).unwrap();
-            assert_eq!(EpochCache::load(&path).unwrap(), Some(written.clone()));
+            assert_eq!(load(), Rest::Torn);
+        }
+        let mut last = seal("6 40").into_bytes();
+        *last.last_mut().unwrap() = b'x';
+        for damaged in [
+            &b"\0\0\0\0\n"[..],
+            b"6 -1\n",
+            b"x y\n",
+            b"6 40 crc32c=1\n",
+            &last,
+        ] {
+            std::fs::write(&path, [&whole, damaged].concat()).unwrap();
+            assert_eq!(load(), Rest::Damaged);
         }
     }
 }

@@ -35,6 +35,9 @@ pub(crate) struct MemoryIndex {
     times: Vec<TimeEntry>,
     max: Option<TimeEntry>,
     bytes_since_entry: u64,
+    /// The entries were read from files: they may be damaged, and are held against the batch that they
+    /// name before they are used.
+    from_files: bool,
 }
 
 impl MemoryIndex {
@@ -72,6 +75,11 @@ impl MemoryIndex {
         }
     }
 
+    /// Whether an entry may be damaged.
+    pub fn is_from_files(&self) -> bool {
+        self.from_files
+    }
+
     /// Bytes of the offset index.
     pub fn offsets_len(&self) -> usize {
         self.offsets.len() * OFFSET_ENTRY
@@ -91,10 +99,10 @@ impl MemoryIndex {
             .unwrap_or_default()
     }
 
-    /// From which batch on `timestamp` may first have been reached.
-    pub fn find_time(&self, timestamp: i64) -> u32 {
+    /// The batch from which on `timestamp` may first have been reached; `None` is the first.
+    pub fn find_time(&self, timestamp: i64) -> Option<TimeEntry> {
         let after = self.times.partition_point(|e| e.timestamp <= timestamp);
-        after.checked_sub(1).map_or(0, |i| self.times[i].relative)
+        after.checked_sub(1).map(|i| self.times[i])
     }
 
     /// Forgets everything from `position` on. Returns where a walk must begin that notes again the
@@ -150,8 +158,19 @@ impl MemoryIndex {
             offsets,
             times,
             bytes_since_entry: 0,
+            from_files: true,
         })
     }
+}
+
+/// The entries in the content of an `.index` file, as far as they are whole.
+pub(crate) fn offset_entries(content: &[u8]) -> Vec<OffsetEntry> {
+    content.as_chunks().0.iter().map(decode_offset).collect()
+}
+
+/// The entries in the content of a `.timeindex` file, as far as they are whole.
+pub(crate) fn time_entries(content: &[u8]) -> Vec<TimeEntry> {
+    content.as_chunks().0.iter().map(decode_time).collect()
 }
 
 fn decode_offset(bytes: &[u8; OFFSET_ENTRY]) -> OffsetEntry {
@@ -177,9 +196,11 @@ pub(crate) fn find_on_disk(path: &Path, relative: u32) -> Result<OffsetEntry, Lo
 }
 
 /// [`MemoryIndex::find_time`] in a `.timeindex` file.
-pub(crate) fn find_time_on_disk(path: &Path, timestamp: i64) -> Result<u32, LogError> {
-    let found = search(path, decode_time, |e| e.timestamp <= timestamp)?;
-    Ok(found.map_or(0, |e| e.relative))
+pub(crate) fn find_time_on_disk(
+    path: &Path,
+    timestamp: i64,
+) -> Result<Option<TimeEntry>, LogError> {
+    search(path, decode_time, |e| e.timestamp <= timestamp)
 }
 
 /// [`MemoryIndex::max`] of a sealed segment: the last entry of its `.timeindex` file.
@@ -195,10 +216,7 @@ fn search<T, const N: usize>(
     before: impl Fn(&T) -> bool,
 ) -> Result<Option<T>, LogError> {
     let file = disk::open(path)?;
-    let len = file
-        .metadata()
-        .map_err(|e| LogError::io("stat", path, e))?
-        .len();
+    let len = disk::file_len(&file, path)?;
     if len % N as u64 != 0 {
         return Err(LogError::Unreadable {
             path: path.to_owned(),
@@ -268,7 +286,9 @@ mod tests {
         }
         for t in 0..7000 {
             // The files also hold the greatest, so they may know better, never worse.
-            let (disk, memory) = (find_time_on_disk(&b, t).unwrap(), index.find_time(t));
+            let relative = |found: Option<TimeEntry>| found.map_or(0, |e| e.relative);
+            let disk = relative(find_time_on_disk(&b, t).unwrap());
+            let memory = relative(index.find_time(t));
             assert!(disk >= memory);
             let first = all.iter().position(|(_, h)| h.max_timestamp >= t);
             assert!(first.is_none_or(|first| first as u32 >= disk));

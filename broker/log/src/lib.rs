@@ -20,7 +20,11 @@ mod dir;
 pub mod disk;
 mod epochs;
 mod error;
+#[cfg(test)]
+mod faults;
 mod index;
+pub mod inspect;
+mod lines;
 mod partition;
 mod producers;
 mod repack;

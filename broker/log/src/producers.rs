@@ -170,7 +170,19 @@ impl Producers {
         Ok(content.and_then(|content| Self::decode(&content)))
     }
 
-    fn decode(content: &[u8]) -> Option<Self> {
+    /// Each producer with its epoch, its last sequence, and the offset of the record that has it.
+    pub fn list(&self) -> Vec<(ProducerId, i16, i32, Offset)> {
+        let one = |(id, p): (&ProducerId, &Producer)| {
+            let last = p.batches.back()?;
+            Some((*id, p.epoch, last.last_sequence, last.last_offset))
+        };
+        let mut all: Vec<_> = self.by_id.iter().filter_map(one).collect();
+        all.sort_unstable_by_key(|(id, ..)| *id);
+        all
+    }
+
+    /// A snapshot's content; `None` if it is damaged.
+    pub fn decode(content: &[u8]) -> Option<Self> {
         let (mut head, mut body) = content.split_at_checked(8)?;
         if head.get_u32() != SNAPSHOT_MAGIC || head.get_u32() != crc32c::crc32c(body) {
             return None;

@@ -195,10 +195,20 @@ impl Segment {
         let mut index = known.unwrap_or_default();
         let from = index.truncate(position);
         let file = self.reader()?;
-        let end = note_all(
+        let noted = note_all(
             &mut index, &file, &self.path, self.base, from, position, interval,
-        )?;
-        Ok((index, end))
+        );
+        match noted {
+            // It may be the entry that is damaged, and not the batches.
+            Err(LogError::Unreadable { .. }) if index.is_from_files() => {
+                index = MemoryIndex::default();
+                let end = note_all(
+                    &mut index, &file, &self.path, self.base, 0, position, interval,
+                )?;
+                Ok((index, end))
+            }
+            noted => noted.map(|end| (index, end)),
+        }
     }
 
     /// A cut's second half: from now on the segment ends at `position`. To be called where readers
@@ -232,7 +242,8 @@ impl Segment {
         Ok(index)
     }
 
-    /// Writes the index files, fsynced. The index stays in memory.
+    /// Writes the index files, fsynced. The index stays in memory. Each file is whole or not there: that of
+    /// a compacted segment lies below the recovery point, where one cut short would be believed.
     pub fn save_index(&self) -> Result<(), LogError> {
         let (offsets, times) = match &*self.index.read() {
             Index::Memory(index) => index.encode(),
@@ -240,7 +251,7 @@ impl Segment {
         };
         for (suffix, content) in [(INDEX, offsets), (TIME_INDEX, times)] {
             let path = self.path.with_extension(suffix);
-            disk::sync(&disk::write(&path, &content)?, &path)?;
+            disk::replace(&path, &content)?;
         }
         Ok(())
     }
@@ -259,19 +270,30 @@ impl Segment {
     /// The last index entry at or before `offset`. An index that cannot be used is made anew.
     fn find(&self, offset: Offset, interval: u32) -> Result<OffsetEntry, LogError> {
         let relative = u32::try_from(offset.0 - self.base.0).unwrap_or(u32::MAX);
-        if let Index::Memory(index) = &*self.index.read() {
-            return Ok(index.find(relative));
-        }
-        let entry = index::find_on_disk(&self.path.with_extension(INDEX), relative);
+        let entry = match &*self.index.read() {
+            Index::Memory(index) if !index.is_from_files() => return Ok(index.find(relative)),
+            Index::Memory(index) => Ok(index.find(relative)),
+            Index::Disk => index::find_on_disk(&self.path.with_extension(INDEX), relative),
+        };
         if let Ok(entry) = entry
             && self.is_batch(entry)?
         {
             return Ok(entry);
         }
+        self.make_index(interval, |index| index.find(relative))
+    }
+
+    /// Makes an index that cannot be used anew. An append meanwhile waits, to be in it.
+    fn make_index<T>(
+        &self,
+        interval: u32,
+        look: impl FnOnce(&MemoryIndex) -> T,
+    ) -> Result<T, LogError> {
+        let mut slot = self.index.write();
         let index = self.scan_index(interval)?;
-        let entry = index.find(relative);
-        *self.index.write() = Index::Memory(index);
-        Ok(entry)
+        let found = look(&index);
+        *slot = Index::Memory(index);
+        Ok(found)
     }
 
     /// Whether the entry names a batch that is there.
@@ -286,32 +308,51 @@ impl Segment {
         Ok(BatchHeader::parse(&head).is_ok_and(|h| h.base_offset.0 == expected))
     }
 
+    /// Whether the entry names a batch with records that reached its time.
+    fn is_time_of_batch(&self, entry: TimeEntry, interval: u32) -> Result<bool, LogError> {
+        let at = self.at(entry);
+        let batch = self.locate(at, interval)?.map(|(_, header)| header);
+        Ok(batch.is_some_and(|h| {
+            (h.base_offset, h.max_timestamp) == (at, entry.timestamp) && h.record_count > 0
+        }))
+    }
+
+    fn at(&self, entry: TimeEntry) -> Offset {
+        Offset(self.base.0 + i64::from(entry.relative))
+    }
+
     /// The batch with the greatest timestamp, as offset and time.
     pub fn max_timestamp(&self, interval: u32) -> Result<Option<(i64, Offset)>, LogError> {
-        let absolute = |e: TimeEntry| (e.timestamp, Offset(self.base.0 + i64::from(e.relative)));
-        if let Index::Memory(index) = &*self.index.read() {
-            return Ok(index.max().map(absolute));
+        let absolute = |e: TimeEntry| (e.timestamp, self.at(e));
+        let max = match &*self.index.read() {
+            Index::Memory(index) if !index.is_from_files() => return Ok(index.max().map(absolute)),
+            Index::Memory(index) => Ok(index.max()),
+            Index::Disk => index::max_on_disk(&self.path.with_extension(TIME_INDEX)),
+        };
+        match max {
+            Ok(None) => Ok(None),
+            Ok(Some(max)) if self.is_time_of_batch(max, interval)? => Ok(Some(absolute(max))),
+            _ => self.make_index(interval, |index| index.max().map(absolute)),
         }
-        if let Ok(max) = index::max_on_disk(&self.path.with_extension(TIME_INDEX)) {
-            return Ok(max.map(absolute));
-        }
-        let index = self.scan_index(interval)?;
-        let max = index.max();
-        *self.index.write() = Index::Memory(index);
-        Ok(max.map(absolute))
     }
 
     /// From which offset on `timestamp` may first have been reached.
-    pub fn find_time(&self, timestamp: i64) -> Offset {
-        let relative = match &*self.index.read() {
-            Index::Memory(index) => index.find_time(timestamp),
-            // Without the file, from the start: slower, and as right.
+    pub fn find_time(&self, timestamp: i64, interval: u32) -> Result<Offset, LogError> {
+        let entry = match &*self.index.read() {
+            Index::Memory(index) if !index.is_from_files() => {
+                let entry = index.find_time(timestamp);
+                return Ok(entry.map_or(self.base, |entry| self.at(entry)));
+            }
+            Index::Memory(index) => Ok(index.find_time(timestamp)),
             Index::Disk => {
                 index::find_time_on_disk(&self.path.with_extension(TIME_INDEX), timestamp)
-                    .unwrap_or(0)
             }
         };
-        Offset(self.base.0 + i64::from(relative))
+        match entry {
+            Ok(Some(entry)) if self.is_time_of_batch(entry, interval)? => Ok(self.at(entry)),
+            // Without the file, or with a damaged one, from the start: slower, and as right.
+            _ => Ok(self.base),
+        }
     }
 
     /// Where the batch lies that holds `offset`, or the first after it; `None` if all are before it.

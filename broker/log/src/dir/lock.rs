@@ -3,8 +3,7 @@
 use crate::{LogError, disk};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::fs::File;
 use std::path::Path;
 
 const LOCK: &str = ".lock";
@@ -14,13 +13,7 @@ const LOCK: &str = ".lock";
 pub(super) fn wait_for(folder: &Path) -> Result<File, LogError> {
     let path = folder.join(LOCK);
     let failed = |e: Errno| LogError::io("lock", &path, e);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|e| LogError::io("open", &path, e))?;
+    let file = disk::open_or_create(&path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
@@ -41,9 +34,8 @@ pub(super) fn wait_for(folder: &Path) -> Result<File, LogError> {
         Err(e) => return Err(failed(e)),
     }
     // For whoever waits next, and for people; nothing depends on it.
-    let told = file
-        .set_len(0)
-        .and_then(|()| writeln!(file, "process {}", std::process::id()));
-    told.map_err(|e| LogError::io("write", &path, e))?;
+    disk::shorten(&file, &path, 0)?;
+    let line = format!("process {}\n", std::process::id());
+    disk::write_at(&file, &path, 0, line.as_bytes(), &[])?;
     Ok(file)
 }

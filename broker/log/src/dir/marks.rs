@@ -1,13 +1,13 @@
 //! The high watermarks of all partitions, in one file. Each is a lower bound of the real one, so an
 //! old file, or none, costs time and loses nothing.
 
+use crate::lines::{seal, unseal};
 use crate::{LogError, disk};
 use leasehold_types::{Offset, TopicId};
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::path::Path;
 
-const MARKS: &str = "high-watermarks";
+pub(crate) const MARKS: &str = "high-watermarks";
 /// First line: names the format.
 const TITLE: &str = "high watermarks 1";
 
@@ -17,7 +17,7 @@ pub(super) fn save(
 ) -> Result<(), LogError> {
     let mut text = format!("{TITLE}\n");
     for ((topic, partition), mark) in marks {
-        let _ = writeln!(text, "{topic} {partition} {mark}");
+        text += &seal(&format!("{topic} {partition} {mark}"));
     }
     disk::write_durably(&folder.join(MARKS), text.as_bytes())
 }
@@ -31,16 +31,31 @@ pub(super) fn load(folder: &Path) -> HashMap<(TopicId, i32), Offset> {
             return HashMap::new();
         }
     };
-    let text = String::from_utf8_lossy(&content);
-    let mut lines = text.lines();
-    if lines.next() != Some(TITLE) {
+    let mut lines = content
+        .strip_suffix(b"\n")
+        .unwrap_or(&content)
+        .split(|&b| b == b'\n');
+    if !lines.next().is_some_and(is_title) {
         return HashMap::new();
     }
-    lines.filter_map(parse).collect()
+    let parsed = |line: &[u8]| {
+        let mark = parse(line);
+        if mark.is_none() {
+            tracing::warn!(file = %path.display(), "a damaged line is left out");
+        }
+        mark
+    };
+    lines.filter_map(parsed).collect()
 }
 
-fn parse(line: &str) -> Option<((TopicId, i32), Offset)> {
-    let mut words = line.split(' ');
+/// Whether this is the file's first line, its end left out.
+pub(crate) fn is_title(line: &[u8]) -> bool {
+    line == TITLE.as_bytes()
+}
+
+/// The high watermark in a line, its end left out; `None` if it is damaged.
+pub(crate) fn parse(line: &[u8]) -> Option<((TopicId, i32), Offset)> {
+    let mut words = unseal(line)?.split(' ');
     let topic = TopicId::parse(words.next()?)?;
     let partition = words.next()?.parse().ok()?;
     let mark: i64 = words.next()?.parse().ok()?;

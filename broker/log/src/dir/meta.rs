@@ -5,7 +5,7 @@ use leasehold_types::{BrokerId, ClusterId};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-const META: &str = "meta";
+pub(crate) const META: &str = "meta";
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -13,6 +13,15 @@ struct Meta {
     version: u32,
     cluster_id: ClusterId,
     broker_id: BrokerId,
+}
+
+/// Whose it is, by the file's content; or the byte at which it is damaged, and how.
+pub(crate) fn parse(content: &[u8]) -> Result<(ClusterId, BrokerId), (u64, String)> {
+    match serde_json::from_slice::<Meta>(content) {
+        Ok(meta) if meta.version == VERSION => Ok((meta.cluster_id, meta.broker_id)),
+        Ok(meta) => Err((0, format!("its version is {}, not {VERSION}", meta.version))),
+        Err(e) => Err((e.column().saturating_sub(1) as u64, e.to_string())),
+    }
 }
 
 /// Refuses a directory of another cluster, broker or format; makes an empty one ours.

@@ -4,9 +4,9 @@
 //! `<topic id>-<partition>` per partition that was ever appended to.
 
 mod lock;
-mod marks;
-mod meta;
-mod run;
+pub(crate) mod marks;
+pub(crate) mod meta;
+pub(crate) mod run;
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock, Weak};
 
-const REMOVED: &str = ".removed";
+pub(crate) const REMOVED: &str = ".removed";
 /// fsyncs of many logs at a close go together into the file system's journal.
 const CLOSERS: usize = 8;
 
@@ -53,6 +53,10 @@ impl Shared {
 
     /// Has the sealed segments of a log fsynced by the flusher's thread.
     pub(crate) fn flush_later(&self, log: Weak<PartitionLog>) {
+        #[cfg(test)]
+        if crate::faults::flushes_are_steps() {
+            return;
+        }
         // The receiver ends only with this sender.
         let _ = self.flusher.send(log);
     }
@@ -173,10 +177,7 @@ impl LogDir {
             log.shut("it was deleted");
         }
         let folder = self.folder(id);
-        let exists = folder
-            .try_exists()
-            .map_err(|e| LogError::io("stat", &folder, e))?;
-        if !exists {
+        if !disk::exists(&folder)? {
             return Ok(());
         }
         // By renaming first: a half-deleted folder must not be taken for a log.
@@ -236,7 +237,7 @@ fn name_of((topic, partition): PartitionId) -> String {
 }
 
 /// The partition of a folder's name, `<topic id>-<partition>`; a topic id may itself hold a `-`.
-fn parse_folder(name: &str) -> Option<PartitionId> {
+pub(crate) fn parse_folder(name: &str) -> Option<PartitionId> {
     let (topic, partition) = name.rsplit_once('-')?;
     let id = (TopicId::parse(topic)?, partition.parse().ok()?);
     (name_of(id) == name && id.1 >= 0).then_some(id)

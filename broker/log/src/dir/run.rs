@@ -10,7 +10,7 @@ use leasehold_types::Incarnation;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-const RUN: &str = "run";
+pub(crate) const RUN: &str = "run";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A confirmed life of a broker process on this directory: registered, and free to append.
@@ -58,6 +58,27 @@ struct Life {
 impl Run {
     fn is_clean(&self) -> bool {
         self.clean.is_some() && self.clean == self.confirmed.as_ref().map(|c| c.incarnation)
+    }
+
+    /// The last confirmed life, as it is reported.
+    fn last_life(&self, clean: bool) -> Option<Confirmed> {
+        self.confirmed.clone().map(|life| Confirmed {
+            incarnation: life.incarnation,
+            boot_id: life.boot_id,
+            pod_uid: life.pod_uid,
+            clean,
+        })
+    }
+}
+
+/// The last confirmed life, and the incarnations attempted since, by the file's content; or the byte at
+/// which it is damaged, and how.
+pub(crate) fn parse(
+    content: &[u8],
+) -> Result<(Option<Confirmed>, Vec<Incarnation>), (u64, String)> {
+    match serde_json::from_slice::<Run>(content) {
+        Ok(run) => Ok((run.last_life(run.is_clean()), run.attempted)),
+        Err(e) => Err((e.column().saturating_sub(1) as u64, e.to_string())),
     }
 }
 
@@ -113,12 +134,7 @@ impl RunFile {
         }
         self.save(run)?;
         Ok(RestartReport {
-            confirmed: self.run.confirmed.clone().map(|life| Confirmed {
-                incarnation: life.incarnation,
-                boot_id: life.boot_id,
-                pod_uid: life.pod_uid,
-                clean: self.was_clean,
-            }),
+            confirmed: self.run.last_life(self.was_clean),
             attempted: self.run.attempted.clone(),
             boot_id: self.boot_id.clone(),
             pod_uid: self.pod_uid.clone(),
@@ -169,8 +185,10 @@ impl RunFile {
 /// Changes when the kernel starts, and with it the page cache is lost. Where there is none to be
 /// read, one that no other life has: every restart then counts as one of the kernel.
 fn boot_id() -> String {
-    match std::fs::read_to_string(BOOT_ID) {
-        Ok(id) if !id.trim().is_empty() => id.trim().to_owned(),
+    let content = disk::read_if_there(Path::new(BOOT_ID)).ok().flatten();
+    let id = content.and_then(|content| String::from_utf8(content).ok());
+    match id.as_deref().map(str::trim) {
+        Some(id) if !id.is_empty() => id.to_owned(),
         _ => format!("unknown-{}", Incarnation::random()),
     }
 }

@@ -17,11 +17,7 @@ use crate::segment::{self, CLEANED, Segment, damaged};
 use crate::{LogConfig, LogError, disk};
 use leasehold_types::Offset;
 use std::cell::Cell;
-use std::fs::File;
-use std::io::{BufWriter, Write as _};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
 
 /// What a cleaning did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,74 +244,62 @@ impl Run<'_> {
     ) -> Result<Rewritten, LogError> {
         let base = old.first().map_or(end, |s| s.base());
         let path = segment::file(&self.log.folder, base, CLEANED);
-        let mut new = Rewritten {
-            file: disk::create(&path)?,
-            path,
+        let out = Output {
+            file: disk::Writer::create(path.clone())?,
             base,
-            end,
-            size: 0,
             index: MemoryIndex::default(),
+            interval: self.config.index_interval_bytes,
+            end: base,
             changed: old.len() > 1,
         };
-        match self.fill(&mut new, old, rules) {
-            Ok(()) => Ok(new),
-            Err(e) => {
-                // The first error says why; what is left over goes at the next start at the latest.
-                if let Err(e) = disk::remove(&new.path) {
-                    tracing::warn!(partition = %self.log.name, "{e}");
-                }
-                Err(e)
+        self.fill(out, old, end, rules).inspect_err(|_| {
+            // The first error says why; what is left over goes at the next start at the latest.
+            if let Err(e) = disk::remove(&path) {
+                tracing::warn!(partition = %self.log.name, "{e}");
             }
-        }
+        })
     }
 
     fn fill(
         &self,
-        new: &mut Rewritten,
+        mut out: Output,
         old: &[Arc<Segment>],
+        end: Offset,
         rules: &Rules<'_>,
-    ) -> Result<(), LogError> {
-        let mut out = Output {
-            file: BufWriter::with_capacity(256 << 10, &new.file),
-            path: new.path.clone(),
-            base: new.base,
-            size: 0,
-            index: MemoryIndex::default(),
-            interval: self.config.index_interval_bytes,
-            end: new.base,
-        };
+    ) -> Result<Rewritten, LogError> {
         let mut written_ms = 0;
         for segment in old {
             written_ms = written_ms.max(disk::modified_ms(segment.path())?);
             self.each_batch(segment, |at, batch| {
-                let must_stay = batch.header.next_offset() == new.end;
+                let must_stay = batch.header.next_offset() == end;
                 let filtered = filter(batch, rules, must_stay)
                     .map_err(|e| damaged(segment.path(), at, ScanError::Bad(e)))?;
                 match filtered {
                     Filtered::Same => out.push(&batch.bytes)?,
                     Filtered::Changed(bytes) => {
-                        new.changed = true;
+                        out.changed = true;
                         out.push(&bytes)?;
                     }
-                    Filtered::Gone => new.changed = true,
+                    Filtered::Gone => out.changed = true,
                 }
                 Ok(true)
             })?;
         }
-        if out.end != new.end {
-            return Err(LogError::Unreadable {
-                path: new.path.clone(),
-                reason: format!("it ends at {} where {} was expected", out.end, new.end),
-            });
+        let path = out.file.path().to_owned();
+        if out.end != end {
+            let reason = format!("it ends at {} where {end} was expected", out.end);
+            return Err(LogError::Unreadable { path, reason });
         }
-        let failed = |e| LogError::io("write", &new.path, e);
-        out.file.flush().map_err(failed)?;
-        (new.size, new.index) = (out.size, std::mem::take(&mut out.index));
-        drop(out);
-        // Retention by time goes by it where no record is left that has one.
-        let written = UNIX_EPOCH + Duration::from_millis(u64::try_from(written_ms).unwrap_or(0));
-        new.file.set_modified(written).map_err(failed)?;
-        disk::sync(&new.file, &new.path)
+        Ok(Rewritten {
+            path,
+            base: out.base,
+            end,
+            size: out.file.len(),
+            index: out.index,
+            changed: out.changed,
+            // Retention by time goes by the file's where no record is left that has one.
+            file: out.file.finish(written_ms)?,
+        })
     }
 
     /// Visits a segment's batches, CRCs checked, until `visit` says `false`; whether it never did.
@@ -343,27 +327,24 @@ impl Run<'_> {
     }
 }
 
-/// A segment's file that is being written.
-struct Output<'a> {
-    file: BufWriter<&'a File>,
-    path: PathBuf,
+/// A segment that is being written.
+struct Output {
+    file: disk::Writer,
     base: Offset,
-    size: u64,
     index: MemoryIndex,
     interval: u32,
     end: Offset,
+    /// Whether it differs from what it is made from.
+    changed: bool,
 }
 
-impl Output<'_> {
+impl Output {
     fn push(&mut self, bytes: &[u8]) -> Result<(), LogError> {
+        let at = self.file.len();
         let header = crate::batch::BatchHeader::parse(bytes)
-            .map_err(|e| damaged(&self.path, self.size, ScanError::Bad(e)))?;
-        self.file
-            .write_all(bytes)
-            .map_err(|e| LogError::io("write", &self.path, e))?;
-        self.index
-            .note(&header, self.base.0, self.size, self.interval);
-        self.size += bytes.len() as u64;
+            .map_err(|e| damaged(self.file.path(), at, ScanError::Bad(e)))?;
+        self.file.push(bytes)?;
+        self.index.note(&header, self.base.0, at, self.interval);
         self.end = header.next_offset();
         Ok(())
     }

@@ -24,6 +24,7 @@ mod swap;
 mod truncate;
 
 pub use clean::Cleaned;
+pub(crate) use open::offset_of;
 
 #[cfg(test)]
 mod clean_model_tests;
@@ -34,10 +35,13 @@ mod config_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod probe;
+#[cfg(test)]
 mod tests;
 
 use crate::dir::Shared;
 use crate::epochs::EpochCache;
+use crate::lines::{seal, unseal};
 use crate::producers::Producers;
 use crate::segment::Segment;
 use crate::{AppendError, LogConfig, LogError, StorageError, disk};
@@ -48,10 +52,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
-const EPOCHS: &str = "leader-epoch-checkpoint";
-const RECOVERY_POINT: &str = "recovery-point";
-const LOG_START: &str = "log-start";
-const CLEANED_TO: &str = "cleaned-to";
+pub(crate) const EPOCHS: &str = "leader-epoch-checkpoint";
+pub(crate) const RECOVERY_POINT: &str = "recovery-point";
+pub(crate) const LOG_START: &str = "log-start";
+pub(crate) const CLEANED_TO: &str = "cleaned-to";
 
 /// What an append did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,16 +311,35 @@ fn is_passing(e: &LogError) -> bool {
             .any(|short| source.raw_os_error() == Some(short.raw_os_error()))
 }
 
-/// Reads a file that holds one offset; `None` if it is missing or torn.
+/// Reads a file that holds one offset; `None` if there is none.
 fn read_offset(path: &Path) -> Result<Option<Offset>, LogError> {
-    let content = disk::read_if_there(path)?;
-    Ok(content
-        .as_deref()
-        .and_then(|content| std::str::from_utf8(content).ok()?.trim_end().parse().ok())
-        .filter(|&offset: &i64| offset >= 0)
-        .map(Offset))
+    let Some(content) = disk::read_if_there(path)? else {
+        return Ok(None);
+    };
+    let offset = parse_offset_line(&content).ok_or_else(|| LogError::Unreadable {
+        path: path.to_owned(),
+        reason: "it is no offset with its checksum".into(),
+    });
+    offset.map(Some)
+}
+
+/// As [`read_offset`], for an offset that costs only time if it is missing.
+fn read_hint(path: &Path) -> Result<Option<Offset>, LogError> {
+    read_offset(path).or_else(|e| match e {
+        LogError::Unreadable { .. } => {
+            tracing::warn!("going on without: {e}");
+            Ok(None)
+        }
+        e => Err(e),
+    })
+}
+
+pub(crate) fn parse_offset_line(content: &[u8]) -> Option<Offset> {
+    let text = unseal(content.strip_suffix(b"\n").unwrap_or(content))?;
+    let offset = text.parse().ok().filter(|&offset: &i64| offset >= 0);
+    offset.map(Offset)
 }
 
 fn offset_line(offset: Offset) -> String {
-    format!("{offset}\n")
+    seal(&offset.to_string())
 }

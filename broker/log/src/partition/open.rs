@@ -7,11 +7,11 @@
 
 use super::{
     CLEANED_TO, EPOCHS, LOG_START, PartitionLog, RECOVERY_POINT, View, Writer, offset_line,
-    read_offset,
+    read_hint, read_offset,
 };
 use crate::batch::BatchHeader;
 use crate::dir::Shared;
-use crate::epochs::EpochCache;
+use crate::epochs::{EpochCache, Rest};
 use crate::index::MemoryIndex;
 use crate::producers::Producers;
 use crate::scan::{Scan, ScanError};
@@ -45,14 +45,16 @@ impl PartitionLog {
     ) -> Result<Arc<Self>, LogError> {
         let name: Arc<str> = format!("{}-{}", id.0, id.1).into();
         let interval = config.index_interval_bytes;
-        let created = folder
-            .try_exists()
-            .map_err(|e| LogError::io("stat", &folder, e))?;
-        let bases = match created {
+        let created = disk::exists(&folder)?;
+        let mut bases = match created {
             true => tidy(&folder)?,
             false => Vec::new(),
         };
-        let point = read_offset(&folder.join(RECOVERY_POINT))?.unwrap_or_default();
+        // Not without it, if it is damaged: that would bring deleted records back.
+        let start_file = folder.join(LOG_START);
+        let deleted_to = read_offset(&start_file)?;
+        remove_below(&folder, &mut bases, deleted_to.unwrap_or_default())?;
+        let point = read_hint(&folder.join(RECOVERY_POINT))?.unwrap_or_default();
         let found = match clean {
             true => open_clean(&folder, &bases, point, interval)?,
             false => None,
@@ -70,8 +72,7 @@ impl PartitionLog {
         };
         let Found { segments, end, .. } = &found;
         let first = segments.first().map_or(*end, |s| s.base());
-        let start_file = folder.join(LOG_START);
-        let deleted_to = read_offset(&start_file)?.unwrap_or(first);
+        let deleted_to = deleted_to.unwrap_or(first);
         if deleted_to > *end {
             // What is appended from here on was never deleted.
             disk::write_durably(&start_file, offset_line(*end).as_bytes())?;
@@ -85,7 +86,7 @@ impl PartitionLog {
             saved_point = found.recovery_point;
         }
         let cleaned_file = folder.join(CLEANED_TO);
-        let mut cleaned_to = read_offset(&cleaned_file)?.unwrap_or_default();
+        let mut cleaned_to = read_hint(&cleaned_file)?.unwrap_or_default();
         if cleaned_to > *end {
             // What is appended from here on was never compacted.
             disk::write_durably(&cleaned_file, offset_line(*end).as_bytes())?;
@@ -165,8 +166,19 @@ fn tidy(folder: &Path) -> Result<Vec<Offset>, LogError> {
     Ok(bases)
 }
 
+/// Removes the segments that end at or below `start`: they were deleted, and came back by a power cut.
+fn remove_below(folder: &Path, bases: &mut Vec<Offset>, start: Offset) -> Result<(), LogError> {
+    let gone = bases.windows(2).take_while(|two| two[1] <= start).count();
+    for base in bases.drain(..gone) {
+        for suffix in [LOG, INDEX, TIME_INDEX, SNAPSHOT] {
+            disk::remove(&segment::file(folder, base, suffix))?;
+        }
+    }
+    Ok(())
+}
+
 /// The offset in a file's name, `<20 digits>.<suffix>`.
-pub(super) fn offset_of(name: &str, suffix: &str) -> Option<Offset> {
+pub(crate) fn offset_of(name: &str, suffix: &str) -> Option<Offset> {
     let digits = name.strip_suffix(suffix)?.strip_suffix('.')?;
     let well_formed = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
     well_formed
@@ -193,7 +205,8 @@ fn open_clean(
     let Some((&active, sealed)) = bases.split_last() else {
         return Ok(None);
     };
-    let Some(epochs) = EpochCache::load(&folder.join(EPOCHS))? else {
+    let saved = EpochCache::load(&folder.join(EPOCHS))?;
+    let Some(epochs) = saved.filter(|s| s.rest == Rest::Nothing).map(|s| s.epochs) else {
         return Ok(None);
     };
     let mut segments = Vec::with_capacity(bases.len());
@@ -245,13 +258,19 @@ fn recover(
 ) -> Result<Found, LogError> {
     let path = folder.join(EPOCHS);
     let saved = EpochCache::load(&path)?;
-    // Without the file, the epochs are in the batches, all of them.
-    let point = if saved.is_some() { point } else { Offset(0) };
-    let mut epochs = saved.clone().unwrap_or_default();
+    // Without the file, or a part of it, the epochs are in the batches, all of them.
+    let point = match &saved {
+        Some(saved) if saved.rest != Rest::Damaged => point,
+        _ => Offset(0),
+    };
+    let mut epochs = saved
+        .as_ref()
+        .map_or_else(EpochCache::default, |s| s.epochs.clone());
     let mut seen = EpochCache::default();
     let mut segments = Vec::new();
     let mut end = bases.first().copied().unwrap_or_default();
     let mut trusted = Offset(0);
+    let mut cut = false;
     let mut rest = bases.iter().copied().peekable();
     while let Some(base) = rest.next() {
         let file = segment::file(folder, base, LOG);
@@ -286,19 +305,28 @@ fn recover(
             disk::remove(&segment::file(folder, base, INDEX))?;
             disk::remove(&segment::file(folder, base, TIME_INDEX))?;
         }
-        disk::shorten(&disk::open_to_write(&file)?, &file, checked.valid)?;
+        let open = disk::open_to_write(&file)?;
+        disk::shorten(&open, &file, checked.valid)?;
+        disk::sync(&open, &file)?;
+        cut = true;
         break;
     }
     // An epoch may have been begun at the very end; one beyond it belongs to what was cut.
     epochs.truncate_from(Offset(end.0 + 1));
     epochs.merge(&seen);
-    if saved.as_ref() != Some(&epochs) {
+    if saved.is_none_or(|saved| saved.rest != Rest::Nothing || saved.epochs != epochs) {
         epochs.save(&path)?;
     }
     for at in snapshots(folder)? {
         if at > end {
             disk::remove(&segment::file(folder, at, SNAPSHOT))?;
+            cut = true;
         }
+    }
+    if cut {
+        // Before anything takes the place of what was cut off: a power cut could bring that back behind
+        // the new, or a snapshot of other producers.
+        disk::sync_folder(folder)?;
     }
     Ok(Found {
         segments,
@@ -380,7 +408,9 @@ pub(super) fn rebuild_producers(
     interval: u32,
 ) -> Result<Producers, LogError> {
     let mut offsets = snapshots(folder)?;
-    offsets.retain(|&at| at <= end);
+    // One from before the first segment does not know of what was in those between.
+    let first = segments.first().map_or(end, |s| s.base());
+    offsets.retain(|&at| at >= first && at <= end);
     offsets.sort_unstable();
     let mut from = Offset(0);
     let mut producers = Producers::default();

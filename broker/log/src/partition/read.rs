@@ -58,7 +58,8 @@ impl PartitionLog {
                 if max.is_none_or(|(max, _)| max < timestamp) {
                     continue;
                 }
-                let from = segment.find_time(timestamp).max(view.start);
+                let from = segment.find_time(timestamp, interval).map_err(failed)?;
+                let from = from.max(view.start);
                 let reaches = |t| t >= timestamp;
                 let found = find_record(segment, view, from, interval, reaches).map_err(failed)?;
                 if found.is_some() {

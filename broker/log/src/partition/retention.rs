@@ -31,7 +31,10 @@ impl PartitionLog {
             return Ok(Vec::new());
         }
         if count == view.segments.len() {
-            self.roll(&mut writer).map_err(|e| self.failed(e))?;
+            // The new one is there for good before the old ones, with the log's end, are gone.
+            self.roll(&mut writer)
+                .and_then(|_| disk::sync_folder(&self.folder))
+                .map_err(|e| self.failed(e))?;
         }
         self.drop_oldest(writer, count).map_err(|e| self.failed(e))
     }
@@ -72,6 +75,13 @@ impl PartitionLog {
         writer: MutexGuard<'_, super::Writer>,
         count: usize,
     ) -> Result<Vec<Offset>, LogError> {
+        let view = self.snapshot();
+        if let Some(first) = view.segments.get(count).filter(|s| s.base() > view.start) {
+            // A power cut may bring some of the old segments back and not others: by this the next start
+            // knows that they are gone, and does not take a hole among them for the log's end.
+            let line = offset_line(first.base());
+            disk::write_durably(&self.file(LOG_START), line.as_bytes())?;
+        }
         let old: Vec<Arc<Segment>> = {
             let mut view = self.view.write();
             let old = view.segments[..count].to_vec();

@@ -56,10 +56,6 @@ impl PartitionLog {
         let (index, end) = last.index_until(position, interval)?;
         tracing::info!(partition = %self.name, from = %view.end, to = %end, "truncating the log");
         writer.dirty = true;
-        if end < view.start {
-            // What is appended from here on was never deleted.
-            disk::write_durably(&self.file(LOG_START), offset_line(end).as_bytes())?;
-        }
         // Readers first: who sees the new view stays below the cut, who saw the old one looks again.
         {
             let mut view = self.view.write();
@@ -77,8 +73,16 @@ impl PartitionLog {
             retired.push(retire(segment)?);
         }
         last.shorten(index)?;
-        self.truncate_epochs(writer, end)?;
         self.remove_snapshots(|at| at > end)?;
+        // Before anything takes the place of what was cut off, an epoch or a batch: a power cut could bring
+        // the old back, to be taken for the new epoch's, or behind its batches.
+        last.sync()?;
+        disk::sync_folder(&self.folder)?;
+        if end < view.start {
+            // What is appended from here on was never deleted; what was is gone for good by now.
+            disk::write_durably(&self.file(LOG_START), offset_line(end).as_bytes())?;
+        }
+        self.truncate_epochs(writer, end)?;
         if !writer.producers.is_empty() {
             let view = self.snapshot();
             writer.producers = rebuild_producers(&self.folder, &view.segments, view.end, interval)?;
@@ -120,7 +124,6 @@ impl PartitionLog {
         if writer.created {
             self.lower_recovery_point(writer, Offset(0))?;
             self.lower_cleaned_to(writer, Offset(0))?;
-            disk::remove(&self.file(LOG_START))?;
             // Oldest first: what a crash leaves is the end of the old log, without a hole.
             let mut retired = Vec::new();
             for segment in old.iter() {
@@ -131,6 +134,11 @@ impl PartitionLog {
             self.discard(retired)?;
         }
         self.first_segment(writer, &EpochCache::default())?;
+        if disk::exists(&self.file(LOG_START))? {
+            // Not before all that it hides is gone for good.
+            disk::remove(&self.file(LOG_START))?;
+            disk::sync_folder(&self.folder)?;
+        }
         Ok(())
     }
 
