@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Producers remembered per partition; beyond it the oldest is forgotten.
 const MOST: usize = 64;
-/// For how long a refused batch is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// For how long a refused batch is waited for: what was sent ahead of its answer has come by then.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Refused {
@@ -40,7 +40,6 @@ impl Refusals {
             if !is_after(sequence, known.sequence) {
                 known.sequence = sequence;
             }
-            known.at = now;
             return;
         }
         if self.0.len() == MOST {
@@ -58,7 +57,8 @@ impl Refusals {
         self.0.is_empty()
     }
 
-    /// Whether a batch must be refused because one before it was. The awaited batch itself passes.
+    /// Whether a batch must be refused because one before it was. One that holds the awaited sequence passes,
+    /// and is the last that was waited for: a producer may have put the refused records into another batch.
     pub fn must_wait(&mut self, batch: &BatchHeader, now: Instant) -> bool {
         self.0.retain(|r| now.duration_since(r.at) < PATIENCE);
         let producer = (batch.producer_id, batch.producer_epoch);
@@ -66,10 +66,12 @@ impl Refusals {
             return false;
         };
         let awaited = self.0[at].sequence;
-        if awaited == batch.base_sequence {
+        let last = batch.base_sequence.wrapping_add(batch.last_offset_delta) & i32::MAX;
+        let waits = is_after(batch.base_sequence, awaited);
+        if !waits && !is_after(awaited, last) {
             self.0.remove(at);
         }
-        is_after(batch.base_sequence, awaited)
+        waits
     }
 }
 
@@ -85,8 +87,14 @@ mod tests {
     use leasehold_log::batch::RecordBatchBuilder;
 
     fn batch(producer: i64, epoch: i16, sequence: i32) -> BatchHeader {
+        batch_of(1, producer, epoch, sequence)
+    }
+
+    fn batch_of(records: usize, producer: i64, epoch: i16, sequence: i32) -> BatchHeader {
         let mut builder = RecordBatchBuilder::new().producer(ProducerId(producer), epoch, sequence);
-        builder.push(1, None, Some(b"v"));
+        for _ in 0..records {
+            builder.push(1, None, Some(b"v"));
+        }
         BatchHeader::parse(&builder.build()).unwrap()
     }
 
@@ -105,6 +113,22 @@ mod tests {
         assert!(!refusals.must_wait(&batch(1, 0, 5), now));
         assert!(!refusals.must_wait(&batch(1, 0, 6), now));
         assert!(!refusals.must_wait(&batch(1, 0, 7), now));
+    }
+
+    #[test]
+    fn the_refused_records_may_come_again_in_another_batch() {
+        let (mut refusals, now) = (Refusals::default(), Instant::now());
+        refusals.refused(&batch(1, 0, 5), now);
+        assert!(!refusals.must_wait(&batch_of(2, 1, 0, 3), now));
+        assert!(refusals.must_wait(&batch(1, 0, 7), now), "5 has not come");
+        assert!(!refusals.must_wait(&batch_of(4, 1, 0, 3), now));
+        assert!(!refusals.must_wait(&batch(1, 0, 7), now));
+        // Refusing again and again does not go on for ever.
+        refusals.refused(&batch(1, 0, 5), now);
+        let later = now + PATIENCE / 2;
+        assert!(refusals.must_wait(&batch(1, 0, 9), later));
+        refusals.refused(&batch(1, 0, 9), later);
+        assert!(!refusals.must_wait(&batch(1, 0, 9), now + PATIENCE));
     }
 
     #[test]
