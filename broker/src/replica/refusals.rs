@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 /// Producers remembered per partition; beyond it the oldest is forgotten.
 const MOST: usize = 64;
-/// For how long a refused batch is waited for: what was sent ahead of its answer has come by then.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// For how long a refused batch is waited for: what was sent ahead of its answer has come by then, and it
+/// comes again itself, after the 100 ms that clients wait by default.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 struct Refused {
@@ -37,8 +38,10 @@ impl Refusals {
         let producer = (batch.producer_id, batch.producer_epoch);
         let sequence = batch.base_sequence;
         if let Some(known) = self.0.iter_mut().find(|r| r.producer == producer) {
+            // One that is only refused because it waits does not make the others wait longer.
             if !is_after(sequence, known.sequence) {
                 known.sequence = sequence;
+                known.at = now;
             }
             return;
         }
@@ -129,6 +132,10 @@ mod tests {
         assert!(refusals.must_wait(&batch(1, 0, 9), later));
         refusals.refused(&batch(1, 0, 9), later);
         assert!(!refusals.must_wait(&batch(1, 0, 9), now + PATIENCE));
+        // Unless the awaited batch itself came too early again.
+        refusals.refused(&batch(1, 0, 5), now);
+        refusals.refused(&batch(1, 0, 5), later);
+        assert!(refusals.must_wait(&batch(1, 0, 9), now + PATIENCE));
     }
 
     #[test]
