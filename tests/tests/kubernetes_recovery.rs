@@ -74,7 +74,10 @@ fn lost_metadata_is_mended_from_the_brokers_copies() {
     let kube = Kube::with_cluster(NAMESPACE, NAME, 3);
     let topic = fresh("precious");
     kube.ready_topic(&topic, 6);
-    let load = Load::start(&kube.bootstrap(), &topic, 6, 300, &[]);
+    // All leaderships move at once here. A librdkafka that sends ahead then meets gaps, takes a new producer
+    // epoch, and sends again what may have been stored (docs/limits.md): not what this is about.
+    let one = [("max.in.flight", "1")];
+    let load = Load::start(&kube.bootstrap(), &topic, 6, 300, &one);
     load.wait_flowing(PATIENCE);
     let maps = kube.api::<ConfigMap>();
     let head = format!("{NAME}-metadata");

@@ -36,8 +36,9 @@ use std::time::Duration;
 pub(super) const KIND: &str = "Cluster";
 /// How soon a round comes back while something is under way that no watch reports.
 pub(super) const BUSY: Duration = Duration::from_secs(2);
-/// How soon it comes back when all is well: a watch that was missed is made up for.
-pub(super) const IDLE: Duration = Duration::from_secs(300);
+/// How soon it comes back when all is well: a watch that was missed is made up for, and a controller that
+/// froze, which writes nothing that a watch could report, is noticed.
+pub(super) const IDLE: Duration = Duration::from_secs(60);
 
 /// Why a round broke off. It is logged, told in `status`, and tried again.
 #[derive(Debug, thiserror::Error)]
@@ -170,23 +171,16 @@ async fn round(cluster: &Cluster, context: &Context) -> Result<Action, ClusterEr
     let known = known
         .as_ref()
         .filter(|(view, _)| view.image.cluster_id.0 == cluster_id);
-    // The head may have been put back to an older state; then its controller says so.
+    // The head may have been put back to an older state; then its controller says so, once it has heard of
+    // a broker that holds more: look again soon after each claim.
     let mut soon = false;
-    if let Some((view, _)) = known.filter(|(view, _)| may_be_frozen(cluster, view)) {
-        soon = true;
+    if let (Some((view, _)), Some(status)) = (known, &cluster.status) {
         findings.frozen = admin::frozen(&view.image).await;
+        let claimed = status.controller_epoch != Some(view.image.position.epoch.0);
+        soon = claimed || findings.frozen.is_some();
     }
     let action = round.run(cluster, known, findings).await?;
     Ok(if soon { Action::requeue(BUSY) } else { action })
-}
-
-/// Whether the controller is to be asked if it is frozen: it is a new one, or was frozen before.
-fn may_be_frozen(cluster: &Cluster, view: &View) -> bool {
-    let Some(status) = &cluster.status else {
-        return false;
-    };
-    let was = status.conditions.iter().any(|c| c.reason == FROZEN);
-    was || status.controller_epoch != Some(view.image.position.epoch.0)
 }
 
 /// The metadata as the watch has it. Where it has none yet but there should be some, it is read: a
