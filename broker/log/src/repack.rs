@@ -6,7 +6,7 @@
 //! by the leader, before the append: followers copy the result.
 
 use crate::batch::{self, ATTRIBUTE_CODEC, BatchHeader, HEADER_LEN, LENGTH_PREFIX};
-use crate::{AppendError, LogConfig};
+use crate::{AppendError, LogConfig, validate};
 
 /// Packs `records`, those of the batch of `header`, which are unpacked and were checked, in `codec`.
 pub(crate) fn repack(
@@ -17,29 +17,23 @@ pub(crate) fn repack(
 ) -> Result<Vec<u8>, AppendError> {
     // Held against the bounds before it is copied or packed, where that tells already.
     if codec == 0 {
-        check_size(records.len(), config)?;
+        length(records.len(), config)?;
     }
     let body = match codec {
         0 => records.into_owned(),
         _ => batch::pack_at(codec, config.level(codec), &records)
             .map_err(|e| AppendError::InvalidRecord(e.to_string()))?,
     };
-    header.length = check_size(body.len(), config)?;
+    header.length = length(body.len(), config)?;
     header.attributes = header.attributes & !ATTRIBUTE_CODEC | codec;
     Ok(body)
 }
 
 /// The length field of a batch with `len` bytes behind its header, if the topic takes one so large.
-fn check_size(len: usize, config: &LogConfig) -> Result<i32, AppendError> {
+fn length(len: usize, config: &LogConfig) -> Result<i32, AppendError> {
     let size = HEADER_LEN + len;
-    let max = config.max_message_bytes as usize;
-    if size > max {
-        return Err(AppendError::TooLarge { size, max });
-    }
+    validate::check_size(size, config)?;
     let max = config.segment_bytes as usize;
-    if size > max {
-        return Err(AppendError::LargerThanSegment { size, max });
-    }
     i32::try_from(size - LENGTH_PREFIX).map_err(|_| AppendError::TooLarge { size, max })
 }
 
@@ -47,7 +41,7 @@ fn check_size(len: usize, config: &LogConfig) -> Result<i32, AppendError> {
 mod tests {
     use super::*;
     use crate::batch::{Batch, Record, RecordBatchBuilder};
-    use crate::{Compression, TimestampType, validate};
+    use crate::{Compression, TimestampType};
     use bytes::Bytes;
     use leasehold_types::{LeaderEpoch, Offset, ProducerId};
 

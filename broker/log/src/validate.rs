@@ -29,14 +29,7 @@ pub(crate) fn leader<'a>(
     }
     let mut header = BatchHeader::parse(bytes)?;
     let size = header.total_len();
-    let max = config.max_message_bytes as usize;
-    if size > max {
-        return Err(AppendError::TooLarge { size, max });
-    }
-    let max = config.segment_bytes as usize;
-    if size > max {
-        return Err(AppendError::LargerThanSegment { size, max });
-    }
+    check_size(size, config)?;
     header.check_crc(bytes)?;
     if bytes.len() > size {
         return invalid("more than one batch for one partition");
@@ -82,6 +75,19 @@ pub(crate) fn leader<'a>(
         body,
         log_append_time,
     })
+}
+
+/// Whether the topic takes a batch of `size` bytes, header included.
+pub(crate) fn check_size(size: usize, config: &LogConfig) -> Result<(), AppendError> {
+    let max = config.max_message_bytes as usize;
+    if size > max {
+        return Err(AppendError::TooLarge { size, max });
+    }
+    let max = config.segment_bytes as usize;
+    if size > max {
+        return Err(AppendError::LargerThanSegment { size, max });
+    }
+    Ok(())
 }
 
 /// Holds times against the topic's bounds, looks at the records where that is needed, and packs them anew

@@ -48,6 +48,17 @@ pub struct Position {
     pub seq: Seq,
 }
 
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            epoch,
+            claim_id,
+            seq,
+        } = self;
+        write!(f, "epoch {epoch} (claim {claim_id}) seq {seq}")
+    }
+}
+
 /// A claim of the controller role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {

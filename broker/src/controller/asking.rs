@@ -7,7 +7,7 @@
 use super::handle::Question;
 use super::term::{End, Term};
 use leasehold_metadata::controller::{Effect, Input, ReplyTo};
-use leasehold_metadata::image::{Image, Position, Standing};
+use leasehold_metadata::image::Position;
 use leasehold_metadata::rpc::{News, Outcome, Poll, PollAnswer, Request, Response, codes};
 use leasehold_metadata::store::{HeadObject, NONCE, StoreError};
 use leasehold_types::BrokerId;
@@ -25,19 +25,6 @@ pub(super) type Confirming =
 pub(super) struct Doubtful {
     broker: BrokerId,
     position: Position,
-}
-
-/// Whether a position is one that this image's line of claims passes through.
-fn acceptable(image: &Image, position: &Position) -> bool {
-    let standing = image.locate(position);
-    matches!(standing, Standing::OnTable | Standing::TooOld)
-}
-
-fn show(position: &Position) -> String {
-    format!(
-        "epoch {} (claim {}) seq {}",
-        position.epoch, position.claim_id, position.seq
-    )
 }
 
 impl Term<'_> {
@@ -101,12 +88,9 @@ impl Term<'_> {
     /// [M] The position first: a broker that is on no line that leads here must not be believed.
     fn poll(&mut self, to: ReplyTo, poll: Poll) {
         if let Some(position) = poll.position
-            && !acceptable(&self.image, &position)
+            && !self.image.leads_through(&position)
         {
-            let why = format!(
-                "{} is not on this controller's line of claims",
-                show(&position)
-            );
+            let why = format!("{position} is not on this controller's line of claims");
             let outcome = Outcome::refused(codes::INVALID_UPDATE_VERSION, why);
             self.reply(to, Response::Error(outcome));
             self.doubt(poll.broker, position);
@@ -162,15 +146,13 @@ impl Term<'_> {
             }
             return Err(End::Lost("the head is another's".to_owned()));
         }
-        if acceptable(&self.image, &doubtful.position) {
+        if self.image.leads_through(&doubtful.position) {
             return Ok(());
         }
         let reason = format!(
             "broker {} durably holds {}, which this controller's metadata (at {}) never passed \
              through: the head was restored from an older copy, or the broker's disk is another's",
-            doubtful.broker,
-            show(&doubtful.position),
-            show(&self.image.position)
+            doubtful.broker, doubtful.position, self.image.position
         );
         self.frozen = Some(reason.clone());
         self.step(Input::Freeze { reason });

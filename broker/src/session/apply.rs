@@ -3,7 +3,7 @@
 //! Promise (I11, I13): a position never falls, and only what extends the line that this broker is on is
 //! taken in. A snapshot must pass through the broker's own point; entries must follow it without a gap.
 
-use leasehold_metadata::image::{Image, Standing};
+use leasehold_metadata::image::Image;
 use leasehold_metadata::records::Entry;
 use leasehold_metadata::rpc::{News, PollAnswer};
 
@@ -50,9 +50,8 @@ pub fn take(image: &Image, answer: PollAnswer) -> Result<Taken, NotTaken> {
             }
             let next = Image::from_snapshot(image.cluster_id.clone(), position, &records)
                 .map_err(|e| NotTaken(e.to_string()))?;
-            let standing = next.locate(&image.position);
             let fresh = image.position.seq.0 == 0;
-            let passes = matches!(standing, Standing::OnTable | Standing::TooOld);
+            let passes = next.leads_through(&image.position);
             if !fresh && (!passes || position.seq < image.position.seq) {
                 return Err(NotTaken(format!(
                     "its snapshot at {position:?} does not pass through {:?}",

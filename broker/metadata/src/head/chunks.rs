@@ -8,6 +8,7 @@ use leasehold_types::{ClusterId, ControllerEpoch, Seq};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::io::Read as _;
+use std::ops::RangeInclusive;
 
 /// Text up to this size stays readable.
 const READABLE: usize = 24 * 1024;
@@ -44,6 +45,27 @@ pub enum ChunkError {
     WrongHash { name: String },
     #[error("chunk {name} cannot be decoded: {why}")]
     Undecodable { name: String, why: String },
+}
+
+/// The segment or snapshot of `text`, which holds the entries `span` and ends with the head write of `nonce`,
+/// as the head names it, and the chunks to create first.
+pub fn store(
+    text: &str,
+    cluster: &ClusterId,
+    epoch: ControllerEpoch,
+    span: RangeInclusive<Seq>,
+    nonce: &str,
+) -> (ChunkRef, Vec<Chunk>) {
+    let (parts, chunks) = pack(text, cluster, epoch).into_iter().unzip();
+    let (first, last) = span.into_inner();
+    let stored = ChunkRef {
+        first,
+        last,
+        nonce: nonce.to_owned(),
+        bytes: text.len(),
+        parts,
+    };
+    (stored, chunks)
 }
 
 /// Cuts and compresses `text` into chunks of this writer.

@@ -30,6 +30,18 @@ pub struct EntryHeader {
     pub records: usize,
 }
 
+impl EntryHeader {
+    /// That of `entry`.
+    pub fn of(entry: &Entry) -> Self {
+        Self {
+            seq: entry.seq,
+            epoch: entry.epoch,
+            nonce: entry.nonce.clone(),
+            records: entry.records.len(),
+        }
+    }
+}
+
 /// One entry of the tail: its header, and the text as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TailEntry {
@@ -201,13 +213,7 @@ impl Head {
 
 /// The text of an entry: a line that names it, then one line per record.
 pub fn entry_text(entry: &Entry) -> String {
-    let header = EntryHeader {
-        seq: entry.seq,
-        epoch: entry.epoch,
-        nonce: entry.nonce.clone(),
-        records: entry.records.len(),
-    };
-    let mut text = json(&header);
+    let mut text = json(&EntryHeader::of(entry));
     text.push('\n');
     text.push_str(&lines(&entry.records));
     text

@@ -1,7 +1,7 @@
 //! What one head write looks like: pure. Every change, whatever its size, is exactly one patch of the
 //! head, preceded by the creation of the chunks that it names.
 
-use super::chunks::{ChunkRef, pack};
+use super::chunks::store;
 use super::format::{ControllerRef, EntryHeader, Head, TailEntry, entry_text, json, lines};
 use super::keys;
 use crate::image::Claim;
@@ -86,17 +86,10 @@ fn plan(
     next.seq = entry.seq;
     next.nonce.clone_from(&entry.nonce);
     let mut chunks = Vec::new();
-    let mut store = |text: &str, first: Seq, last: Seq, nonce: &str| {
-        let (parts, made): (Vec<_>, Vec<_>) =
-            pack(text, &head.cluster_id, next.epoch).into_iter().unzip();
+    let mut keep = |text: &str, first: Seq, last: Seq, nonce: &str| {
+        let (stored, made) = store(text, &head.cluster_id, next.epoch, first..=last, nonce);
         chunks.extend(made);
-        ChunkRef {
-            first,
-            last,
-            nonce: nonce.to_owned(),
-            bytes: text.len(),
-            parts,
-        }
+        stored
     };
     let too_long = head.tail_bytes() + text.len() > limits.tail_bytes;
     let segment_bytes: usize = head.segments.iter().map(|s| s.bytes).sum();
@@ -104,13 +97,13 @@ fn plan(
     if too_long && head.seq > Seq(0) {
         match snapshot {
             Some(snapshot) if too_many => {
-                next.snapshot = Some(store(&snapshot(), Seq(0), head.seq, &head.nonce));
+                next.snapshot = Some(keep(&snapshot(), Seq(0), head.seq, &head.nonce));
                 next.segments.clear();
                 next.tail.clear();
             }
             _ => {
                 if let Some(first) = head.tail.keys().next() {
-                    let segment = store(&head.tail_text(), *first, head.seq, &head.nonce);
+                    let segment = keep(&head.tail_text(), *first, head.seq, &head.nonce);
                     next.segments.push(segment);
                     next.tail.clear();
                 }
@@ -119,15 +112,10 @@ fn plan(
     }
     if text.len() > limits.tail_bytes && next.tail.is_empty() {
         // Too large for the tail: a segment of its own, named by this same write.
-        let segment = store(&text, entry.seq, entry.seq, &entry.nonce);
+        let segment = keep(&text, entry.seq, entry.seq, &entry.nonce);
         next.segments.push(segment);
     } else {
-        let header = EntryHeader {
-            seq: entry.seq,
-            epoch: entry.epoch,
-            nonce: entry.nonce.clone(),
-            records: entry.records.len(),
-        };
+        let header = EntryHeader::of(&entry);
         next.tail.insert(entry.seq, TailEntry { header, text });
     }
     let kept: HashSet<&str> = next.chunk_names().collect();

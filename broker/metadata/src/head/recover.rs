@@ -7,16 +7,15 @@
 //! entry of its line. What a copy does not know (it is older than some broker's) stays lost, which is why
 //! the brokers that do not tell theirs are named and waited for.
 
-use super::chunks::{ChunkRef, pack};
+use super::chunks::store;
 use super::format::{EntryHeader, Head, TailEntry, entry_text};
 use super::load::{LoadError, load, snapshot_text};
 use super::plan::{difference, to_data};
-use crate::image::{Claim, ClaimId, Image, Position, Standing};
+use crate::image::{Claim, ClaimId, Image, Position};
 use crate::records::{Entry, Record};
 use crate::store::{Chunk, PatchError, Store, StoreError, random_nonce};
 use leasehold_types::{BrokerId, ControllerEpoch, Incarnation, Seq};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
 /// How far all epochs, and the seq, go beyond what was seen: a broker may have gone on unseen.
@@ -100,30 +99,12 @@ pub fn choose(
     }
     let newest = told.iter().find(|(_, image)| {
         let mut others = told.values();
-        others.all(|other| passed(image, &other.position))
+        others.all(|other| image.leads_through(&other.position))
     });
     newest.map(|(id, _)| *id).ok_or_else(|| {
-        let show = |(id, image): (&BrokerId, &&Image)| format!("{id}: {}", Show(image.position));
+        let show = |(id, image): (&BrokerId, &&Image)| format!("{id}: {}", image.position);
         Refused::Forked(told.iter().map(show).collect::<Vec<_>>().join("; "))
     })
-}
-
-/// Whether the line of `image` leads through `position`.
-fn passed(image: &Image, position: &Position) -> bool {
-    matches!(image.locate(position), Standing::OnTable | Standing::TooOld)
-}
-
-struct Show(Position);
-
-impl fmt::Display for Show {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Position {
-            epoch,
-            claim_id,
-            seq,
-        } = &self.0;
-        write!(f, "epoch {epoch}, claim {claim_id}, seq {seq}")
-    }
 }
 
 /// The head that a recovery replaces.
@@ -175,7 +156,9 @@ impl OldHead {
     /// Refuses to be replaced by `source`, the copy of `broker`, if it holds all of it.
     pub fn check_behind(&self, broker: BrokerId, source: &Image) -> Result<(), Refused> {
         match &self.image {
-            Some(image) if passed(image, &source.position) => Err(Refused::NotBehind(broker.0)),
+            Some(image) if image.leads_through(&source.position) => {
+                Err(Refused::NotBehind(broker.0))
+            }
             _ => Ok(()),
         }
     }
@@ -215,14 +198,8 @@ pub fn plan(source: &Image, seen: &[Position], reason: &str) -> Result<Recovered
     // The old claims are no part of this line: whoever followed them begins with a snapshot.
     image.claims = std::iter::once(claim.clone()).collect();
     let text = snapshot_text(&image);
-    let (parts, chunks) = pack(&text, &image.cluster_id, epoch).into_iter().unzip();
-    let snapshot = ChunkRef {
-        first: Seq(0),
-        last: base,
-        nonce: random_nonce(),
-        bytes: text.len(),
-        parts,
-    };
+    let span = Seq(0)..=base;
+    let (snapshot, chunks) = store(&text, &image.cluster_id, epoch, span, &random_nonce());
     let entry = Entry {
         seq: base.next(),
         epoch,
@@ -234,12 +211,7 @@ pub fn plan(source: &Image, seen: &[Position], reason: &str) -> Result<Recovered
         }],
     };
     image.apply(&entry).map_err(|error| error.to_string())?;
-    let header = EntryHeader {
-        seq: entry.seq,
-        epoch,
-        nonce: entry.nonce.clone(),
-        records: entry.records.len(),
-    };
+    let header = EntryHeader::of(&entry);
     let text = entry_text(&entry);
     let head = Head {
         cluster_id: image.cluster_id.clone(),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::head::{ControllerRef, HeadWriter};
 use crate::head::{Limits, genesis, load};
-use crate::image::Endpoint;
+use crate::image::{Endpoint, Standing};
 use crate::records::RegisterBroker;
 use crate::store::simulated::SimulatedStore;
 use leasehold_types::{ClusterId, LeaderEpoch, ProducerId, TopicId};

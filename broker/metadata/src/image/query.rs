@@ -154,6 +154,11 @@ impl Image {
         wanted
     }
 
+    /// Whether this image's line of claims leads through `position`, or begins after it.
+    pub fn leads_through(&self, position: &Position) -> bool {
+        matches!(self.locate(position), Standing::OnTable | Standing::TooOld)
+    }
+
     /// How `position` lies to this image's line of claims. A position is only acceptable on it:
     /// after a restore of the store a new claim may overtake any (epoch, seq).
     pub fn locate(&self, position: &Position) -> Standing {
