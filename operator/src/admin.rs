@@ -89,7 +89,7 @@ pub async fn ask(image: &Image, request: AdminRequest) -> Result<AdminResponse, 
 /// when it cannot be asked.
 pub async fn frozen(image: &Image) -> Option<String> {
     let broker = image.broker(controller(image)?)?;
-    let address = format!("{}:{}", broker.internal.host, broker.internal.port);
+    let address = broker.internal.to_string();
     let call = Call {
         cluster_id: image.cluster_id.clone(),
         request: Request::WhoIsController,
@@ -106,7 +106,7 @@ pub async fn frozen(image: &Image) -> Option<String> {
 }
 
 fn address_of(hint: &ControllerHint) -> String {
-    format!("{}:{}", hint.internal.host, hint.internal.port)
+    hint.internal.to_string()
 }
 
 /// Internal addresses to ask: the controller first, then who serves, then the rest.
@@ -116,7 +116,7 @@ fn candidates(image: &Image) -> Vec<String> {
     brokers.sort_by_key(|broker| (Some(broker.id) != controller, broker.fenced, broker.id));
     brokers
         .into_iter()
-        .map(|broker| format!("{}:{}", broker.internal.host, broker.internal.port))
+        .map(|broker| broker.internal.to_string())
         .collect()
 }
 
