@@ -1,5 +1,6 @@
 //! The crate's errors. Those that a client gets to see map one-to-one to Kafka's error codes.
 
+use crate::RecordErrors;
 use crate::batch::BatchError;
 use leasehold_types::{LeaderEpoch, Offset, ProducerId};
 use std::path::{Path, PathBuf};
@@ -47,6 +48,9 @@ pub enum AppendError {
     /// A timestamp outside the topic's bounds.
     #[error("invalid timestamp: {0}")]
     InvalidTimestamp(String),
+    /// The batch is intact, and the topic does not take some of its records.
+    #[error(transparent)]
+    Records(#[from] Arc<RecordErrors>),
     /// The sequence does not follow the producer's last one.
     #[error("producer {producer} sent sequence {got} where {expected} was next")]
     OutOfOrderSequence {
@@ -66,6 +70,24 @@ pub enum AppendError {
         current: i16,
         /// The epoch sent.
         got: i16,
+    },
+    /// A transactional batch of a producer that has no transaction open here, and none that was verified.
+    #[error("producer {0} sent a record that is not part of an ongoing transaction")]
+    NotInTransaction(ProducerId),
+    /// A batch outside of transactions, from a producer that has one open here.
+    #[error("producer {0} sent a record outside of the transaction that it has open")]
+    WithinTransaction(ProducerId),
+    /// A marker of a transaction coordinator that has been replaced.
+    #[error(
+        "a coordinator of epoch {got} ends a transaction of producer {producer}, and epoch {current} has done so already"
+    )]
+    CoordinatorFenced {
+        /// Whose transaction.
+        producer: ProducerId,
+        /// The epoch on record.
+        current: i32,
+        /// The epoch of the marker.
+        got: i32,
     },
     /// The leader epoch is behind the last one in this log.
     #[error("leader epoch {got} is behind {last}, the last one in the log")]
@@ -104,8 +126,12 @@ impl AppendError {
             // Kafka answers INVALID_RECORD for an old magic in a Produce of v3 and later.
             Self::InvalidRecord(_) | Self::UnsupportedMagic(_) => 87,
             Self::InvalidTimestamp(_) => 32,
+            Self::Records(errors) if errors.is_about_time() => 32,
+            Self::Records(_) => 87,
             Self::OutOfOrderSequence { .. } => 45,
             Self::InvalidProducerEpoch { .. } => 47,
+            Self::NotInTransaction(_) | Self::WithinTransaction(_) => 48,
+            Self::CoordinatorFenced { .. } => 52,
             Self::FencedEpoch { .. } => 74,
             // The leader's own doing, not the client's: it shall look again who leads.
             Self::EpochNotBegun(_) | Self::NotConfirmed(_) => 6,
@@ -187,6 +213,26 @@ pub enum LogError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What may be there once was found in two log directories.
+    #[error(
+        "{what} is in {} and in {} at once: take one of the two away", first.display(), second.display()
+    )]
+    Twice {
+        /// What.
+        what: String,
+        /// A log directory.
+        first: PathBuf,
+        /// Another.
+        second: PathBuf,
+    },
+    /// The log directory is offline: an I/O error met earlier.
+    #[error("the log directory {} is offline: {reason}", path.display())]
+    Offline {
+        /// The log directory.
+        path: PathBuf,
+        /// What happened.
+        reason: Arc<str>,
+    },
     /// The leader epoch is behind the last one in this log.
     #[error("leader epoch {got} is behind {last}, the last one in the log")]
     FencedEpoch {
@@ -220,6 +266,23 @@ impl LogError {
             path: path.to_owned(),
             source: source.into(),
         }
+    }
+
+    /// Whether the disk did not do what it was told. That the system is short of handles for a moment is not
+    /// the disk's doing, and a file whose content is damaged concerns nobody but its log.
+    pub(crate) fn is_of_the_disk(&self) -> bool {
+        matches!(self, Self::Io { .. }) && !self.is_passing()
+    }
+
+    /// Out of file handles: nothing was opened, so nothing was changed, and it may work a moment later.
+    pub fn is_passing(&self) -> bool {
+        use rustix::io::Errno;
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        [Errno::MFILE, Errno::NFILE]
+            .iter()
+            .any(|short| source.raw_os_error() == Some(short.raw_os_error()))
     }
 
     /// Kafka's error code.

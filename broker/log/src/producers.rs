@@ -1,19 +1,25 @@
-//! What idempotent producers have written: enough to refuse gaps and to recognize repeats.
+//! What the producers of a partition have written: enough to refuse gaps, to recognize repeats, and to know
+//! whose transaction is open since where (KIP-98).
 //!
 //! Pure, but for the snapshot beside it: `<offset>.snapshot` holds the state before that offset,
 //! with a checksum, so that a torn one is noticed and an older one, or the log itself, is used.
 
-use crate::batch::BatchHeader;
-use crate::{AppendError, LogError, disk};
-use bytes::Buf;
+mod snapshot;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use snapshot::Snapshot;
+
+use crate::AppendError;
+use crate::batch::{BatchHeader, Marker};
+use crate::transactions::Noted;
+use leasehold_types::seams::{HashMap, taken_out};
 use leasehold_types::{Offset, ProducerId};
-use std::collections::{HashMap, VecDeque};
-use std::path::Path;
+use std::collections::VecDeque;
 
 /// Kafka's: a producer has at most five requests in flight, so a repeat is among the last five.
 const KEPT_BATCHES: usize = 5;
-const SNAPSHOT_MAGIC: u32 = 0x4c48_5001;
-const BATCH_LEN: usize = 4 + 4 + 8 + 4 + 8;
 
 /// One of a producer's last batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +31,38 @@ struct Written {
     timestamp: i64,
 }
 
-/// A producer's last batches, oldest first; never empty.
+/// One producer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Producer {
     epoch: i16,
+    /// Its last batches in this epoch, oldest first; empty if a marker brought the epoch.
     batches: VecDeque<Written>,
+    /// The epoch of the transaction coordinator that ended its last transaction; -1 if none has.
+    coordinator_epoch: i32,
+    /// The time of its last batch or marker.
+    last_timestamp: i64,
+    /// The first offset of its open transaction.
+    open_since: Option<Offset>,
+}
+
+impl Producer {
+    fn new(epoch: i16) -> Self {
+        Self {
+            epoch,
+            batches: VecDeque::new(),
+            coordinator_epoch: -1,
+            last_timestamp: -1,
+            open_since: None,
+        }
+    }
+
+    /// A newer instance begins without batches.
+    fn enter(&mut self, epoch: i16) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.batches.clear();
+        }
+    }
 }
 
 /// Where a repeated batch lies in the log.
@@ -38,6 +71,34 @@ pub(crate) struct Repeat {
     pub base_offset: Offset,
     pub last_offset: Offset,
     pub timestamp: i64,
+}
+
+/// What is known of a producer: as Kafka's DescribeProducers tells it (KIP-664).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerState {
+    /// Who.
+    pub producer_id: ProducerId,
+    /// Its epoch.
+    pub producer_epoch: i16,
+    /// The last sequence in that epoch; -1 if there is none.
+    pub last_sequence: i32,
+    /// The offset of the record that has it; -1 if there is none.
+    pub last_offset: Offset,
+    /// The time of the last batch or marker.
+    pub last_timestamp: i64,
+    /// The epoch of the coordinator that ended the last transaction; -1 if none has.
+    pub coordinator_epoch: i32,
+    /// The first offset of the open transaction.
+    pub open_since: Option<Offset>,
+}
+
+/// What the cleaner must keep of a producer that is still known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastRecord {
+    /// The batch that ends here: it has the last sequence.
+    Batch(Offset),
+    /// It has no batch in its epoch: the marker that brought this epoch.
+    Marker(i16),
 }
 
 /// The producers of one partition.
@@ -58,66 +119,99 @@ impl Producers {
     }
 
     /// Judges a batch before the append: a repeat of one of the last five, next in sequence
-    /// (`None`), or an error. An unknown producer may start anywhere.
-    pub fn check(&self, header: &BatchHeader) -> Result<Option<Repeat>, AppendError> {
-        let id = header.producer_id;
-        let Some(producer) = self.by_id.get(&id).filter(|_| header.has_producer()) else {
+    /// (`None`), or an error. An unknown producer may start anywhere. A batch that would begin a transaction
+    /// must be `verified`: known to the coordinator, from this sequence on.
+    pub fn check(
+        &self,
+        header: &BatchHeader,
+        verified: Option<i32>,
+    ) -> Result<Option<Repeat>, AppendError> {
+        if !header.has_producer() {
             return Ok(None);
-        };
-        let got = header.base_sequence;
-        let out_of_order = |expected| AppendError::OutOfOrderSequence {
-            producer: id,
-            expected,
-            got,
-        };
-        if header.producer_epoch < producer.epoch {
+        }
+        let id = header.producer_id;
+        let known = self.by_id.get(&id);
+        if let Some(producer) = known {
+            if header.producer_epoch < producer.epoch {
+                return Err(AppendError::InvalidProducerEpoch {
+                    producer: id,
+                    current: producer.epoch,
+                    got: header.producer_epoch,
+                });
+            }
+            if let Some(repeat) = producer.repeated(header) {
+                let known = !taken_out("a-repeat-is-recognised");
+                return Ok(known.then_some(repeat));
+            }
+        }
+        check_transaction(known, header, verified)?;
+        if let Some(producer) = known {
+            producer.check_sequence(header)?;
+        }
+        Ok(None)
+    }
+
+    /// Judges a batch of one of the broker's own coordinators: as that of its producer, but for the sequence.
+    pub fn check_coordinator(
+        &self,
+        header: &BatchHeader,
+        verified: Option<i32>,
+    ) -> Result<(), AppendError> {
+        if !header.has_producer() {
+            return Ok(());
+        }
+        let known = self.by_id.get(&header.producer_id);
+        if let Some(producer) = known.filter(|known| header.producer_epoch < known.epoch) {
             return Err(AppendError::InvalidProducerEpoch {
-                producer: id,
+                producer: header.producer_id,
                 current: producer.epoch,
                 got: header.producer_epoch,
             });
         }
-        if header.producer_epoch > producer.epoch {
-            return if got == 0 {
-                Ok(None)
-            } else {
-                Err(out_of_order(0))
-            };
-        }
-        let last_sequence = advance(got, header.last_offset_delta);
-        let repeat = producer
-            .batches
-            .iter()
-            .find(|b| b.first_sequence == got && b.last_sequence == last_sequence);
-        if let Some(b) = repeat {
-            return Ok(Some(Repeat {
-                base_offset: Offset(b.last_offset.0 - i64::from(b.offset_delta)),
-                last_offset: b.last_offset,
-                timestamp: b.timestamp,
-            }));
-        }
-        match producer.batches.back() {
-            Some(last) if advance(last.last_sequence, 1) != got => {
-                Err(out_of_order(advance(last.last_sequence, 1)))
-            }
-            _ => Ok(None),
-        }
+        check_transaction(known, header, verified)
     }
 
-    /// Takes note of a batch that was appended, with the offsets that it got.
-    pub fn note(&mut self, header: &BatchHeader) {
-        // A transaction marker carries its producer's id, but no sequence.
-        if !header.has_producer() || header.base_sequence < 0 || header.is_control() {
-            return;
+    /// Judges a marker before the append: neither producer nor coordinator may be older than one heard of.
+    pub fn check_marker(&self, marker: &Marker) -> Result<(), AppendError> {
+        let Some(producer) = self.by_id.get(&marker.producer_id) else {
+            return Ok(());
+        };
+        if marker.producer_epoch < producer.epoch {
+            return Err(AppendError::InvalidProducerEpoch {
+                producer: marker.producer_id,
+                current: producer.epoch,
+                got: marker.producer_epoch,
+            });
         }
-        let producer = self.by_id.entry(header.producer_id).or_insert(Producer {
-            epoch: header.producer_epoch,
-            batches: VecDeque::with_capacity(1),
-        });
-        if producer.epoch != header.producer_epoch {
-            producer.epoch = header.producer_epoch;
-            producer.batches.clear();
+        if marker.coordinator_epoch < producer.coordinator_epoch {
+            return Err(AppendError::CoordinatorFenced {
+                producer: marker.producer_id,
+                current: producer.coordinator_epoch,
+                got: marker.coordinator_epoch,
+            });
         }
+        Ok(())
+    }
+
+    /// Takes note of a batch that was appended, with the offsets that it got; of a control batch, with what
+    /// its record says.
+    pub fn note(&mut self, header: &BatchHeader, marker: Option<Marker>) -> Noted {
+        if !header.has_producer() {
+            return Noted::Nothing;
+        }
+        if header.is_control() {
+            return self.note_control(header, marker);
+        }
+        if header.base_sequence < 0 {
+            return Noted::Nothing;
+        }
+        let id = header.producer_id;
+        let producer = self
+            .by_id
+            .entry(id)
+            .or_insert_with(|| Producer::new(header.producer_epoch));
+        let same_epoch = producer.epoch == header.producer_epoch;
+        producer.enter(header.producer_epoch);
         if producer.batches.len() == KEPT_BATCHES {
             producer.batches.pop_front();
         }
@@ -128,180 +222,142 @@ impl Producers {
             offset_delta: header.last_offset_delta,
             timestamp: header.max_timestamp,
         });
+        producer.last_timestamp = header.max_timestamp;
+        if !header.is_transactional() || (producer.open_since.is_some() && same_epoch) {
+            return Noted::Nothing;
+        }
+        Noted::Began {
+            producer: id,
+            epoch: header.producer_epoch,
+            first: *producer.open_since.get_or_insert(header.base_offset),
+        }
     }
 
-    /// Where each one's last batch ends.
-    pub fn last_offsets(&self) -> HashMap<ProducerId, Offset> {
-        let last = |(id, p): (&ProducerId, &Producer)| Some((*id, p.batches.back()?.last_offset));
-        self.by_id.iter().filter_map(last).collect()
+    fn note_control(&mut self, header: &BatchHeader, marker: Option<Marker>) -> Noted {
+        // Of a marker that compaction emptied, the producer's epoch is left. Others are not of transactions.
+        if marker.is_none() && header.record_count > 0 {
+            return Noted::Nothing;
+        }
+        let producer = self
+            .by_id
+            .entry(header.producer_id)
+            .or_insert_with(|| Producer::new(header.producer_epoch));
+        producer.enter(header.producer_epoch);
+        let Some(marker) = marker else {
+            return Noted::Nothing;
+        };
+        producer.coordinator_epoch = marker.coordinator_epoch;
+        producer.last_timestamp = header.max_timestamp;
+        Noted::Ended {
+            producer: header.producer_id,
+            first: producer.open_since.take(),
+            marker: header.base_offset,
+            committed: marker.committed,
+        }
     }
 
-    /// Forgets those that have been silent for longer than `expiration_ms`.
+    /// What of each one must stay in the log.
+    pub fn last_records(&self) -> HashMap<ProducerId, LastRecord> {
+        let last = |(id, p): (&ProducerId, &Producer)| match p.batches.back() {
+            Some(batch) => (*id, LastRecord::Batch(batch.last_offset)),
+            None => (*id, LastRecord::Marker(p.epoch)),
+        };
+        self.by_id.iter().map(last).collect()
+    }
+
+    /// Forgets those that have been silent for longer than `expiration_ms`, and have no transaction open.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         let oldest = now_ms.saturating_sub(expiration_ms);
         self.by_id
-            .retain(|_, p| p.batches.back().is_some_and(|b| b.timestamp >= oldest));
+            .retain(|_, p| p.open_since.is_some() || p.last_timestamp >= oldest);
     }
 
-    /// Writes a snapshot; not fsynced, as the log itself can make up for it.
-    pub fn save(&self, path: &Path) -> Result<(), LogError> {
-        let mut body = Vec::new();
-        for (id, producer) in &self.by_id {
-            body.extend_from_slice(&id.0.to_be_bytes());
-            body.extend_from_slice(&producer.epoch.to_be_bytes());
-            body.push(producer.batches.len() as u8);
-            for b in &producer.batches {
-                body.extend_from_slice(&b.first_sequence.to_be_bytes());
-                body.extend_from_slice(&b.last_sequence.to_be_bytes());
-                body.extend_from_slice(&b.last_offset.0.to_be_bytes());
-                body.extend_from_slice(&b.offset_delta.to_be_bytes());
-                body.extend_from_slice(&b.timestamp.to_be_bytes());
-            }
-        }
-        let mut content = SNAPSHOT_MAGIC.to_be_bytes().to_vec();
-        content.extend_from_slice(&crc32c::crc32c(&body).to_be_bytes());
-        content.extend_from_slice(&body);
-        disk::write(path, &content).map(drop)
-    }
-
-    /// Reads a snapshot; `None` if there is none, or it is torn.
-    pub fn load(path: &Path) -> Result<Option<Self>, LogError> {
-        let content = disk::read_if_there(path)?;
-        Ok(content.and_then(|content| Self::decode(&content)))
-    }
-
-    /// Each producer with its epoch, its last sequence, and the offset of the record that has it.
-    pub fn list(&self) -> Vec<(ProducerId, i16, i32, Offset)> {
-        let one = |(id, p): (&ProducerId, &Producer)| {
-            let last = p.batches.back()?;
-            Some((*id, p.epoch, last.last_sequence, last.last_offset))
+    /// Each producer, by its id.
+    pub fn list(&self) -> Vec<ProducerState> {
+        let one = |(id, p): (&ProducerId, &Producer)| ProducerState {
+            producer_id: *id,
+            producer_epoch: p.epoch,
+            last_sequence: p.batches.back().map_or(-1, |b| b.last_sequence),
+            last_offset: p.batches.back().map_or(Offset(-1), |b| b.last_offset),
+            last_timestamp: p.last_timestamp,
+            coordinator_epoch: p.coordinator_epoch,
+            open_since: p.open_since,
         };
-        let mut all: Vec<_> = self.by_id.iter().filter_map(one).collect();
-        all.sort_unstable_by_key(|(id, ..)| *id);
+        let mut all: Vec<_> = self.by_id.iter().map(one).collect();
+        all.sort_unstable_by_key(|p| p.producer_id);
         all
     }
 
-    /// A snapshot's content; `None` if it is damaged.
-    pub fn decode(content: &[u8]) -> Option<Self> {
-        let (mut head, mut body) = content.split_at_checked(8)?;
-        if head.get_u32() != SNAPSHOT_MAGIC || head.get_u32() != crc32c::crc32c(body) {
-            return None;
-        }
-        let mut producers = Self::default();
-        while !body.is_empty() {
-            if body.len() < 11 {
-                return None;
-            }
-            let id = ProducerId(body.get_i64());
-            let epoch = body.get_i16();
-            let count = usize::from(body.get_u8());
-            if count > KEPT_BATCHES || body.len() < count * BATCH_LEN {
-                return None;
-            }
-            let batches = (0..count)
-                .map(|_| Written {
-                    first_sequence: body.get_i32(),
-                    last_sequence: body.get_i32(),
-                    last_offset: Offset(body.get_i64()),
-                    offset_delta: body.get_i32(),
-                    timestamp: body.get_i64(),
-                })
-                .collect();
-            producers.by_id.insert(id, Producer { epoch, batches });
-        }
-        Some(producers)
+    /// The open transactions: whose, in which epoch, since where.
+    pub fn open(&self) -> impl Iterator<Item = (ProducerId, i16, Offset)> + '_ {
+        let open = |(id, p): (&ProducerId, &Producer)| Some((*id, p.epoch, p.open_since?));
+        self.by_id.iter().filter_map(open)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::batch::RecordBatchBuilder;
-    use leasehold_types::LeaderEpoch;
-
-    fn header(offset: i64, epoch: i16, sequence: i32, count: i32) -> BatchHeader {
-        let mut b = RecordBatchBuilder::new()
-            .at(Offset(offset), LeaderEpoch(0))
-            .producer(ProducerId(9), epoch, sequence);
-        for _ in 0..count {
-            b.push(1000 + offset, None, Some(b"v"));
+impl Producer {
+    /// Whether it is one of the last batches.
+    fn repeated(&self, header: &BatchHeader) -> Option<Repeat> {
+        if header.producer_epoch != self.epoch {
+            return None;
         }
-        BatchHeader::parse(&b.build()).unwrap()
+        let got = header.base_sequence;
+        let last_sequence = advance(got, header.last_offset_delta);
+        let same = |b: &&Written| b.first_sequence == got && b.last_sequence == last_sequence;
+        self.batches.iter().find(same).map(|b| Repeat {
+            base_offset: Offset(b.last_offset.0 - i64::from(b.offset_delta)),
+            last_offset: b.last_offset,
+            timestamp: b.timestamp,
+        })
     }
 
-    #[test]
-    fn the_last_five_batches_are_recognized_and_older_ones_refused() {
-        let mut producers = Producers::default();
-        for i in 0..7 {
-            let h = header(i64::from(i) * 2, 0, i * 2, 2);
-            assert_eq!(producers.check(&h), Ok(None));
-            producers.note(&h);
+    /// A new epoch starts at 0; within one there is no gap.
+    fn check_sequence(&self, header: &BatchHeader) -> Result<(), AppendError> {
+        let last = self
+            .batches
+            .back()
+            .filter(|_| header.producer_epoch == self.epoch);
+        let expected = last.map_or(0, |last| advance(last.last_sequence, 1));
+        if header.base_sequence == expected
+            || (last.is_some() && taken_out("sequences-have-no-gap"))
+        {
+            return Ok(());
         }
-        for i in 2..7 {
-            let repeat = producers.check(&header(0, 0, i * 2, 2)).unwrap().unwrap();
-            assert_eq!(repeat.base_offset, Offset(i64::from(i) * 2));
-            assert_eq!(repeat.last_offset, Offset(i64::from(i) * 2 + 1));
-        }
-        for sequence in [0, 2, 13, 15, 16] {
-            let result = producers.check(&header(0, 0, sequence, 2));
-            let refused = matches!(
-                result,
-                Err(AppendError::OutOfOrderSequence { expected: 14, .. })
-            );
-            assert!(refused, "{sequence}: {result:?}");
-        }
+        Err(AppendError::OutOfOrderSequence {
+            producer: header.producer_id,
+            expected,
+            got: header.base_sequence,
+        })
     }
+}
 
-    #[test]
-    fn sequences_wrap_to_zero() {
-        let mut producers = Producers::default();
-        producers.note(&header(0, 0, i32::MAX - 1, 3));
-        assert!(producers.check(&header(0, 0, 0, 1)).is_err());
-        assert_eq!(producers.check(&header(0, 0, 1, 1)), Ok(None));
-        assert!(
-            producers
-                .check(&header(0, 0, i32::MAX - 1, 3))
-                .unwrap()
-                .is_some()
-        );
+/// Judges a batch by the transactions: one that belongs to none must not lie within one of its producer, and
+/// what begins one must be `verified`.
+fn check_transaction(
+    known: Option<&Producer>,
+    header: &BatchHeader,
+    verified: Option<i32>,
+) -> Result<(), AppendError> {
+    let id = header.producer_id;
+    let open = known.filter(|p| p.open_since.is_some());
+    if !header.is_transactional() {
+        return match open {
+            Some(_) => Err(AppendError::WithinTransaction(id)),
+            None => Ok(()),
+        };
     }
-
-    #[test]
-    fn a_new_epoch_starts_at_zero_and_fences_the_old() {
-        let mut producers = Producers::default();
-        producers.note(&header(0, 3, 0, 1));
-        assert!(producers.check(&header(0, 4, 1, 1)).is_err());
-        let h = header(1, 4, 0, 1);
-        assert_eq!(producers.check(&h), Ok(None));
-        producers.note(&h);
-        let fenced = producers.check(&header(0, 3, 1, 1));
-        assert!(matches!(
-            fenced,
-            Err(AppendError::InvalidProducerEpoch {
-                current: 4,
-                got: 3,
-                ..
-            })
-        ));
+    if open.is_some_and(|p| p.epoch == header.producer_epoch) {
+        return Ok(());
     }
-
-    #[test]
-    fn a_snapshot_is_read_back_and_a_torn_one_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("s");
-        let mut producers = Producers::default();
-        for i in 0..7 {
-            producers.note(&header(i, 0, i as i32, 1));
-        }
-        producers.save(&path).unwrap();
-        assert_eq!(Producers::load(&path).unwrap(), Some(producers.clone()));
-        let whole = std::fs::read(&path).unwrap();
-        for len in 0..whole.len() {
-            assert_eq!(Producers::decode(&whole[..len]), None);
-        }
-        producers.expire(1006 + 50, 50);
-        assert!(!producers.is_empty());
-        producers.expire(1006 + 51, 50);
-        assert!(producers.is_empty());
+    let Some(lowest) = verified else {
+        return Err(AppendError::NotInTransaction(id));
+    };
+    if header.base_sequence > lowest {
+        return Err(AppendError::OutOfOrderSequence {
+            producer: id,
+            expected: lowest,
+            got: header.base_sequence,
+        });
     }
+    Ok(())
 }

@@ -5,11 +5,15 @@
 //! raised after the write, and the log end offset after the size, so a reader that goes by a log
 //! end offset finds all bytes below it.
 
-use crate::batch::{BatchHeader, HEADER_LEN};
-use crate::index::{self, MemoryIndex, OffsetEntry, TimeEntry};
+mod aborted;
+mod lookup;
+mod read;
+
+use crate::aborted::AbortedTxn;
+use crate::batch::BatchHeader;
+use crate::index::MemoryIndex;
 use crate::scan::{Scan, ScanError};
 use crate::{LogError, disk};
-use bytes::Bytes;
 use leasehold_types::Offset;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FallocateFlags, fallocate};
@@ -21,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) const LOG: &str = "log";
 pub(crate) const INDEX: &str = "index";
 pub(crate) const TIME_INDEX: &str = "timeindex";
+pub(crate) const TXN_INDEX: &str = "txnindex";
 pub(crate) const SNAPSHOT: &str = "snapshot";
 pub(crate) const DELETED: &str = "deleted";
 /// A cleaned segment that is being written: of no value after a crash.
@@ -40,12 +45,21 @@ enum Index {
     Disk,
 }
 
+/// The transactions that were aborted by a marker in this segment.
+enum Aborted {
+    /// As far as is known, and not yet in the file.
+    Memory(Vec<AbortedTxn>),
+    /// In the file, if there are any.
+    Disk,
+}
+
 /// See the module's documentation.
 pub(crate) struct Segment {
     base: Offset,
     path: PathBuf,
     size: AtomicU64,
     index: RwLock<Index>,
+    aborted: RwLock<Aborted>,
     /// The writer's handle.
     open: Mutex<Option<Arc<File>>>,
 }
@@ -67,6 +81,7 @@ impl Segment {
             path: file(folder, base, LOG),
             size: AtomicU64::new(size),
             index: RwLock::new(Index::Disk),
+            aborted: RwLock::new(Aborted::Disk),
             open: Mutex::new(None),
         }
     }
@@ -85,10 +100,11 @@ impl Segment {
         segment
     }
 
-    /// A segment whose index is in memory.
+    /// A segment whose index is in memory; of aborted transactions, it has none until told.
     pub fn with_index(folder: &Path, base: Offset, size: u64, index: MemoryIndex) -> Self {
         Self {
             index: RwLock::new(Index::Memory(index)),
+            aborted: RwLock::new(Aborted::Memory(Vec::new())),
             ..Self::sealed(folder, base, size)
         }
     }
@@ -222,7 +238,8 @@ impl Segment {
         *self.index.write() = Index::Memory(index);
         disk::shorten(&*self.writer()?, &self.path, self.size())?;
         disk::remove(&self.path.with_extension(INDEX))?;
-        disk::remove(&self.path.with_extension(TIME_INDEX))
+        disk::remove(&self.path.with_extension(TIME_INDEX))?;
+        disk::remove(&self.path.with_extension(TXN_INDEX))
     }
 
     /// Makes the index anew from the batches.
@@ -253,242 +270,19 @@ impl Segment {
             let path = self.path.with_extension(suffix);
             disk::replace(&path, &content)?;
         }
-        Ok(())
+        self.save_aborted()
     }
 
     /// The index files are whole and the segment takes no more: gives up memory and handle.
     pub fn seal(&self) {
         *self.index.write() = Index::Disk;
+        self.settle_aborted();
         self.close();
     }
 
     /// fsyncs the batches.
     pub fn sync(&self) -> Result<(), LogError> {
         disk::sync(&*self.writer()?, &self.path)
-    }
-
-    /// The last index entry at or before `offset`. An index that cannot be used is made anew.
-    fn find(&self, offset: Offset, interval: u32) -> Result<OffsetEntry, LogError> {
-        let relative = u32::try_from(offset.0 - self.base.0).unwrap_or(u32::MAX);
-        let entry = match &*self.index.read() {
-            Index::Memory(index) if !index.is_from_files() => return Ok(index.find(relative)),
-            Index::Memory(index) => Ok(index.find(relative)),
-            Index::Disk => index::find_on_disk(&self.path.with_extension(INDEX), relative),
-        };
-        if let Ok(entry) = entry
-            && self.is_batch(entry)?
-        {
-            return Ok(entry);
-        }
-        self.make_index(interval, |index| index.find(relative))
-    }
-
-    /// Makes an index that cannot be used anew. An append meanwhile waits, to be in it.
-    fn make_index<T>(
-        &self,
-        interval: u32,
-        look: impl FnOnce(&MemoryIndex) -> T,
-    ) -> Result<T, LogError> {
-        let mut slot = self.index.write();
-        let index = self.scan_index(interval)?;
-        let found = look(&index);
-        *slot = Index::Memory(index);
-        Ok(found)
-    }
-
-    /// Whether the entry names a batch that is there.
-    fn is_batch(&self, entry: OffsetEntry) -> Result<bool, LogError> {
-        if entry == OffsetEntry::default() {
-            return Ok(true);
-        }
-        let mut head = Vec::new();
-        let at = u64::from(entry.position);
-        disk::read_into(&*self.reader()?, &self.path, at, HEADER_LEN, &mut head)?;
-        let expected = self.base.0 + i64::from(entry.relative);
-        Ok(BatchHeader::parse(&head).is_ok_and(|h| h.base_offset.0 == expected))
-    }
-
-    /// Whether the entry names a batch with records that reached its time.
-    fn is_time_of_batch(&self, entry: TimeEntry, interval: u32) -> Result<bool, LogError> {
-        let at = self.at(entry);
-        let batch = self.locate(at, interval)?.map(|(_, header)| header);
-        Ok(batch.is_some_and(|h| {
-            (h.base_offset, h.max_timestamp) == (at, entry.timestamp) && h.record_count > 0
-        }))
-    }
-
-    fn at(&self, entry: TimeEntry) -> Offset {
-        Offset(self.base.0 + i64::from(entry.relative))
-    }
-
-    /// The batch with the greatest timestamp, as offset and time.
-    pub fn max_timestamp(&self, interval: u32) -> Result<Option<(i64, Offset)>, LogError> {
-        let absolute = |e: TimeEntry| (e.timestamp, self.at(e));
-        let max = match &*self.index.read() {
-            Index::Memory(index) if !index.is_from_files() => return Ok(index.max().map(absolute)),
-            Index::Memory(index) => Ok(index.max()),
-            Index::Disk => index::max_on_disk(&self.path.with_extension(TIME_INDEX)),
-        };
-        match max {
-            Ok(None) => Ok(None),
-            Ok(Some(max)) if self.is_time_of_batch(max, interval)? => Ok(Some(absolute(max))),
-            _ => self.make_index(interval, |index| index.max().map(absolute)),
-        }
-    }
-
-    /// From which offset on `timestamp` may first have been reached.
-    pub fn find_time(&self, timestamp: i64, interval: u32) -> Result<Offset, LogError> {
-        let entry = match &*self.index.read() {
-            Index::Memory(index) if !index.is_from_files() => {
-                let entry = index.find_time(timestamp);
-                return Ok(entry.map_or(self.base, |entry| self.at(entry)));
-            }
-            Index::Memory(index) => Ok(index.find_time(timestamp)),
-            Index::Disk => {
-                index::find_time_on_disk(&self.path.with_extension(TIME_INDEX), timestamp)
-            }
-        };
-        match entry {
-            Ok(Some(entry)) if self.is_time_of_batch(entry, interval)? => Ok(self.at(entry)),
-            // Without the file, or with a damaged one, from the start: slower, and as right.
-            _ => Ok(self.base),
-        }
-    }
-
-    /// Where the batch lies that holds `offset`, or the first after it; `None` if all are before it.
-    pub fn locate(
-        &self,
-        offset: Offset,
-        interval: u32,
-    ) -> Result<Option<(u64, BatchHeader)>, LogError> {
-        let mut found = None;
-        self.walk(offset, interval, |at, header| {
-            found = Some((at, *header));
-            Ok(false)
-        })?;
-        Ok(found)
-    }
-
-    /// Visits the batches from the one that holds `from` on, until `visit` says `false`.
-    pub fn walk(
-        &self,
-        from: Offset,
-        interval: u32,
-        mut visit: impl FnMut(u64, &BatchHeader) -> Result<bool, LogError>,
-    ) -> Result<(), LogError> {
-        let entry = self.find(from, interval)?;
-        let file = self.reader()?;
-        let mut scan = Scan::new(&file, &self.path, entry.position.into(), self.size());
-        loop {
-            let at = scan.position();
-            match scan.next_header() {
-                Ok(Some((at, header))) => {
-                    if header.next_offset() > from && !visit(at, &header)? {
-                        return Ok(());
-                    }
-                }
-                Ok(None) => return Ok(()),
-                Err(e) => return Err(self.damaged(at, e)),
-            }
-        }
-    }
-
-    /// The bytes of one batch.
-    pub fn batch(&self, at: u64, header: &BatchHeader) -> Result<Bytes, LogError> {
-        let mut bytes = Vec::new();
-        disk::read_into(
-            &*self.reader()?,
-            &self.path,
-            at,
-            header.total_len(),
-            &mut bytes,
-        )?;
-        Ok(bytes.into())
-    }
-
-    /// Whole batches from the one that holds `from`, all below `limit`; see `PartitionLog::read`.
-    /// `None` if the segment ends before `from`.
-    pub fn read(
-        &self,
-        from: Offset,
-        max_bytes: usize,
-        limit: Offset,
-        at_least_one: bool,
-        interval: u32,
-    ) -> Result<Option<Bytes>, LogError> {
-        let size = self.size();
-        let file = self.reader()?;
-        let entry = self.find(from, interval)?;
-        let mut at = u64::from(entry.position);
-        // The batches between the index entry and `from` are read along: one read, as a rule.
-        let slack = match self.base.0 + i64::from(entry.relative) == from.0 {
-            true => 0,
-            false => interval as usize,
-        };
-        let mut want = max_bytes.saturating_add(slack).max(1024);
-        let mut buffer = Vec::new();
-        loop {
-            let left = usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX);
-            if left == 0 {
-                return Ok(None);
-            }
-            disk::read_into(&file, &self.path, at, want.min(left), &mut buffer)?;
-            let Some((start, first)) = self.skip_before(&buffer, at, size, from)? else {
-                return Ok(None);
-            };
-            let Some(header) = first else {
-                at += start as u64;
-                continue;
-            };
-            let len = header.total_len();
-            if header.next_offset() > limit || (len > max_bytes && !at_least_one) {
-                return Ok(Some(Bytes::new()));
-            }
-            if start + len > buffer.len() {
-                // Larger than what was read: again, from its start, and whole this time.
-                at += start as u64;
-                want = len.max(max_bytes);
-                continue;
-            }
-            let end = start + whole_batches(&buffer[start..], max_bytes.max(len), limit);
-            return Ok(Some(Bytes::from(buffer).slice(start..end)));
-        }
-    }
-
-    /// Finds the first batch in `buffer`, which lies at `at` of the file, that ends after `from`. Its
-    /// place and header; no header if another read must begin at that place; `None` at the file's end.
-    fn skip_before(
-        &self,
-        buffer: &[u8],
-        at: u64,
-        size: u64,
-        from: Offset,
-    ) -> Result<Option<(usize, Option<BatchHeader>)>, LogError> {
-        let mut start = 0;
-        loop {
-            let here = at + start as u64;
-            if here >= size {
-                return Ok(None);
-            }
-            let rest = buffer.get(start..).unwrap_or_default();
-            if rest.len() < HEADER_LEN && start > 0 {
-                return Ok(Some((start, None)));
-            }
-            let header =
-                BatchHeader::parse(rest).map_err(|e| self.damaged(here, ScanError::Bad(e)))?;
-            let len = header.total_len();
-            if here + len as u64 > size {
-                let what = crate::batch::BatchError::Truncated {
-                    have: (size - here) as usize,
-                    need: len,
-                };
-                return Err(self.damaged(here, ScanError::Bad(what)));
-            }
-            if header.next_offset() > from {
-                return Ok(Some((start, Some(header))));
-            }
-            start += len;
-        }
     }
 
     fn damaged(&self, at: u64, e: ScanError) -> LogError {
@@ -505,19 +299,6 @@ pub(crate) fn damaged(path: &Path, at: u64, e: ScanError) -> LogError {
             reason: format!("no intact batch at byte {at}: {what}"),
         },
     }
-}
-
-/// Bytes of the whole batches at the front of `bytes` that end within `max_bytes` and `limit`.
-fn whole_batches(bytes: &[u8], max_bytes: usize, limit: Offset) -> usize {
-    let mut end = 0;
-    while let Ok(header) = BatchHeader::parse(&bytes[end..]) {
-        let next = end + header.total_len();
-        if next > bytes.len() || next > max_bytes || header.next_offset() > limit {
-            break;
-        }
-        end = next;
-    }
-    end
 }
 
 /// Reads the index files; `None` if they are missing or not sound.

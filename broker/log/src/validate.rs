@@ -3,8 +3,9 @@
 
 use crate::batch::{self, ATTRIBUTE_LOG_APPEND_TIME, BatchHeader, CRC_START, HEADER_LEN};
 use crate::repack::repack;
-use crate::{AppendError, LogConfig, TimestampType};
+use crate::{AppendError, LogConfig, RecordErrors, TimestampType};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// A batch that may be appended: its header as it shall be stored, but for the base offset and the
 /// leader epoch, and what follows the header.
@@ -43,14 +44,14 @@ pub(crate) fn leader<'a>(
     if header.is_control() {
         return invalid("clients do not write control batches");
     }
-    if header.is_transactional() {
-        return invalid("transactions are not supported");
-    }
     if header.codec() > 4 {
         return invalid("the compression codec is unknown");
     }
     if header.has_producer() && (header.base_sequence < 0 || header.producer_epoch < 0) {
         return invalid("a producer id without sequence or epoch");
+    }
+    if header.is_transactional() && !header.has_producer() {
+        return invalid("a transactional batch without a producer id");
     }
     if header.is_log_append_time() {
         let what = "a producer does not set the timestamp type LogAppendTime";
@@ -95,7 +96,8 @@ pub(crate) fn check_size(size: usize, config: &LogConfig) -> Result<(), AppendEr
 ///
 /// Compressed records are unpacked only where the topic is compacted (each must have a key, and the cleaner
 /// must be able to read them), has another codec, or bounds how old a record may be: of the times, only
-/// the first and the greatest are in the header. Everywhere else they are not touched.
+/// the first and the greatest are in the header. Everywhere else they are not touched, unless one of those two is
+/// out of bounds: then it is told which records are.
 fn look_inside<'a>(
     header: &mut BatchHeader,
     bytes: &'a [u8],
@@ -105,15 +107,21 @@ fn look_inside<'a>(
     let body = &bytes[HEADER_LEN..];
     let target = config.compression.codec().filter(|c| *c != header.codec());
     let bounds = Bounds::of(config, now_ms);
-    bounds.check(header.base_timestamp)?;
-    bounds.check(header.max_timestamp)?;
+    let ends = [header.base_timestamp, header.max_timestamp];
     let unseen = header.codec() != 0 && !config.compact && !bounds.by_age;
-    if unseen && target.is_none() {
+    if unseen && target.is_none() && ends.iter().all(|time| bounds.hold(*time)) {
         return Ok(Cow::Borrowed(body));
     }
     let records = batch::unpack(header.codec(), body)
         .map_err(|e| AppendError::InvalidRecord(e.to_string()))?;
     let newest = check_records(header, &records, config, &bounds)?;
+    // No record is to blame, but reads by time go by what the header says.
+    if let Some(time) = ends.iter().find(|time| !bounds.hold(**time)) {
+        return Err(AppendError::InvalidTimestamp(format!(
+            "the header's {time} is not within {} to {}",
+            bounds.oldest, bounds.newest
+        )));
+    }
     let Some(codec) = target else {
         return Ok(Cow::Borrowed(body));
     };
@@ -146,19 +154,14 @@ impl Bounds {
         }
     }
 
-    fn check(&self, time: i64) -> Result<(), AppendError> {
-        let Self { oldest, newest, .. } = self;
-        // A record without a time has none to be judged.
-        if time >= 0 && (time < *oldest || time > *newest) {
-            return Err(AppendError::InvalidTimestamp(format!(
-                "{time} is not within {oldest} to {newest}"
-            )));
-        }
-        Ok(())
+    /// Whether they hold `time`. A record without a time has none to be judged.
+    fn hold(&self, time: i64) -> bool {
+        time < 0 || (self.oldest..=self.newest).contains(&time)
     }
 }
 
-/// Walks the unpacked records' framing. Returns the greatest of their times.
+/// Walks the unpacked records' framing. Returns the greatest of their times; or all records that the topic does
+/// not take, if they can all be read.
 fn check_records(
     header: &BatchHeader,
     records: &[u8],
@@ -167,6 +170,7 @@ fn check_records(
 ) -> Result<i64, AppendError> {
     let mut newest = -1;
     let mut rest = records;
+    let mut errors = RecordErrors::none(bounds.oldest, bounds.newest);
     for index in 0..header.record_count {
         let head = batch::take_frame(&mut rest).and_then(batch::parse_head);
         let Some(head) = head.filter(|head| head.offset_delta == index) else {
@@ -175,18 +179,21 @@ fn check_records(
                 header.record_count
             )));
         };
-        if config.compact && batch::take_int(&mut { head.rest }).is_none_or(|len| len < 0) {
-            return Err(AppendError::InvalidRecord(format!(
-                "record {index} has no key, and a compacted topic takes none without"
-            )));
-        }
         let time = header.base_timestamp.saturating_add(head.timestamp_delta);
-        bounds.check(time)?;
         newest = newest.max(time);
+        // One reason a record is enough, and the key comes first, as in Kafka.
+        if config.compact && batch::take_int(&mut { head.rest }).is_none_or(|len| len < 0) {
+            errors.no_key(index);
+        } else if !bounds.hold(time) {
+            errors.time(index, time);
+        }
     }
     if !rest.is_empty() {
         let what = format!("bytes after the {} records", header.record_count);
         return Err(AppendError::InvalidRecord(what));
+    }
+    if !errors.is_empty() {
+        return Err(Arc::new(errors).into());
     }
     Ok(newest)
 }
@@ -332,6 +339,63 @@ mod tests {
             assert_eq!(code(&bytes, &bounded), 32, "{codec}");
             assert_eq!(code(&bytes, &LogConfig::default()), 0, "{codec}");
         }
+    }
+
+    #[test]
+    fn every_record_that_the_topic_does_not_take_is_named() {
+        let config = LogConfig {
+            compact: true,
+            timestamp_before_max_ms: 1000,
+            timestamp_after_max_ms: 1000,
+            ..LogConfig::default()
+        };
+        let plain = LogConfig {
+            compact: false,
+            timestamp_before_max_ms: i64::MAX,
+            ..config.clone()
+        };
+        let named = |bytes: &[u8], config: &LogConfig| match leader(bytes, config, NOW) {
+            Err(error @ AppendError::Records(_)) => {
+                let code = error.kafka_code();
+                let AppendError::Records(errors) = error else {
+                    unreachable!("it was matched as such")
+                };
+                let rows = errors.rows().map(|(index, words)| {
+                    let about = words.contains("key") || words.contains("timestamp");
+                    assert!(about, "{words}");
+                    (index, words.contains("key"))
+                });
+                (code, rows.collect::<Vec<_>>())
+            }
+            other => panic!("{other:?}"),
+        };
+        let key = Some(&b"k"[..]);
+        for codec in 0..5 {
+            let batch = |records: &[(i64, Option<&[u8]>)]| {
+                let mut b = RecordBatchBuilder::new().attributes(codec);
+                for (time, key) in records {
+                    b.push(*time, *key, Some(b"v"));
+                }
+                batch::packed(&b.build())
+            };
+            let keyless = batch(&[(NOW, key), (NOW, None), (NOW, key), (NOW, None)]);
+            assert_eq!(named(&keyless, &config), (87, vec![(1, true), (3, true)]));
+            // Of a record without a key the time is not looked at; one time decides over the code.
+            let both = [(NOW - 5000, None), (NOW, key), (NOW + 5000, key)];
+            let expected = (32, vec![(0, true), (2, false)]);
+            assert_eq!(named(&batch(&both), &config), expected, "{codec}");
+            // Out of bounds by the header: which ones it is stands in the records, packed or not.
+            let expected = (32, vec![(2, false)]);
+            assert_eq!(named(&batch(&both), &plain), expected, "{codec}");
+        }
+    }
+
+    #[test]
+    fn a_header_whose_greatest_time_no_record_has_is_refused_without_naming_one() {
+        let time = (NOW + (1 << 40)).to_be_bytes();
+        let bytes = with(|b| b[35..43].copy_from_slice(&time));
+        let error = leader(&bytes, &LogConfig::default(), NOW).unwrap_err();
+        assert!(matches!(error, AppendError::InvalidTimestamp(_)), "{error}");
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub const SERVED: &[Served] = &[
         max: 12,
     },
     api(ApiKey::Fetch, 4, 17),
-    api(ApiKey::ListOffsets, 1, 9),
+    // Version 11 asks for what waits to be tiered; the message types end at 10.
+    api(ApiKey::ListOffsets, 1, 10),
     api(ApiKey::Metadata, 0, 13),
     api(ApiKey::OffsetCommit, 2, 9),
     api(ApiKey::OffsetFetch, 1, 9),
@@ -54,7 +55,16 @@ pub const SERVED: &[Served] = &[
     api(ApiKey::DeleteRecords, 0, 2),
     api(ApiKey::InitProducerId, 0, 4),
     api(ApiKey::OffsetForLeaderEpoch, 2, 4),
+    // What follows of 24, 25, 26 and 28 belongs to transactions v2 (KIP-890), which a client takes
+    // up by the versions alone.
+    api(ApiKey::AddPartitionsToTxn, 0, 3),
+    api(ApiKey::AddOffsetsToTxn, 0, 3),
+    api(ApiKey::EndTxn, 0, 3),
+    // Version 2 adds the transaction's version, for transactions of version 2; the message types end at 1.
+    api(ApiKey::WriteTxnMarkers, 1, 1),
+    api(ApiKey::TxnOffsetCommit, 0, 3),
     api(ApiKey::DescribeConfigs, 1, 4),
+    api(ApiKey::AlterConfigs, 0, 2),
     // Version 5 adds whether a directory is cordoned; the message types end at 4.
     api(ApiKey::DescribeLogDirs, 1, 4),
     api(ApiKey::CreatePartitions, 0, 3),
@@ -63,7 +73,17 @@ pub const SERVED: &[Served] = &[
     api(ApiKey::IncrementalAlterConfigs, 0, 1),
     api(ApiKey::AlterPartitionReassignments, 0, 1),
     api(ApiKey::ListPartitionReassignments, 0, 0),
+    api(ApiKey::OffsetDelete, 0, 0),
+    api(ApiKey::DescribeClientQuotas, 0, 1),
+    api(ApiKey::AlterClientQuotas, 0, 1),
     api(ApiKey::DescribeCluster, 0, 2),
+    api(ApiKey::DescribeProducers, 0, 0),
+    api(ApiKey::UnregisterBroker, 0, 0),
+    api(ApiKey::DescribeTransactions, 0, 0),
+    api(ApiKey::ListTransactions, 0, 2),
+    api(ApiKey::ConsumerGroupHeartbeat, 0, 1),
+    api(ApiKey::ConsumerGroupDescribe, 0, 1),
+    api(ApiKey::ListConfigResources, 0, 1),
     api(ApiKey::DescribeTopicPartitions, 0, 0),
 ];
 
@@ -120,6 +140,6 @@ mod tests {
         assert_eq!(lookup(18, -1), Lookup::AnswerApiVersionsV0);
         assert_eq!(lookup(3, 14), Lookup::Close);
         assert_eq!(lookup(999, 0), Lookup::Close);
-        assert_eq!(lookup(68, 0), Lookup::Close);
+        assert_eq!(lookup(68, 2), Lookup::Close);
     }
 }

@@ -7,6 +7,7 @@
 
 mod builder;
 mod codec;
+mod marker;
 mod record;
 mod varint;
 
@@ -14,6 +15,7 @@ pub use builder::RecordBatchBuilder;
 #[cfg(test)]
 pub(crate) use codec::packed;
 pub(crate) use codec::{GZIP, LZ4, SNAPPY, Unpacked, ZSTD, pack, pack_at, unpack};
+pub use marker::Marker;
 pub use record::{Record, Records};
 pub(crate) use record::{RecordHead, parse_head, take_frame};
 pub(crate) use varint::{put as put_varint, take_int};
@@ -30,8 +32,8 @@ pub const CRC_START: usize = 21;
 
 pub(crate) const ATTRIBUTE_CODEC: i16 = 0x07;
 pub(crate) const ATTRIBUTE_LOG_APPEND_TIME: i16 = 0x08;
-const ATTRIBUTE_TRANSACTIONAL: i16 = 0x10;
-const ATTRIBUTE_CONTROL: i16 = 0x20;
+pub(crate) const ATTRIBUTE_TRANSACTIONAL: i16 = 0x10;
+pub(crate) const ATTRIBUTE_CONTROL: i16 = 0x20;
 pub(crate) const ATTRIBUTE_DELETE_HORIZON: i16 = 0x40;
 
 /// What is wrong with the bytes of a batch.

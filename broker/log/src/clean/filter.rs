@@ -4,20 +4,21 @@
 //! is set, the time delta, as the batch's base timestamp is then another. A batch of which all is left
 //! stays byte for byte.
 
-use super::LastOffsets;
+use super::{Fate, LastOffsets};
 use crate::batch::{
     self, ATTRIBUTE_CODEC, ATTRIBUTE_DELETE_HORIZON, Batch, BatchError, BatchHeader, CRC_START,
     HEADER_LEN, LENGTH_PREFIX, RecordHead,
 };
+use crate::producers::LastRecord;
 use bytes::Bytes;
+use leasehold_types::seams::{HashMap, taken_out};
 use leasehold_types::{Offset, ProducerId};
-use std::collections::HashMap;
 
 /// By what a cleaning judges.
 pub(crate) struct Rules<'a> {
     pub keys: &'a LastOffsets,
-    /// Where the last batch of each known producer ends.
-    pub producers: &'a HashMap<ProducerId, Offset>,
+    /// What must stay of each known producer.
+    pub producers: &'a HashMap<ProducerId, LastRecord>,
     pub now_ms: i64,
     pub delete_retention_ms: i64,
 }
@@ -45,21 +46,28 @@ struct Frame<'a> {
 pub(crate) fn filter(
     batch: &Batch,
     rules: &Rules<'_>,
+    fate: Fate,
     must_stay: bool,
 ) -> Result<Filtered, BatchError> {
     let header = &batch.header;
-    if header.is_control() {
-        // Transaction markers have rules of their own. As there are no transactions yet, a log holds
-        // none of our making, and what it holds is left alone.
+    let must_stay = must_stay || is_last_of_producer(header, rules);
+    if fate == (Fate::Marker { needed: true }) {
         return Ok(Filtered::Same);
     }
-    let known = rules.producers.get(&header.producer_id);
-    let must_stay = must_stay || (header.has_producer() && known == Some(&header.last_offset()));
     if header.record_count == 0 {
         return Ok(match must_stay {
             true => Filtered::Same,
             false => Filtered::Gone,
         });
+    }
+    let without_records = || match must_stay {
+        true => Filtered::Changed(emptied(batch)),
+        false => Filtered::Gone,
+    };
+    match fate {
+        Fate::Aborted => return Ok(without_records()),
+        Fate::Marker { .. } => return alone(batch, rules, without_records),
+        Fate::Counts => {}
     }
     let records = batch::unpack(header.codec(), &batch.bytes[HEADER_LEN..])?;
     let mut left = Vec::new();
@@ -74,23 +82,57 @@ pub(crate) fn filter(
         return Ok(Filtered::Same);
     }
     if left.is_empty() {
-        return Ok(match must_stay {
-            true => Filtered::Changed(emptied(batch)),
-            false => Filtered::Gone,
-        });
+        return Ok(without_records());
     }
-    let horizon = sets_horizon.then(|| rules.now_ms.saturating_add(rules.delete_retention_ms));
+    let horizon = sets_horizon.then(|| rules.horizon());
     rebuilt(batch, &left, horizon).map(Filtered::Changed)
 }
 
-/// The offsets and keys of a batch's records; none of control batches, which hold no keys of the
+/// A marker of whose transaction nothing is left: it gets a delete horizon, and goes when that has passed.
+fn alone(
+    batch: &Batch,
+    rules: &Rules<'_>,
+    without_records: impl FnOnce() -> Filtered,
+) -> Result<Filtered, BatchError> {
+    match batch.header.delete_horizon() {
+        Some(horizon) if horizon <= rules.now_ms => Ok(without_records()),
+        Some(_) => Ok(Filtered::Same),
+        None => {
+            let header = &batch.header;
+            let records = batch::unpack(header.codec(), &batch.bytes[HEADER_LEN..])?;
+            let all = frames(header, &records).collect::<Result<Vec<_>, _>>()?;
+            rebuilt(batch, &all, Some(rules.horizon())).map(Filtered::Changed)
+        }
+    }
+}
+
+/// Whether nothing else in the log says what must be known of the producer.
+fn is_last_of_producer(header: &BatchHeader, rules: &Rules<'_>) -> bool {
+    let last = rules.producers.get(&header.producer_id);
+    match last.filter(|_| header.has_producer()) {
+        None => false,
+        Some(LastRecord::Batch(at)) => {
+            *at == header.last_offset() && !taken_out("a-producers-last-batch-stays")
+        }
+        Some(LastRecord::Marker(epoch)) => header.is_control() && *epoch == header.producer_epoch,
+    }
+}
+
+impl Rules<'_> {
+    /// From when on a deletion that is met now for the first time need not be heard of.
+    fn horizon(&self) -> i64 {
+        self.now_ms.saturating_add(self.delete_retention_ms)
+    }
+}
+
+/// The offsets and keys of a batch's records, which must not be a control batch: that holds no keys of the
 /// topic's. A record without a key is left out, and so not kept: nothing can be the last of no key.
 pub(crate) fn keyed_records(
     batch: &Batch,
     mut visit: impl FnMut(Offset, &[u8]) -> bool,
 ) -> Result<bool, BatchError> {
     let header = &batch.header;
-    if header.is_control() || header.record_count == 0 {
+    if header.record_count == 0 {
         return Ok(true);
     }
     let records = batch::unpack(header.codec(), &batch.bytes[HEADER_LEN..])?;
@@ -113,7 +155,9 @@ fn stays(frame: &Frame<'_>, header: &BatchHeader, rules: &Rules<'_>) -> bool {
     let Some(key) = frame.key else {
         return false;
     };
-    let expired = header.delete_horizon().is_some_and(|at| at <= rules.now_ms);
+    let expired = header
+        .delete_horizon()
+        .is_some_and(|at| at <= rules.now_ms || taken_out("a-tombstone-stays-for-its-time"));
     let may_go = frame.is_tombstone && expired;
     !may_go && !rules.keys.is_superseded(key, offset)
 }

@@ -1,11 +1,12 @@
 //! What is left of single batches.
 
 use super::*;
-use crate::batch::{self, Batch, RecordBatchBuilder};
+use crate::batch::{self, Batch, Marker, RecordBatchBuilder};
+use crate::producers::LastRecord;
 use bytes::Bytes;
+use leasehold_types::seams::HashMap;
 use leasehold_types::{LeaderEpoch, Offset, ProducerId};
 use proptest::prelude::*;
-use std::collections::HashMap;
 
 const HORIZON_BIT: i16 = 0x40;
 const EMPTY: usize = batch::HEADER_LEN;
@@ -45,11 +46,11 @@ fn later(keys: &[&str]) -> LastOffsets {
 fn judge_at(now_ms: i64, batch: &Batch, superseded: &[&str], must_stay: bool) -> Filtered {
     let rules = Rules {
         keys: &later(superseded),
-        producers: &HashMap::new(),
+        producers: &HashMap::default(),
         now_ms,
         delete_retention_ms: 50,
     };
-    filter(batch, &rules, must_stay).unwrap()
+    filter(batch, &rules, Fate::Counts, must_stay).unwrap()
 }
 
 fn judge(batch: &Batch, superseded: &[&str]) -> Filtered {
@@ -127,14 +128,14 @@ fn the_last_batch_of_a_known_producer_stays_even_if_empty() {
     let before = batch_of(0, &ABC);
     let keys = later(&["a", "b", "c"]);
     let judge = |id, last| {
-        let producers = HashMap::from([(ProducerId(id), Offset(last))]);
+        let producers = HashMap::from_iter([(ProducerId(id), LastRecord::Batch(Offset(last)))]);
         let rules = Rules {
             keys: &keys,
             producers: &producers,
             now_ms: 0,
             delete_retention_ms: 0,
         };
-        filter(&before, &rules, false).unwrap()
+        filter(&before, &rules, Fate::Counts, false).unwrap()
     };
     assert_eq!(changed(judge(7, 12)).header.base_sequence, 40);
     assert_eq!(judge(7, 15), Filtered::Gone, "it has written since");
@@ -171,12 +172,12 @@ fn what_was_not_looked_at_stays() {
     assert!(!keys.note(b"b", Offset(11)));
     let rules = Rules {
         keys: &keys,
-        producers: &HashMap::new(),
+        producers: &HashMap::default(),
         now_ms: 0,
         delete_retention_ms: 0,
     };
     assert_eq!(
-        filter(&batch_of(0, &ABC), &rules, false).unwrap(),
+        filter(&batch_of(0, &ABC), &rules, Fate::Counts, false).unwrap(),
         Filtered::Same
     );
 }
@@ -188,12 +189,74 @@ fn records_without_a_key_from_before_the_topic_was_compacted_go() {
     assert_eq!(judge(&parse(b.build()), &[]), Filtered::Gone);
 }
 
+/// A marker of producer 7 at offset 10, written at time 100.
+fn marker() -> Batch {
+    let marker = Marker {
+        producer_id: ProducerId(7),
+        producer_epoch: 2,
+        coordinator_epoch: 1,
+        committed: false,
+    };
+    let mut bytes = marker.build(100, false).to_vec();
+    bytes[..8].copy_from_slice(&10i64.to_be_bytes());
+    parse(bytes.into())
+}
+
+fn judge_marker(batch: &Batch, needed: bool, now_ms: i64, last: Option<LastRecord>) -> Filtered {
+    let rules = Rules {
+        keys: &later(&["a"]),
+        producers: &last.map(|last| (ProducerId(7), last)).into_iter().collect(),
+        now_ms,
+        delete_retention_ms: 50,
+    };
+    filter(batch, &rules, Fate::Marker { needed }, false).unwrap()
+}
+
 #[test]
-fn control_batches_are_left_alone() {
-    let marker = batch_of(0x20 | 0x10, &ABC);
-    assert_eq!(judge(&marker, &["a", "b", "c"]), Filtered::Same);
-    let seen = keyed_records(&marker, |_, _| panic!("no key of the topic's"));
-    assert_eq!(seen, Ok(true));
+fn a_marker_stays_with_its_transaction_and_then_until_its_delete_horizon() {
+    let before = marker();
+    assert_eq!(judge_marker(&before, true, 5000, None), Filtered::Same);
+    let dated = changed(judge_marker(&before, false, 5000, None));
+    assert_eq!(dated.header.delete_horizon(), Some(5050));
+    assert_eq!(
+        Marker::parse(&dated.header, &dated.bytes),
+        Marker::parse(&before.header, &before.bytes)
+    );
+    let time = dated.records().unwrap().next().unwrap().unwrap().timestamp;
+    assert_eq!(time, 100);
+    assert_eq!(judge_marker(&dated, false, 5049, None), Filtered::Same);
+    assert_eq!(judge_marker(&dated, false, 5050, None), Filtered::Gone);
+}
+
+#[test]
+fn the_marker_that_brought_a_producers_epoch_stays_even_if_empty() {
+    let dated = changed(judge_marker(&marker(), false, 5000, None));
+    let judge = |last| judge_marker(&dated, false, 6000, Some(last));
+    let empty = changed(judge(LastRecord::Marker(2)));
+    assert_eq!(
+        (empty.header.record_count, empty.header.producer_epoch),
+        (0, 2)
+    );
+    assert_eq!(judge(LastRecord::Marker(3)), Filtered::Gone);
+    assert_eq!(judge(LastRecord::Batch(Offset(12))), Filtered::Gone);
+    let again = judge_marker(&empty, false, 9000, Some(LastRecord::Marker(2)));
+    assert_eq!(again, Filtered::Same);
+}
+
+#[test]
+fn what_was_aborted_goes_whatever_its_keys() {
+    let before = batch_of(0x10, &ABC);
+    let judge = |must_stay| {
+        let rules = Rules {
+            keys: &later(&[]),
+            producers: &HashMap::default(),
+            now_ms: 0,
+            delete_retention_ms: 0,
+        };
+        filter(&before, &rules, Fate::Aborted, must_stay).unwrap()
+    };
+    assert_eq!(judge(false), Filtered::Gone);
+    assert_eq!(changed(judge(true)).header.record_count, 0);
 }
 
 #[test]
@@ -213,11 +276,13 @@ proptest! {
         batch.header.record_count = count;
         let rules = Rules {
             keys: &later(&["b"]),
-            producers: &HashMap::new(),
+            producers: &HashMap::default(),
             now_ms: 0,
             delete_retention_ms: 0,
         };
-        let _ = filter(&batch, &rules, true);
+        for fate in [Fate::Counts, Fate::Aborted, Fate::Marker { needed: false }] {
+            let _ = filter(&batch, &rules, fate, true);
+        }
         let _ = keyed_records(&batch, |_, _| true);
     }
 }

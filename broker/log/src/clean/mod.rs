@@ -6,8 +6,11 @@
 //! - A tombstone stays until its batch's delete horizon. The first cleaning that meets it sets that
 //!   horizon, `delete.retention.ms` from then: whoever reads from the start within that time hears of
 //!   the deletion.
+//! - What an aborted transaction wrote goes at once, and supersedes nothing. A marker goes after the last batch
+//!   of its transaction, when a delete horizon has passed that the first cleaning sets which meets it alone.
 //! - A batch keeps its offsets, leader epoch and producer fields. The last one of a producer that is
-//!   still known stays even if empty, as its sequence is needed.
+//!   still known stays even if empty, as its sequence is needed; so does the marker of a producer that has none
+//!   in its epoch.
 //! - The log's start and end do not move.
 //!
 //! And one of our own, for recovery: the last batch of a segment stays, if need be empty.
@@ -15,6 +18,7 @@
 mod filter;
 mod keys;
 mod plan;
+mod transactions;
 
 #[cfg(test)]
 mod filter_tests;
@@ -22,6 +26,7 @@ mod filter_tests;
 pub(crate) use filter::{Filtered, Rules, filter, keyed_records};
 pub(crate) use keys::LastOffsets;
 pub(crate) use plan::{SegmentFacts, Verdict, groups, plan};
+pub(crate) use transactions::{Fate, Pass};
 
 /// Whether a log wants to be cleaned.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,10 +1,11 @@
 //! Which segments are cleaned, and which of them become one.
 //!
-//! Promises: the active segment is not among them, nor one that reaches above the high watermark or
+//! Promises: the active segment is not among them, nor one that reaches above the last stable offset or
 //! holds a record younger than `min.compaction.lag.ms`.
 
 use crate::LogConfig;
 use leasehold_types::Offset;
+use leasehold_types::seams::taken_out;
 use std::ops::Range;
 
 /// What the plan must know of a segment before the active one.
@@ -36,16 +37,16 @@ pub(crate) fn plan(
     segments: &[SegmentFacts],
     config: &LogConfig,
     cleaned_to: Offset,
-    high_watermark: Offset,
+    last_stable: Offset,
     now_ms: i64,
 ) -> Verdict {
     let clean = segments.partition_point(|s| s.end <= cleaned_to);
     let dirty = &segments[clean..];
-    // There are no transactions: the last stable offset is the high watermark.
     let may_be = |s: &&SegmentFacts| {
         let too_young = config.min_compaction_lag_ms > 0
             && now_ms.saturating_sub(s.last_ms) < config.min_compaction_lag_ms;
-        s.end <= high_watermark && !too_young
+        let decided = s.end <= last_stable || taken_out("only-what-is-committed-is-compacted");
+        decided && !too_young
     };
     let count = dirty.iter().take_while(may_be).count();
     let size = |segments: &[SegmentFacts]| segments.iter().map(|s| s.size).sum::<u64>();
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_at_or_above_the_high_watermark_is_cleaned() {
+    fn nothing_at_or_above_the_last_stable_offset_is_cleaned() {
         let all = segments(10);
         let judge = |mark| plan(&all, &config(), Offset(0), Offset(mark), 0);
         assert_eq!(judge(100), now(10, 1.0));

@@ -3,8 +3,8 @@
 
 use crate::lines::{seal, unseal};
 use crate::{LogError, disk};
+use leasehold_types::seams::HashMap;
 use leasehold_types::{Offset, TopicId};
-use std::collections::HashMap;
 use std::path::Path;
 
 pub(crate) const MARKS: &str = "high-watermarks";
@@ -28,7 +28,7 @@ pub(super) fn load(folder: &Path) -> HashMap<(TopicId, i32), Offset> {
         Ok(content) => content.unwrap_or_default(),
         Err(e) => {
             tracing::warn!("starting without high watermarks: {e}");
-            return HashMap::new();
+            return HashMap::default();
         }
     };
     let mut lines = content
@@ -36,7 +36,7 @@ pub(super) fn load(folder: &Path) -> HashMap<(TopicId, i32), Offset> {
         .unwrap_or(&content)
         .split(|&b| b == b'\n');
     if !lines.next().is_some_and(is_title) {
-        return HashMap::new();
+        return HashMap::default();
     }
     let parsed = |line: &[u8]| {
         let mark = parse(line);

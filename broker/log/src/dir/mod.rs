@@ -1,23 +1,30 @@
-//! One log directory of one broker: whose it is, who holds it, and the logs in it.
+//! One log directory of one broker: whose it is, who holds it, and the logs in it. `set.rs` has them all.
 //!
-//! Files: `.lock` (flock), `meta` (the owner), `run` (see `run.rs`), `high-watermarks`, and a folder
-//! `<topic id>-<partition>` per partition that was ever appended to.
+//! Files: `.lock` (flock), `meta` (the owner, and the directory's id), `run` (see `run.rs`),
+//! `high-watermarks`, and a folder `<topic id>-<partition>` per partition that was ever appended to.
+//!
+//! Promise: the first I/O error in it, of whatever log, takes the whole directory offline: nothing in it is
+//! read, written or closed in order after that.
 
 mod lock;
 pub(crate) mod marks;
 pub(crate) mod meta;
 pub(crate) mod run;
+mod set;
+#[cfg(test)]
+mod set_tests;
 
 #[cfg(test)]
 mod tests;
 
 pub use run::{Confirmed, RestartReport};
+pub use set::{DirectoryStart, DirectoryState, LogDirs};
 
-use crate::{LogConfig, LogError, PartitionLog, disk};
-use leasehold_types::{BrokerId, ClusterId, Incarnation, Offset, TopicId};
+use crate::{LogConfig, LogError, PartitionLog, StorageError, disk};
+use leasehold_types::seams::{self, HashMap};
+use leasehold_types::{BrokerId, ClusterId, DirectoryId, Incarnation, Offset, TopicId};
 use parking_lot::Mutex;
 use run::RunFile;
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,12 +43,37 @@ pub(crate) struct Shared {
     confirmed: AtomicBool,
     flusher: Sender<Weak<PartitionLog>>,
     on_roll: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    numbers: AtomicU64,
+    /// Why nothing in it is read or written any more.
+    failure: OnceLock<Arc<str>>,
+    on_failure: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    path: PathBuf,
     _lock: File,
 }
 
 impl Shared {
     pub(crate) fn is_confirmed(&self) -> bool {
         self.confirmed.load(Ordering::Acquire)
+    }
+
+    /// For the name of a file or folder that is on its way out: no two get the same.
+    pub(crate) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Why the directory is offline, if it is.
+    pub(crate) fn failure(&self) -> Option<&Arc<str>> {
+        self.failure.get()
+    }
+
+    /// `e` was met: if the disk did not do what it was told, the directory goes offline with all its logs.
+    pub(crate) fn judge(&self, e: &LogError) {
+        if e.is_of_the_disk() && self.failure.set(e.to_string().into()).is_ok() {
+            tracing::error!(directory = %self.path.display(), "{e}: the log directory goes offline");
+            if let Some(tell) = self.on_failure.get() {
+                tell();
+            }
+        }
     }
 
     /// A compacted log has one more segment that the cleaner may take.
@@ -57,6 +89,10 @@ impl Shared {
         if crate::faults::flushes_are_steps() {
             return;
         }
+        #[cfg(feature = "simulation")]
+        if let Some(world) = seams::simulated::world() {
+            return (world.background)(Box::new(move || flush_one(&log)));
+        }
         // The receiver ends only with this sender.
         let _ = self.flusher.send(log);
     }
@@ -65,6 +101,7 @@ impl Shared {
 /// An open log directory, locked against other processes until it and its logs are dropped.
 pub struct LogDir {
     path: PathBuf,
+    id: DirectoryId,
     clean: bool,
     shared: Arc<Shared>,
     run: Mutex<RunFile>,
@@ -87,7 +124,7 @@ impl LogDir {
         let lock = lock::wait_for(&path)?;
         let names = disk::names(&path)?;
         let holds_logs = names.iter().any(|name| parse_folder(name).is_some());
-        meta::check(&path, cluster, broker, holds_logs)?;
+        let id = meta::check(&path, cluster, broker, holds_logs)?;
         for name in names.iter().filter(|name| name.ends_with(REMOVED)) {
             disk::remove_folder(&path.join(name))?;
         }
@@ -98,11 +135,16 @@ impl LogDir {
             .spawn(move || flush_loop(&jobs))
             .map_err(|e| LogError::io("start the flusher of", &path, e))?;
         Ok(Arc::new(Self {
+            id,
             clean: run.is_clean(),
             shared: Arc::new(Shared {
                 confirmed: AtomicBool::new(false),
                 flusher,
                 on_roll: OnceLock::new(),
+                numbers: AtomicU64::new(0),
+                failure: OnceLock::new(),
+                on_failure: OnceLock::new(),
+                path: path.clone(),
                 _lock: lock,
             }),
             run: Mutex::new(run),
@@ -117,9 +159,30 @@ impl LogDir {
         let _ = self.shared.on_roll.set(Box::new(tell));
     }
 
+    /// Has `tell` called, on whatever thread, when the directory goes offline. It must return at once. Only
+    /// the first that is given counts.
+    pub fn on_failure(&self, tell: impl Fn() + Send + Sync + 'static) {
+        let _ = self.shared.on_failure.set(Box::new(tell));
+    }
+
+    /// Why the directory is offline, with all that is in it: the first I/O error that was met.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.shared.failure().cloned()
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Which it is, wherever it is mounted.
+    pub fn id(&self) -> DirectoryId {
+        self.id
+    }
+
+    /// Passes a result on; an error of the disk takes the directory offline.
+    fn judged<T>(&self, result: Result<T, LogError>) -> Result<T, LogError> {
+        result.inspect_err(|e| self.shared.judge(e))
     }
 
     /// Whether the last process closed it in order; then its logs open without recovery.
@@ -130,13 +193,15 @@ impl LogDir {
     /// Before registering: adds `incarnation` to the attempted ones and removes the clean marker,
     /// durably. Repeats give the same report.
     pub fn begin(&self, incarnation: Incarnation) -> Result<RestartReport, LogError> {
-        self.run.lock().begin(incarnation)
+        let begun = self.run.lock().begin(incarnation);
+        self.judged(begun)
     }
 
     /// Once the registration is committed: makes `incarnation` the confirmed one, durably. Only
     /// from now on do this directory's logs take writes.
     pub fn confirm(&self, incarnation: Incarnation) -> Result<(), LogError> {
-        self.run.lock().confirm(incarnation)?;
+        let confirmed = self.run.lock().confirm(incarnation);
+        self.judged(confirmed)?;
         self.shared.confirmed.store(true, Ordering::Release);
         Ok(())
     }
@@ -150,13 +215,22 @@ impl LogDir {
         config: LogConfig,
     ) -> Result<Arc<PartitionLog>, LogError> {
         let id = (topic, partition);
+        if let Some(reason) = self.failure() {
+            return Err(StorageError {
+                partition: name_of(id).into(),
+                reason,
+            }
+            .into());
+        }
         let slot = self.slots.lock().entry(id).or_default().clone();
         // Held over the recovery of this one log only.
         let mut slot = slot.lock();
         if let Some(log) = &*slot {
             return Ok(log.clone());
         }
-        let log = PartitionLog::open(id, self.folder(id), config, self.shared.clone(), self.clean)?;
+        let opened =
+            PartitionLog::open(id, self.folder(id), config, self.shared.clone(), self.clean);
+        let log = self.judged(opened)?;
         *slot = Some(log.clone());
         Ok(log)
     }
@@ -169,7 +243,6 @@ impl LogDir {
 
     /// Deletes a partition's log, open or not. Whoever still holds it finds it offline.
     pub fn delete_partition(&self, topic: TopicId, partition: i32) -> Result<(), LogError> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let id = (topic, partition);
         let slot = self.slots.lock().entry(id).or_default().clone();
         let mut slot = slot.lock();
@@ -177,15 +250,17 @@ impl LogDir {
             log.shut("it was deleted");
         }
         let folder = self.folder(id);
-        if !disk::exists(&folder)? {
-            return Ok(());
-        }
         // By renaming first: a half-deleted folder must not be taken for a log.
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let number = self.shared.number();
         let removed = self.path.join(format!("{}.{number}{REMOVED}", name_of(id)));
-        disk::rename(&folder, &removed)?;
-        disk::sync_folder(&self.path)?;
-        disk::remove_folder(&removed)
+        self.judged((|| {
+            if !disk::exists(&folder)? {
+                return Ok(());
+            }
+            disk::rename(&folder, &removed)?;
+            disk::sync_folder(&self.path)?;
+            disk::remove_folder(&removed)
+        })())
     }
 
     /// Writes the high watermarks of all partitions, durably, in place of those before.
@@ -193,7 +268,7 @@ impl LogDir {
         &self,
         marks: impl IntoIterator<Item = ((TopicId, i32), Offset)>,
     ) -> Result<(), LogError> {
-        marks::save(&self.path, marks)
+        self.judged(marks::save(&self.path, marks))
     }
 
     /// The high watermarks as last written; empty if there are none or they cannot be read.
@@ -204,23 +279,34 @@ impl LogDir {
     /// Closes every log in order and leaves the clean marker. If a log is offline, or cannot be
     /// closed, no marker is left and the error says why.
     pub fn close_clean(&self) -> Result<(), LogError> {
+        if let Some(reason) = self.failure() {
+            return Err(LogError::Offline {
+                path: self.path.clone(),
+                reason,
+            });
+        }
         // Nothing is written beside the marker, not even to a log that is opened meanwhile.
         self.shared.confirmed.store(false, Ordering::Release);
         let slots: Vec<Slot> = self.slots.lock().values().cloned().collect();
         let logs: Vec<_> = slots.iter().filter_map(|s| s.lock().clone()).collect();
         let next = AtomicU64::new(0);
         let failure = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..CLOSERS.min(logs.len()) {
-                scope.spawn(|| {
-                    while let Some(log) = logs.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                        if let Err(e) = log.close() {
-                            failure.lock().get_or_insert(e);
-                        }
-                    }
-                });
+        let close = || {
+            while let Some(log) = logs.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                if let Err(e) = log.close() {
+                    failure.lock().get_or_insert(e);
+                }
             }
-        });
+        };
+        if seams::one_thread() {
+            close();
+        } else {
+            std::thread::scope(|scope| {
+                for _ in 0..CLOSERS.min(logs.len()) {
+                    scope.spawn(close);
+                }
+            });
+        }
         match failure.into_inner() {
             Some(e) => Err(e),
             None => self.run.lock().mark_clean(),
@@ -246,8 +332,12 @@ pub(crate) fn parse_folder(name: &str) -> Option<PartitionId> {
 /// The thread that fsyncs sealed segments; ends with the directory and its logs.
 fn flush_loop(jobs: &Receiver<Weak<PartitionLog>>) {
     while let Ok(log) = jobs.recv() {
-        if let Some(log) = log.upgrade() {
-            log.flush_sealed();
-        }
+        flush_one(&log);
+    }
+}
+
+fn flush_one(log: &Weak<PartitionLog>) {
+    if let Some(log) = log.upgrade() {
+        log.flush_sealed();
     }
 }

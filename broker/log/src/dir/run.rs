@@ -7,6 +7,7 @@
 
 use crate::{LogError, disk};
 use leasehold_types::Incarnation;
+use leasehold_types::seams::taken_out;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -95,6 +96,11 @@ pub(super) struct RunFile {
 
 impl RunFile {
     pub(super) fn load(folder: &Path) -> Result<Self, LogError> {
+        #[cfg(feature = "simulation")]
+        if let Some(world) = leasehold_types::seams::simulated::world() {
+            let (boot_id, pod_uid) = (world.machine)();
+            return Self::load_as(folder, boot_id, pod_uid);
+        }
         let pod_uid = std::env::var("POD_UID").unwrap_or_default();
         Self::load_as(folder, boot_id(), pod_uid)
     }
@@ -128,7 +134,9 @@ impl RunFile {
 
     pub(super) fn begin(&mut self, incarnation: Incarnation) -> Result<RestartReport, LogError> {
         let mut run = self.run.clone();
-        run.clean = None;
+        if !taken_out("a-clean-marker-is-for-one-start") {
+            run.clean = None;
+        }
         if !run.attempted.contains(&incarnation) {
             run.attempted.push(incarnation);
         }
@@ -148,7 +156,7 @@ impl RunFile {
                 boot_id: self.boot_id.clone(),
                 pod_uid: self.pod_uid.clone(),
             }),
-            clean: None,
+            clean: taken_out("a-clean-marker-is-for-one-start").then_some(incarnation),
             attempted: Vec::new(),
         })?;
         self.was_clean = false;

@@ -204,7 +204,7 @@ pub(crate) fn exists(path: &Path) -> Result<bool> {
     path.try_exists().map_err(|e| LogError::io("stat", path, e))
 }
 
-/// The names in a folder; those that are not UTF-8 are none of ours. Empty if it is not there.
+/// The names in a folder, in order; those that are not UTF-8 are none of ours. Empty if it is not there.
 pub(crate) fn names(path: &Path) -> Result<Vec<String>> {
     let failed = |e| LogError::io("list", path, e);
     let entries = match std::fs::read_dir(path) {
@@ -218,6 +218,7 @@ pub(crate) fn names(path: &Path) -> Result<Vec<String>> {
             names.push(name);
         }
     }
+    names.sort_unstable();
     Ok(names)
 }
 

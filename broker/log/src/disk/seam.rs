@@ -1,6 +1,7 @@
 //! Through here goes every call that changes the disk, so that tests can record it, or have it fail.
 //!
-//! Promise: outside of this crate's tests nothing is left of it but the call itself.
+//! Promise: outside of this crate's tests and of the simulation (no release is built with its feature)
+//! nothing is left of it but the call itself.
 
 use crate::LogError;
 use std::fs::File;
@@ -10,7 +11,7 @@ use std::path::Path;
 /// What is about to be done to a path, or to a file that was opened at it.
 #[derive(Clone, Copy)]
 #[cfg_attr(
-    not(test),
+    not(any(test, feature = "simulation")),
     expect(dead_code, reason = "only tests look at what is done")
 )]
 pub(crate) enum Op<'a> {
@@ -57,7 +58,7 @@ impl Op<'_> {
 }
 
 /// Does what `op` says of `path`, by calling `run`.
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "simulation")))]
 #[inline(always)]
 pub(crate) fn change<T>(
     op: Op<'_>,
@@ -68,11 +69,11 @@ pub(crate) fn change<T>(
 }
 
 /// That bytes of `path` were read.
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "simulation")))]
 #[inline(always)]
 pub(crate) fn has_read(_path: &Path, _bytes: usize) {}
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 pub(crate) fn change<T>(
     op: Op<'_>,
     path: &Path,
@@ -84,7 +85,7 @@ pub(crate) fn change<T>(
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 pub(crate) fn has_read(path: &Path, bytes: usize) {
     if let Some(disk) = crate::faults::disk_of(path) {
         disk.has_read(bytes);

@@ -6,7 +6,7 @@
 //! - each log holds a beginning of what it held at one of these moments, byte for byte: at the two next
 //!   to the crash, if the process was killed; if the power was cut, at any since all of it was durable.
 //!   What was flushed is in it, and none of what was deleted by request;
-//! - its epochs, indexes and producers are those of its batches;
+//! - its epochs, indexes, producers and transactions are those of its batches;
 //! - the high watermarks, and what the `run` file says, are those of before or after the step; a clean
 //!   marker is there only if nothing is lost;
 //! - and the log goes on from there, through a clean close.
@@ -16,6 +16,7 @@ use super::scenario::{
     COMPACTED, Failure, Held, Moment, PARTITIONS, PRODUCER, Step, World, config, header,
     next_sequence, open_dir, read, records, topic,
 };
+use super::transactions::transactions;
 use crate::batch::{BatchHeader, RecordBatchBuilder, batches};
 use crate::{LogDir, PartitionLog};
 use bytes::Bytes;
@@ -185,7 +186,12 @@ fn log_after_crash(
             .collect::<Vec<_>>()
             .join("; ")
     );
-    let was = matched.map_or(after, |i| held[i]);
+    let was = match matched {
+        // An empty log is what it was at any of these moments; if it knows producers, before it started anew.
+        _ if found.is_empty() && !log.active_producers().is_empty() => before,
+        Some(i) => held[i],
+        None => after,
+    };
     if !reset {
         let sure = match cut {
             true => before.end.min(after.end),
@@ -223,6 +229,9 @@ fn log_after_crash(
     }
     let mut ever = was.ever.clone();
     ever.retain(|b| header(b).next_offset().0 <= end);
+    if !empty {
+        transactions(log, &found, &ever)?;
+    }
     Ok(Held {
         created: log.folder().exists(),
         start,
@@ -330,11 +339,12 @@ fn producers(
         .filter(|b| header(b).next_offset().0 <= end)
         .cloned()
         .collect();
-    let Some(next) = next_sequence(&ever) else {
+    let Some(next) = next_sequence(&ever, PRODUCER) else {
         return Ok(());
     };
     let known = log.producers();
-    let sent = ever.iter().map(header).filter(|h| h.has_producer());
+    let sent = ever.iter().map(header);
+    let sent = sent.filter(|h| h.producer_id == PRODUCER);
     let last: Vec<BatchHeader> = sent.collect();
     let kept = match p {
         COMPACTED => 1,
@@ -347,7 +357,7 @@ fn producers(
         .filter(|h| h.base_offset.0 >= start)
     {
         let repeat = known
-            .check(h)
+            .check(h, None)
             .map_err(|e| format!("a repeat of {}: {e}", h.base_offset))?;
         ensure!(
             repeat.is_some_and(|r| r.base_offset == h.base_offset),
@@ -358,7 +368,7 @@ fn producers(
     let b = RecordBatchBuilder::new()
         .producer(PRODUCER, 0, next)
         .build();
-    let judged = known.check(&header(&b));
+    let judged = known.check(&header(&b), None);
     ensure!(
         judged == Ok(None),
         "the producer's next sequence, {next}: {judged:?}"
@@ -368,13 +378,15 @@ fn producers(
 
 /// The broker goes on, closes in order, and a start after that finds all of it.
 pub(super) fn goes_on(mut world: World, path: &Path) -> Result<(), Failure> {
-    use Step::{Close, Epoch, FlushSealed, Follow, Lead, Produce};
+    use Step::{Close, Epoch, FlushSealed, Follow, Lead, Produce, Transact};
     let mut steps = Vec::new();
     for p in [super::scenario::PLAIN, COMPACTED] {
         steps.extend([
             Epoch(p),
             Lead(p),
             Produce(p),
+            Transact(p),
+            Step::End(p, false),
             FlushSealed(p),
             Follow(p, 3, true),
         ]);
@@ -403,6 +415,7 @@ pub(super) fn goes_on(mut world: World, path: &Path) -> Result<(), Failure> {
         );
         indexes(&log, &found)?;
         producers(&log, held, held.start, held.end, p)?;
+        transactions(&log, &found, &held.ever)?;
     }
     Ok(())
 }

@@ -14,11 +14,11 @@ use std::hash::{BuildHasher as _, RandomState};
 const THREADS: usize = 2;
 
 /// What was lived, and what it did to the disk.
-struct Lived {
-    past: Vec<Moment>,
-    journal: Vec<Change>,
+pub(super) struct Lived {
+    pub past: Vec<Moment>,
+    pub journal: Vec<Change>,
     /// The disk before.
-    first: Replay,
+    pub first: Replay,
 }
 
 impl Lived {
@@ -28,7 +28,7 @@ impl Lived {
     }
 }
 
-fn live(steps: &[Step]) -> Lived {
+pub(super) fn live(steps: &[Step]) -> Lived {
     flush_in_steps();
     let folder = scratch();
     let disk = Watched::new(folder.path());

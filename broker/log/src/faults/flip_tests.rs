@@ -2,9 +2,10 @@
 
 use super::check::{indexes, open_all, reads_or_says_why};
 use super::replay::{Tree, lay_out, tree_of};
-use super::scenario::{Held, Moment, PLAIN, START, Step, World, header};
+use super::scenario::{Held, Moment, PLAIN, PRODUCER, START, Step, World, header};
+use super::transactions::transactions;
 use super::{flush_in_steps, scratch};
-use crate::batch::HEADER_LEN;
+use crate::batch::{BatchHeader, HEADER_LEN};
 use crate::dir::{marks::MARKS, meta::META, run::RUN};
 use crate::inspect::{Finding, inspect};
 use leasehold_types::{LeaderEpoch, Offset};
@@ -14,7 +15,7 @@ use std::path::Path;
 
 /// A directory that was closed in order, with something in each kind of file.
 fn closed() -> (Tree, Moment) {
-    use Step::{Clean, Close, Delete, Epoch, FlushSealed, Lead, Mark, Produce};
+    use Step::{Clean, Close, Delete, End, Epoch, FlushSealed, Lead, Mark, Produce, Transact};
     flush_in_steps();
     let folder = scratch();
     let mut world = World::new(folder.path().join("data"));
@@ -23,6 +24,14 @@ fn closed() -> (Tree, Moment) {
         for _ in 0..3 {
             steps.extend([Epoch(p), Lead(p), Produce(p), Lead(p), Lead(p)]);
         }
+        steps.extend([
+            Transact(p),
+            Lead(p),
+            End(p, false),
+            Transact(p),
+            Lead(p),
+            Lead(p),
+        ]);
     }
     steps.extend([FlushSealed(PLAIN), Delete(PLAIN, 1), Clean, Mark, Close]);
     let (past, failure) = world.live(&steps, || 0);
@@ -159,15 +168,17 @@ fn same(log: &crate::PartitionLog, found: &[bytes::Bytes], held: &Held) -> Resul
         return Err(format!("epochs {epochs:?}, not {:?}", held.epochs));
     }
     let known = log.producers();
-    for h in held.batches.iter().map(header).filter(|h| h.has_producer()) {
-        if known.check(&h).ok().flatten().is_none() {
+    let mine = |h: &BatchHeader| h.producer_id == PRODUCER;
+    for h in held.batches.iter().map(header).filter(mine) {
+        if known.check(&h, None).ok().flatten().is_none() {
             return Err(format!(
                 "the producer's batch at {} is forgotten",
                 h.base_offset
             ));
         }
     }
-    indexes(log, found)
+    indexes(log, found)?;
+    transactions(log, found, found)
 }
 
 #[test]

@@ -1,23 +1,34 @@
-//! A disk that tests can crash and break.
+//! A disk that tests, and the simulation, can crash and break.
 //!
 //! [`Watched`] takes hold of all calls that change what is below a folder. It keeps a journal of them,
 //! from which `replay.rs` makes what the disk may look like after a crash at any point, and has any one
 //! of them fail. The promises that are held against this are in `check.rs`.
 
+#[cfg(test)]
 mod check;
+#[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
 mod error_tests;
+#[cfg(test)]
 mod flip_tests;
+#[cfg(test)]
 mod open_tests;
 mod replay;
+#[cfg(test)]
+mod rule_tests;
+#[cfg(test)]
 mod scenario;
+#[cfg(test)]
+mod transactions;
 
-use replay::Change;
+pub use replay::{Change, Crash, Replay, Tree, lay_out};
 
 use crate::LogError;
 use crate::disk::{Op, put};
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
+#[cfg(test)]
 use std::cell::Cell;
 use std::io;
 use std::ops::Deref;
@@ -27,16 +38,19 @@ use std::sync::Arc;
 
 static DISKS: RwLock<Vec<Arc<Disk>>> = RwLock::new(Vec::new());
 
+#[cfg(test)]
 thread_local! {
     static FLUSHES_ARE_STEPS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Whether what this thread does leaves the flushes in the background to the test, as steps of its own.
+#[cfg(test)]
 pub(crate) fn flushes_are_steps() -> bool {
     FLUSHES_ARE_STEPS.get()
 }
 
 /// What happens in the background happens, on this thread from now on, only when the test says so.
+#[cfg(test)]
 pub(crate) fn flush_in_steps() {
     FLUSHES_ARE_STEPS.set(true);
 }
@@ -48,6 +62,7 @@ pub(crate) fn disk_of(path: &Path) -> Option<Arc<Disk>> {
 }
 
 /// A folder to test in: in memory, where the machine has such a place, as fsync is recorded anyhow.
+#[cfg(test)]
 pub(crate) fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     match memory.is_dir() {
@@ -58,7 +73,7 @@ pub(crate) fn scratch() -> tempfile::TempDir {
 
 /// One call that shall fail.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Fault {
+pub struct Fault {
     /// Which, counted from 0.
     pub at: usize,
     /// With what.
@@ -66,7 +81,7 @@ pub(crate) struct Fault {
 }
 
 /// What is known of one watched folder.
-pub(crate) struct Disk {
+pub struct Disk {
     root: PathBuf,
     state: Mutex<State>,
 }
@@ -89,6 +104,11 @@ impl Disk {
     /// The journal so far.
     pub fn journal(&self) -> Vec<Change> {
         self.state.lock().journal.clone()
+    }
+
+    /// The journal since this was last asked, which is then empty.
+    pub fn take_journal(&self) -> Vec<Change> {
+        std::mem::take(&mut self.state.lock().journal)
     }
 
     /// Has a call fail.
@@ -169,7 +189,7 @@ fn record(op: Op<'_>, path: &Path) -> io::Result<Option<Change>> {
 }
 
 /// A folder whose changes are watched until this is dropped.
-pub(crate) struct Watched(Arc<Disk>);
+pub struct Watched(Arc<Disk>);
 
 impl Watched {
     /// Watches what is below `root` from now on.

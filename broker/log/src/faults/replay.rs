@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// One thing that was done to the disk.
 #[derive(Clone, Debug)]
-pub(crate) enum Change {
+pub enum Change {
     Create { path: PathBuf, inode: u64 },
     Write { inode: u64, at: usize, bytes: Bytes },
     SetLen { inode: u64, len: usize },
@@ -30,7 +30,7 @@ pub(crate) enum Change {
 
 /// How the process, or the machine, ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Crash {
+pub enum Crash {
     /// The process is killed: what it did is done.
     Killed,
     /// The power is cut, and all that was not fsynced is lost.
@@ -70,14 +70,14 @@ struct Node {
 
 /// The disk at one point of the journal.
 #[derive(Clone)]
-pub(crate) struct Replay {
+pub struct Replay {
     root: PathBuf,
     nodes: Vec<Node>,
     by_inode: HashMap<u64, Id>,
 }
 
 /// What is on the disk: each path below its root; `None` is a folder.
-pub(crate) type Tree = BTreeMap<PathBuf, Option<Vec<u8>>>;
+pub type Tree = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
 fn put(content: &mut Vec<u8>, at: usize, bytes: &[u8]) {
     let end = at + bytes.len();
@@ -330,7 +330,8 @@ fn content(node: &Node, crash: Crash, rng: &mut StdRng) -> Vec<u8> {
 }
 
 /// What a folder of the machine holds.
-pub(crate) fn tree_of(root: &Path) -> Tree {
+#[cfg(test)]
+pub fn tree_of(root: &Path) -> Tree {
     let replay = Replay::of(root);
     let mut tree = Tree::new();
     let mut unused = rand::SeedableRng::seed_from_u64(0);
@@ -339,7 +340,7 @@ pub(crate) fn tree_of(root: &Path) -> Tree {
 }
 
 /// Makes a folder of the machine hold `tree`.
-pub(crate) fn lay_out(tree: &Tree, root: &Path) {
+pub fn lay_out(tree: &Tree, root: &Path) {
     for (path, content) in tree {
         let path = root.join(path);
         match content {

@@ -4,14 +4,17 @@
 //! Three partitions: one with every operation that replication and retention ask for, one that is
 //! compacted, one that is deleted in the end.
 
-use crate::batch::{Batch, BatchHeader, RecordBatchBuilder, batches};
+use crate::batch::{
+    ATTRIBUTE_TRANSACTIONAL, Batch, BatchHeader, Marker, RecordBatchBuilder, batches,
+};
 use crate::{LogConfig, LogDir, PartitionLog};
 use bytes::Bytes;
+use leasehold_types::seams::HashMap;
 use leasehold_types::{BrokerId, ClusterId, Incarnation, LeaderEpoch, Offset, ProducerId, TopicId};
 use rand::Rng as _;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use std::collections::HashMap;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +23,8 @@ pub(super) const COMPACTED: usize = 1;
 pub(super) const DOOMED: usize = 2;
 pub(super) const PARTITIONS: usize = 3;
 pub(super) const PRODUCER: ProducerId = ProducerId(77);
+/// It writes in transactions.
+const TRANSACTOR: ProducerId = ProducerId(78);
 
 /// Why a step failed, in the words of the error.
 pub(super) type Failure = String;
@@ -36,6 +41,10 @@ pub(super) enum Step {
     Lead(usize),
     /// One batch of the idempotent producer.
     Produce(usize),
+    /// One batch of the producer that writes in transactions.
+    Transact(usize),
+    /// Commits its transaction, or aborts it.
+    End(usize, bool),
     /// So many batches as follower, in a new epoch or the old.
     Follow(usize, usize, bool),
     Flush(usize),
@@ -91,7 +100,7 @@ impl Default for Moment {
             calls: 0,
             logs: vec![Held::default(); PARTITIONS],
             settled: vec![true; PARTITIONS],
-            marks: HashMap::new(),
+            marks: HashMap::default(),
             clean: false,
             confirmed: None,
             attempted: Vec::new(),
@@ -288,9 +297,15 @@ impl World {
             }
             Step::Lead(p) => self.lead(p, RecordBatchBuilder::new())?,
             Step::Produce(p) => {
-                let next = next_sequence(&self.now.logs[p].ever).unwrap_or(0);
+                let next = next_sequence(&self.now.logs[p].ever, PRODUCER).unwrap_or(0);
                 self.lead(p, RecordBatchBuilder::new().producer(PRODUCER, 0, next))?;
             }
+            Step::Transact(p) => {
+                let next = next_sequence(&self.now.logs[p].ever, TRANSACTOR).unwrap_or(0);
+                let b = RecordBatchBuilder::new().producer(TRANSACTOR, 0, next);
+                self.lead(p, b.attributes(ATTRIBUTE_TRANSACTIONAL))?;
+            }
+            Step::End(p, committed) => self.end_transaction(p, committed)?,
             Step::Follow(p, count, new) => {
                 let epoch = self.epoch(p).max(0) + i32::from(new);
                 let mut run = Vec::new();
@@ -374,7 +389,27 @@ impl World {
         let epoch = LeaderEpoch(self.epoch(p).max(0));
         let log = &self.logs[p];
         log.begin_epoch(epoch).map_err(|e| e.to_string())?;
-        log.append_leader(&batch, epoch, self.clock)
+        let h = header(&batch);
+        let guard = h
+            .is_transactional()
+            .then(|| log.begin_verification(TRANSACTOR, 0, h.base_sequence, 0));
+        log.append_verified(&batch, epoch, self.clock, guard.flatten())
+            .map_err(|e| e.to_string())?;
+        Ok(())
+    }
+
+    fn end_transaction(&mut self, p: usize, committed: bool) -> Result<(), Failure> {
+        self.clock += 1;
+        let marker = Marker {
+            producer_id: TRANSACTOR,
+            producer_epoch: 0,
+            coordinator_epoch: 0,
+            committed,
+        };
+        let epoch = LeaderEpoch(self.epoch(p).max(0));
+        let log = &self.logs[p];
+        log.begin_epoch(epoch).map_err(|e| e.to_string())?;
+        log.append_marker(&marker, epoch, self.clock)
             .map_err(|e| e.to_string())?;
         Ok(())
     }
@@ -392,8 +427,9 @@ impl World {
 }
 
 /// The sequence that the producer sends next.
-pub(super) fn next_sequence(ever: &[Bytes]) -> Option<i32> {
-    let sent = ever.iter().map(header).filter(|h| h.has_producer());
+pub(super) fn next_sequence(ever: &[Bytes], producer: ProducerId) -> Option<i32> {
+    let mine = |h: &BatchHeader| h.producer_id == producer && !h.is_control();
+    let sent = ever.iter().map(header).filter(mine);
     sent.last()
         .map(|h| h.base_sequence + h.last_offset_delta + 1)
 }
@@ -469,6 +505,15 @@ pub(super) fn all_of_it() -> Vec<Step> {
     steps.extend([Kill]);
     steps.extend(START);
     steps.extend([Epoch(PLAIN), Lead(PLAIN), Lead(DOOMED), Epoch(COMPACTED)]);
+    for p in [PLAIN, COMPACTED] {
+        let aborted = [Transact(p), Lead(p), Transact(p), End(p, false)];
+        let committed = [Transact(p), End(p, true), Transact(p), End(p, false)];
+        steps.extend(aborted);
+        steps.extend(committed);
+        steps.extend([FlushSealed(p), Transact(p), Lead(p)]);
+    }
+    steps.extend([End(COMPACTED, true), Truncate(PLAIN, 5)]);
+    steps.extend([Epoch(PLAIN), Transact(PLAIN), End(PLAIN, false)]);
     add(&mut steps, &[Produce(COMPACTED)], 3);
     steps.extend([Clean, Follow(PLAIN, 5, true), Close]);
     steps.extend(START);
@@ -494,7 +539,7 @@ pub(super) fn anything(seed: u64, count: usize) -> Vec<Step> {
             .unwrap();
         let some = rng.random_range(0..12);
         let plain = p == PLAIN;
-        match rng.random_range(0..30) {
+        match rng.random_range(0..38) {
             0..8 => steps.push(Step::Lead(p)),
             8..11 => steps.push(Step::Produce(p)),
             11 | 12 if plain => steps.push(Step::Follow(p, 1 + some as usize / 2, some % 3 == 0)),
@@ -507,6 +552,8 @@ pub(super) fn anything(seed: u64, count: usize) -> Vec<Step> {
             23 if plain => steps.push(Step::Delete(p, some / 2)),
             24 | 25 => steps.push(Step::Clean),
             26 => steps.push(Step::Mark),
+            28..33 => steps.push(Step::Transact(p)),
+            33..36 => steps.push(Step::End(p, some % 2 == 0)),
             27 => {
                 steps.push([Step::Close, Step::Kill][some as usize % 2]);
                 steps.extend(START);

@@ -52,7 +52,11 @@ fn owner(path: &Path, tell: &mut Tell<'_>) {
         return note(tell, path, "there is none: no broker has begun to use it");
     };
     match meta::parse(&content) {
-        Ok((cluster, broker)) => tell(Finding::Owner { cluster, broker }),
+        Ok((cluster, broker, directory)) => tell(Finding::Owner {
+            cluster,
+            broker,
+            directory,
+        }),
         Err((at, what)) => damage(tell, path, at, what),
     }
 }

@@ -4,6 +4,7 @@
 //! large log costs no memory; whatever the bytes are, it comes to an end. It asks for no more than what a
 //! broker that was killed leaves: what the next start makes anew or finishes is no damage.
 
+mod aborted;
 mod directory;
 mod indexes;
 mod partition;
@@ -11,9 +12,11 @@ mod partition;
 #[cfg(test)]
 mod tests;
 
-use crate::batch::BatchHeader;
+use crate::aborted::AbortedTxn;
+use crate::batch::{BatchHeader, Marker};
+use crate::producers::ProducerState;
 use crate::{LogError, disk};
-use leasehold_types::{BrokerId, ClusterId, Incarnation, LeaderEpoch, Offset, ProducerId};
+use leasehold_types::{BrokerId, ClusterId, DirectoryId, Incarnation, LeaderEpoch, Offset};
 use std::path::{Path, PathBuf};
 
 /// One thing that was found.
@@ -28,6 +31,8 @@ pub enum Finding<'a> {
         cluster: ClusterId,
         /// The broker.
         broker: BrokerId,
+        /// Which of its directories; none in one of an earlier release.
+        directory: Option<DirectoryId>,
     },
     /// The `run` file.
     Run {
@@ -73,6 +78,20 @@ pub enum Finding<'a> {
         /// Its header.
         header: BatchHeader,
     },
+    /// The end of a transaction, in the batch just shown.
+    Marker {
+        /// Its offset.
+        at: Offset,
+        /// Whose, and how it ended.
+        marker: Marker,
+    },
+    /// An entry of the index of aborted transactions of the segment just shown.
+    AbortedTransaction {
+        /// The file.
+        path: &'a Path,
+        /// The entry.
+        txn: AbortedTxn,
+    },
     /// An index of the segment just shown.
     Index {
         /// The file.
@@ -84,14 +103,8 @@ pub enum Finding<'a> {
     Producer {
         /// The state before this offset.
         at: Offset,
-        /// Who.
-        id: ProducerId,
-        /// Its epoch.
-        epoch: i16,
-        /// The last sequence.
-        last_sequence: i32,
-        /// The offset of the record that has it.
-        last_offset: Offset,
+        /// Who, and what is known of it.
+        producer: ProducerState,
     },
     /// Worth knowing, and no damage.
     Note {

@@ -1,13 +1,14 @@
 //! One partition's folder: its small files, its segments batch by batch, and how they fit together.
 
+use super::aborted::{Aborted, Open};
 use super::indexes::Indexes;
 use super::{Finding, Tell, content, damage, note};
-use crate::batch::BatchHeader;
+use crate::batch::{BatchHeader, Marker};
 use crate::epochs::{EpochCache, Parsed, Rest};
 use crate::partition::{
     CLEANED_TO, EPOCHS, LOG_START, RECOVERY_POINT, offset_of, parse_offset_line,
 };
-use crate::producers::Producers;
+use crate::producers::Snapshot;
 use crate::scan::{Scan, ScanError};
 use crate::segment::{self, CLEANED, DELETED, LOG, SNAPSHOT, SWAP};
 use crate::{LogError, disk};
@@ -54,6 +55,7 @@ pub(super) fn inspect(
     let _ = offset_file(folder, CLEANED_TO, tell);
     let mut end = first;
     let mut size = 0;
+    let mut open = Open::at(folder, first);
     for (i, &base) in bases.iter().enumerate() {
         let path = segment::file(folder, base, LOG);
         if base != end && !facts.swapping {
@@ -61,7 +63,8 @@ pub(super) fn inspect(
             damage(tell, &path, 0, what);
         }
         size = disk::len(&path)?;
-        end = walk(&path, base, size, bases.get(i + 1).copied(), &facts, tell);
+        let next = bases.get(i + 1).copied();
+        end = walk((&path, base, size), next, &facts, &mut open, tell);
     }
     let last = segment::file(folder, bases.last().copied().unwrap_or_default(), LOG);
     if end < facts.point && !facts.swapping {
@@ -128,17 +131,17 @@ fn epochs(path: &Path, tell: &mut Tell<'_>) -> Option<EpochCache> {
 
 /// A segment's batches; where the last intact one ends.
 fn walk(
-    path: &Path,
-    base: Offset,
-    size: u64,
+    (path, base, size): (&Path, Offset, u64),
     next: Option<Offset>,
     facts: &Facts,
+    open: &mut Open,
     tell: &mut Tell<'_>,
 ) -> Offset {
     tell(Finding::Segment { path, size });
     let sealed = next.is_some_and(|next| next <= facts.point) || (next.is_none() && facts.clean);
     // Those of other segments are made anew from the batches.
     let mut indexes = sealed.then(|| Indexes::open(path, base, size, tell));
+    let mut aborted = Aborted::default();
     let mut end = base;
     let mut last_epoch = None;
     let file = match disk::open(path) {
@@ -185,6 +188,14 @@ fn walk(
             );
             damage(tell, path, at, what);
         }
+        let beyond = next.filter(|&next| header.next_offset() > next && !facts.swapping);
+        if let Some(next) = beyond {
+            let what = format!(
+                "its offset is {}, and the next segment begins at {next}",
+                header.base_offset
+            );
+            damage(tell, path, at, what);
+        }
         if let Some(what) = wrong_epoch(&header, last_epoch, facts) {
             damage(tell, path, at + 12, what);
         }
@@ -192,10 +203,16 @@ fn walk(
         if let Some(indexes) = &mut indexes {
             indexes.batch(at, &header, tell);
         }
+        let control = header.is_control().then(|| scan.batch(at, &header).ok());
+        let marker = control
+            .flatten()
+            .and_then(|batch| Marker::parse(&header, &batch.bytes));
+        aborted.batch(&header, marker, open, tell);
         end = header.next_offset();
     }
     if let Some(indexes) = indexes {
         indexes.end(tell);
+        aborted.end(path, tell);
     }
     end
 }
@@ -262,7 +279,7 @@ fn snapshot(path: &Path, at: Offset, end: Offset, tell: &mut Tell<'_>) {
     let Some(content) = content(path, tell) else {
         return;
     };
-    let Some(producers) = Producers::decode(&content) else {
+    let Some(Snapshot { producers, .. }) = Snapshot::decode(&content) else {
         return damage(
             tell,
             path,
@@ -270,13 +287,7 @@ fn snapshot(path: &Path, at: Offset, end: Offset, tell: &mut Tell<'_>) {
             "its checksum is wrong: an earlier one, or the log, is used",
         );
     };
-    for (id, epoch, last_sequence, last_offset) in producers.list() {
-        tell(Finding::Producer {
-            at,
-            id,
-            epoch,
-            last_sequence,
-            last_offset,
-        });
+    for producer in producers.list() {
+        tell(Finding::Producer { at, producer });
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::batch::RecordBatchBuilder;
 use crate::{LogConfig, LogDir, segment};
+use leasehold_types::ProducerId;
 use leasehold_types::TopicId;
 use std::collections::BTreeMap;
 

@@ -1,11 +1,14 @@
 //! Appending, as leader and as follower, and beginning an epoch.
 
-use super::{AppendInfo, EPOCHS, PartitionLog, Writer};
-use crate::batch::BatchHeader;
+use super::{AppendInfo, EPOCHS, LOG_START, PartitionLog, View, Writer, offset_line};
+use crate::batch::{BatchHeader, Marker};
 use crate::epochs::EpochCache;
 use crate::segment::{self, SNAPSHOT, Segment};
+use crate::transactions::{Noted, VerificationGuard};
 use crate::{AppendError, LogConfig, LogError, disk, validate};
+use leasehold_types::seams::taken_out;
 use leasehold_types::{LeaderEpoch, Offset};
+use parking_lot::MutexGuard;
 use std::sync::Arc;
 
 impl PartitionLog {
@@ -45,21 +48,59 @@ impl PartitionLog {
         epoch: LeaderEpoch,
         now_ms: i64,
     ) -> Result<AppendInfo, AppendError> {
+        self.append_verified(batch, epoch, now_ms, None)
+    }
+
+    /// As [`Self::append_leader`], with the guard that was asked for before the transaction coordinator said
+    /// that the batch belongs to an open transaction; see [`Self::begin_verification`].
+    pub fn append_verified(
+        &self,
+        batch: &[u8],
+        epoch: LeaderEpoch,
+        now_ms: i64,
+        guard: Option<VerificationGuard>,
+    ) -> Result<AppendInfo, AppendError> {
+        self.append_from(Origin::Client, batch, epoch, now_ms, guard)
+    }
+
+    /// As [`Self::append_verified`], for the broker's own coordinators: what they write as part of a producer's
+    /// transaction has no sequence of its own, so it is neither a repeat nor out of order.
+    pub fn append_coordinator(
+        &self,
+        batch: &[u8],
+        epoch: LeaderEpoch,
+        now_ms: i64,
+        guard: Option<VerificationGuard>,
+    ) -> Result<AppendInfo, AppendError> {
+        self.append_from(Origin::Coordinator, batch, epoch, now_ms, guard)
+    }
+
+    fn append_from(
+        &self,
+        origin: Origin,
+        batch: &[u8],
+        epoch: LeaderEpoch,
+        now_ms: i64,
+        guard: Option<VerificationGuard>,
+    ) -> Result<AppendInfo, AppendError> {
         let config = self.config();
         // The CRC takes the most time, and needs no lock.
         let valid = validate::leader(batch, &config, now_ms)?;
         let mut header = valid.header;
-        let mut writer = self.writer.lock();
-        self.check_writable()?;
-        let view = self.snapshot();
-        match view.epochs.last() {
-            Some((last, _)) if last == epoch => {}
-            Some((last, _)) if last > epoch => {
-                return Err(AppendError::FencedEpoch { last, got: epoch });
+        let writer = self.writer.lock();
+        let view = self.check_leads(epoch)?;
+        let verified = match header.is_transactional() {
+            true => self.guarded(&header, guard),
+            false => None,
+        };
+        let repeat = match origin {
+            Origin::Client => writer.producers.check(&header, verified)?,
+            Origin::Coordinator => {
+                writer.producers.check_coordinator(&header, verified)?;
+                None
             }
-            _ => return Err(AppendError::EpochNotBegun(epoch)),
-        }
-        if let Some(repeat) = writer.producers.check(&header)? {
+        };
+        if let Some(repeat) = repeat {
             return Ok(AppendInfo {
                 base_offset: repeat.base_offset,
                 last_offset: repeat.last_offset,
@@ -71,16 +112,60 @@ impl PartitionLog {
                 duplicate: true,
             });
         }
-        header.base_offset = view.end;
         header.leader_epoch = epoch;
-        let head = validate::encode_head(&header, batch)?;
-        let body = &valid.body;
+        let set_by_leader = valid.log_append_time;
+        let body = (&valid.body[..], None);
+        self.append_checked(
+            writer,
+            &config,
+            &view,
+            (header, batch),
+            body,
+            (now_ms, set_by_leader),
+        )
+    }
+
+    /// Whether this broker may append as leader of `epoch`, and what readers see now.
+    pub(super) fn check_leads(&self, epoch: LeaderEpoch) -> Result<View, AppendError> {
+        self.check_writable()?;
+        let view = self.snapshot();
+        match view.epochs.last() {
+            Some((last, _)) if last == epoch => Ok(view),
+            Some((last, _)) if last > epoch => Err(AppendError::FencedEpoch { last, got: epoch }),
+            _ => Err(AppendError::EpochNotBegun(epoch)),
+        }
+    }
+
+    fn guarded(&self, header: &BatchHeader, guard: Option<VerificationGuard>) -> Option<i32> {
+        let (producer, epoch) = (header.producer_id, header.producer_epoch);
+        self.stability.look(|t| t.guarded(producer, epoch, guard))
+    }
+
+    /// Writes a batch that a leader may append: its header as it shall be but for the base offset, the bytes
+    /// that the header came from, and what follows them; for a marker, what that says.
+    pub(super) fn append_checked(
+        &self,
+        mut writer: MutexGuard<'_, Writer>,
+        config: &LogConfig,
+        view: &View,
+        (mut header, sent): (BatchHeader, &[u8]),
+        (body, marker): (&[u8], Option<Marker>),
+        (now_ms, log_append_time): (i64, i64),
+    ) -> Result<AppendInfo, AppendError> {
+        header.base_offset = view.end;
+        let head = validate::encode_head(&header, sent)?;
         let time = match header.max_timestamp {
             -1 => now_ms,
             time => time,
         };
-        self.make_room(&mut writer, &config, &view.epochs, &header, time)
-            .and_then(|active| self.write(&mut writer, &config, &active, &[header], &head, body))
+        let run = Run {
+            headers: &[header],
+            head: &head,
+            body,
+            marker,
+        };
+        self.make_room(&mut writer, config, &view.epochs, &header, time)
+            .and_then(|active| self.write(&mut writer, config, &active, &run))
             .map_err(|e| self.failed_or_passing(e))?;
         self.view.write().end = header.next_offset();
         let flush = writer.unflushed_records >= config.flush_messages;
@@ -91,7 +176,7 @@ impl PartitionLog {
         Ok(AppendInfo {
             base_offset: header.base_offset,
             last_offset: header.last_offset(),
-            log_append_time: valid.log_append_time,
+            log_append_time,
             log_start_offset: view.start,
             duplicate: false,
         })
@@ -99,7 +184,9 @@ impl PartitionLog {
 
     /// Appends whole batches as follower, offsets and epochs kept; checked all before any is
     /// written. None may begin below the end of the one before; the first, below the log end offset.
-    /// It may begin above: there the leader's log was compacted. Empty `batches` are an error.
+    /// It may begin above: there the leader's log was compacted. An empty log may begin in the midst of the first
+    /// batch, as the leader's does after a deletion: it takes the batch whole, and begins where it did. Empty
+    /// `batches` are an error.
     pub fn append_follower(&self, batches: &[u8]) -> Result<AppendInfo, AppendError> {
         let config = self.config();
         let headers = check_follower(batches)?;
@@ -108,12 +195,20 @@ impl PartitionLog {
         };
         let mut writer = self.writer.lock();
         self.check_writable()?;
-        let view = self.snapshot();
-        if first.base_offset < view.end {
-            return Err(AppendError::NotAtEnd {
-                end: view.end,
-                got: first.base_offset,
-            });
+        let mut view = self.snapshot();
+        let start = view.start;
+        let begins_within = first.base_offset < view.end;
+        if begins_within {
+            let reaches = first.last_offset() >= view.end;
+            if view.start < view.end || !reaches || taken_out("a-log-may-begin-within-a-batch") {
+                return Err(AppendError::NotAtEnd {
+                    end: view.end,
+                    got: first.base_offset,
+                });
+            }
+            self.restart_at(&mut writer, first.base_offset)
+                .map_err(|e| self.failed(e))?;
+            view = self.snapshot();
         }
         let epochs = with_epochs_of(&view.epochs, &headers)?;
         // Before any record of a new epoch. A folder not yet there is made with all of them.
@@ -125,6 +220,11 @@ impl PartitionLog {
         }
         self.write_runs(&mut writer, &config, &epochs, &headers, batches)
             .map_err(|e| self.failed_or_passing(e))?;
+        if begins_within {
+            disk::write_durably(&self.file(LOG_START), offset_line(start).as_bytes())
+                .map_err(|e| self.failed(e))?;
+            self.view.write().start = start;
+        }
         let flush = writer.unflushed_records >= config.flush_messages;
         drop(writer);
         if flush {
@@ -134,7 +234,7 @@ impl PartitionLog {
             base_offset: first.base_offset,
             last_offset: last.last_offset(),
             log_append_time: -1,
-            log_start_offset: view.start,
+            log_start_offset: start,
             duplicate: false,
         })
     }
@@ -159,10 +259,16 @@ impl PartitionLog {
                 len += header.total_len();
                 count += 1;
             }
-            let (run, later) = headers.split_at(count);
+            let (here, later) = headers.split_at(count);
             let (body, rest) = bytes.split_at(len);
-            let end = run[count - 1].next_offset();
-            self.write(writer, config, &active, run, &[], body)?;
+            let end = here[count - 1].next_offset();
+            let run = Run {
+                headers: here,
+                head: &[],
+                body,
+                marker: None,
+            };
+            self.write(writer, config, &active, &run)?;
             let mut view = self.view.write();
             if view.epochs.last() != epochs.last() {
                 let mut so_far = epochs.clone();
@@ -182,18 +288,27 @@ impl PartitionLog {
         writer: &mut Writer,
         config: &LogConfig,
         active: &Segment,
-        run: &[BatchHeader],
-        head: &[u8],
-        body: &[u8],
+        run: &Run<'_>,
     ) -> Result<(), LogError> {
         writer.dirty = true;
-        active.write(head, body)?;
-        for header in run {
+        active.write(run.head, run.body)?;
+        let mut rest = run.body;
+        for header in run.headers {
             if active.size() == 0 {
                 writer.first_timestamp = Some(header.max_timestamp).filter(|&t| t >= 0);
             }
             active.note(header, config.index_interval_bytes);
-            writer.producers.note(header);
+            let mut marker = run.marker;
+            if run.head.is_empty() {
+                marker = Marker::parse(header, rest);
+                rest = rest.get(header.total_len()..).unwrap_or_default();
+            }
+            let noted = writer.producers.note(header, marker);
+            if noted != Noted::Nothing
+                && let Some(aborted) = self.stability.change(|t| t.note(noted))
+            {
+                active.note_aborted(aborted);
+            }
             writer.unflushed_records += i64::from(header.last_offset_delta) + 1;
         }
         Ok(())
@@ -255,7 +370,7 @@ impl PartitionLog {
         if config.preallocate {
             segment.reserve(config.segment_bytes.into());
         }
-        writer.draw = rand::random();
+        writer.draw = leasehold_types::seams::random_u128() as u64;
         Ok(Arc::new(segment))
     }
 
@@ -263,7 +378,7 @@ impl PartitionLog {
     pub(super) fn roll(&self, writer: &mut Writer) -> Result<Arc<Segment>, LogError> {
         let end = self.log_end_offset();
         let snapshot = segment::file(&self.folder, end, SNAPSHOT);
-        writer.producers.save(&snapshot)?;
+        self.save_producers(writer, &snapshot)?;
         let full = self.view.read().segments.last().cloned();
         if let Some(full) = full.filter(|_| self.config().preallocate) {
             full.give_back()?;
@@ -283,6 +398,23 @@ impl PartitionLog {
         }
         Ok(segment)
     }
+}
+
+/// Who wrote a batch.
+#[derive(Clone, Copy)]
+enum Origin {
+    Client,
+    Coordinator,
+}
+
+/// Batches on their way to the active segment: their headers, and their bytes in two parts.
+struct Run<'a> {
+    headers: &'a [BatchHeader],
+    /// The one header's bytes, if they are not with the others.
+    head: &'a [u8],
+    body: &'a [u8],
+    /// What the one batch says, if it is a marker and its header is apart.
+    marker: Option<Marker>,
 }
 
 /// Whether `more` bytes that end with `last` may go into the active segment.

@@ -4,18 +4,22 @@
 //! how far all is clean. Whatever fails before a swap leaves the log as it was and online. Segments go in
 //! their order, each durable before the next: a tombstone is never dropped before what it deletes.
 
+use super::open::rebuild_producers;
 use super::swap::Rewritten;
 use super::{CLEANED_TO, PartitionLog, View, offset_line};
+use crate::aborted::AbortedTxn;
 use crate::batch::Batch;
 use crate::clean::{
-    Cleanable, Filtered, LastOffsets, Rules, SegmentFacts, Verdict, filter, groups, keyed_records,
-    plan,
+    Cleanable, Fate, Filtered, LastOffsets, Pass, Rules, SegmentFacts, Verdict, filter, groups,
+    keyed_records, plan,
 };
 use crate::index::MemoryIndex;
+use crate::producers::LastRecord;
 use crate::scan::{Scan, ScanError};
 use crate::segment::{self, CLEANED, Segment, damaged};
 use crate::{LogConfig, LogError, disk};
-use leasehold_types::Offset;
+use leasehold_types::seams::HashMap;
+use leasehold_types::{Offset, ProducerId};
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -37,9 +41,10 @@ impl PartitionLog {
         if !config.compact {
             return Ok(Cleanable::No);
         }
+        let last_stable = self.last_stable_offset(high_watermark);
         let cleaned_to = self.writer.lock().cleaned_to;
         let view = self.snapshot();
-        let judged = self.judge(&view, &config, cleaned_to, high_watermark, now_ms);
+        let judged = self.judge(&view, &config, cleaned_to, last_stable, now_ms);
         // Retention or a truncation may have taken away what was looked at: look again later.
         if judged.is_err() && !self.is_there(view.generation, view.segments.first()) {
             return Ok(Cleanable::Later);
@@ -65,10 +70,12 @@ impl PartitionLog {
         if !config.compact {
             return Ok(None);
         }
+        // Before the view is taken: what was decided below it is known of there.
+        let last_stable = self.last_stable_offset(high_watermark);
         let (view, cleaned_to, producers) = {
             let writer = self.writer.lock();
             self.check_writable()?;
-            let producers = writer.producers.last_offsets();
+            let producers = writer.producers.last_records();
             (self.snapshot(), writer.cleaned_to, producers)
         };
         let run = Run {
@@ -79,21 +86,27 @@ impl PartitionLog {
             next: Cell::new(0),
         };
         let cleaned = self
-            .judge(&view, &config, cleaned_to, high_watermark, now_ms)
+            .judge(&view, &config, cleaned_to, last_stable, now_ms)
             .and_then(|(verdict, facts)| {
                 let Verdict::Now { segments, .. } = verdict else {
                     return Ok(None);
                 };
                 let first_dirty = cleaned_to.max(view.start);
-                let keys = run.last_offsets(segments, first_dirty, max_keys)?;
+                let aborted = run.aborted(segments)?;
+                let keys = run.last_offsets(segments, first_dirty, max_keys, &aborted)?;
+                let below = facts[..segments].partition_point(|s| s.base < keys.end());
+                // What a record supersedes must not be gone for good before that record is there for good.
+                if view.segments[..below].iter().any(|s| s.is_unsettled()) {
+                    self.flush_all_sealed()?;
+                }
+                let producers = run.last_records(below, keys.end(), producers)?;
                 let rules = Rules {
                     keys: &keys,
                     producers: &producers,
                     now_ms,
                     delete_retention_ms: config.delete_retention_ms,
                 };
-                let below = facts[..segments].partition_point(|s| s.base < keys.end());
-                run.rewrite_all(&facts[..below], &rules)
+                run.rewrite_all(&facts[..below], &rules, aborted)
             });
         match cleaned {
             Err(e) if self.offline().is_none() && run.is_current() => Err(e),
@@ -115,7 +128,7 @@ impl PartitionLog {
         view: &View,
         config: &LogConfig,
         cleaned_to: Offset,
-        high_watermark: Offset,
+        last_stable: Offset,
         now_ms: i64,
     ) -> Result<(Verdict, Vec<SegmentFacts>), LogError> {
         let interval = config.index_interval_bytes;
@@ -141,7 +154,7 @@ impl PartitionLog {
                 last_ms,
             });
         }
-        let verdict = plan(&facts, config, cleaned_to, high_watermark, now_ms);
+        let verdict = plan(&facts, config, cleaned_to, last_stable, now_ms);
         Ok((verdict, facts))
     }
 
@@ -177,19 +190,32 @@ impl Run<'_> {
         self.log.is_there(self.generation.get(), first)
     }
 
+    /// The transactions that were aborted and have records in the first `count` segments. All below the last
+    /// stable offset are decided, but a marker may lie further on.
+    fn aborted(&self, count: usize) -> Result<Vec<AbortedTxn>, LogError> {
+        let end = self.view.end_of(count.saturating_sub(1));
+        let all = self.log.aborted_within(self.view, self.view.start, end);
+        all.map_err(|(_, e)| e)
+    }
+
     /// Where each key occurs last, from `first_dirty` to the end of the first `count` segments.
     fn last_offsets(
         &self,
         count: usize,
         first_dirty: Offset,
         max_keys: usize,
+        aborted: &[AbortedTxn],
     ) -> Result<LastOffsets, LogError> {
+        let mut pass = Pass::new(aborted.to_vec());
         let mut keys = LastOffsets::new(first_dirty, max_keys);
         for (i, segment) in self.view.segments[..count].iter().enumerate() {
             if self.view.end_of(i) <= first_dirty {
                 continue;
             }
             let fits = self.each_batch(segment, |at, batch| {
+                if pass.judge(&batch.header, &batch.bytes) != Fate::Counts {
+                    return Ok(true);
+                }
                 let noted = keyed_records(batch, |offset, key| {
                     offset < first_dirty || keys.note(key, offset)
                 });
@@ -203,11 +229,34 @@ impl Run<'_> {
         Ok(keys)
     }
 
+    /// What the first `count` segments, which end at `end`, must keep of each producer that is `known`: the last that
+    /// they have themselves. What comes after `end` may be cut off again, by a power cut or the next leader; and a
+    /// follower may not have it yet.
+    fn last_records(
+        &self,
+        count: usize,
+        end: Offset,
+        mut known: HashMap<ProducerId, LastRecord>,
+    ) -> Result<HashMap<ProducerId, LastRecord>, LogError> {
+        if known.is_empty() {
+            return Ok(known);
+        }
+        let segments = &self.view.segments[..count];
+        let interval = self.config.index_interval_bytes;
+        let then = rebuild_producers(&self.log.folder, segments, end, interval, end)?;
+        for (producer, last) in then.producers.last_records() {
+            known.entry(producer).and_modify(|known| *known = last);
+        }
+        Ok(known)
+    }
+
     fn rewrite_all(
         &self,
         facts: &[SegmentFacts],
         rules: &Rules<'_>,
+        aborted: Vec<AbortedTxn>,
     ) -> Result<Option<Cleaned>, LogError> {
+        let mut pass = Pass::new(aborted);
         let mut done = Cleaned {
             bytes_before: 0,
             bytes_after: 0,
@@ -216,7 +265,7 @@ impl Run<'_> {
         for group in groups(facts, self.config) {
             let old = &self.view.segments[group.clone()];
             let end = facts[group.end - 1].end;
-            let rewritten = self.rewrite(old, end, rules)?;
+            let rewritten = self.rewrite(old, end, rules, &mut pass)?;
             done.bytes_before += old.iter().map(|s| s.size()).sum::<u64>();
             done.bytes_after += rewritten.size;
             if !rewritten.changed {
@@ -241,6 +290,7 @@ impl Run<'_> {
         old: &[Arc<Segment>],
         end: Offset,
         rules: &Rules<'_>,
+        pass: &mut Pass,
     ) -> Result<Rewritten, LogError> {
         let base = old.first().map_or(end, |s| s.base());
         let path = segment::file(&self.log.folder, base, CLEANED);
@@ -252,7 +302,7 @@ impl Run<'_> {
             end: base,
             changed: old.len() > 1,
         };
-        self.fill(out, old, end, rules).inspect_err(|_| {
+        self.fill(out, old, end, rules, pass).inspect_err(|_| {
             // The first error says why; what is left over goes at the next start at the latest.
             if let Err(e) = disk::remove(&path) {
                 tracing::warn!(partition = %self.log.name, "{e}");
@@ -266,13 +316,15 @@ impl Run<'_> {
         old: &[Arc<Segment>],
         end: Offset,
         rules: &Rules<'_>,
+        pass: &mut Pass,
     ) -> Result<Rewritten, LogError> {
         let mut written_ms = 0;
         for segment in old {
             written_ms = written_ms.max(disk::modified_ms(segment.path())?);
             self.each_batch(segment, |at, batch| {
                 let must_stay = batch.header.next_offset() == end;
-                let filtered = filter(batch, rules, must_stay)
+                let fate = pass.judge(&batch.header, &batch.bytes);
+                let filtered = filter(batch, rules, fate, must_stay)
                     .map_err(|e| damaged(segment.path(), at, ScanError::Bad(e)))?;
                 match filtered {
                     Filtered::Same => out.push(&batch.bytes)?,

@@ -4,6 +4,7 @@ use super::tests::{E0, Home, batch, read_all, small};
 use super::*;
 use crate::batch::RecordBatchBuilder;
 use crate::{Cleanable, segment};
+use bytes::Bytes;
 use leasehold_types::ProducerId;
 use std::sync::atomic::Ordering;
 
@@ -223,25 +224,32 @@ fn a_segment_that_lost_its_end_is_told_from_a_hole() {
     assert_eq!(log.segment_count(), 2);
 }
 
+/// A batch of one producer, of one record.
+fn from(sequence: i32) -> Bytes {
+    let mut b = RecordBatchBuilder::new().producer(ProducerId(9), 0, sequence);
+    b.push(0, Some(&0i64.to_be_bytes()), None);
+    b.build()
+}
+
+/// What is known of producers is in the log alone.
+fn remove_snapshots(log: &PartitionLog) {
+    for at in super::open::snapshots(&log.folder).unwrap() {
+        disk::remove(&segment::file(&log.folder, at, segment::SNAPSHOT)).unwrap();
+    }
+}
+
 #[test]
 fn producers_are_known_after_all_that_they_wrote_was_compacted_and_lost() {
     let home = Home::new();
     let log = home.open(config());
     log.begin_epoch(E0).unwrap();
-    let from = |sequence| {
-        let mut b = RecordBatchBuilder::new().producer(ProducerId(9), 0, sequence);
-        b.push(0, Some(&0i64.to_be_bytes()), None);
-        b.build()
-    };
     for sequence in 0..3 {
         log.append_leader(&from(sequence), E0, 0).unwrap();
     }
     put(&log, 3, 60, 3);
     clean(&log).unwrap();
     assert!(!offsets(&log).contains(&2));
-    for at in super::open::snapshots(&log.folder).unwrap() {
-        disk::remove(&segment::file(&log.folder, at, segment::SNAPSHOT)).unwrap();
-    }
+    remove_snapshots(&log);
     let home = home.restart(log, false);
     let log = home.open(config());
     let again = log.append_leader(&from(2), E0, 0).unwrap();
@@ -251,6 +259,27 @@ fn producers_are_known_after_all_that_they_wrote_was_compacted_and_lost() {
         log.append_leader(&from(4), E0, 0).unwrap_err().kafka_code(),
         45
     );
+    assert!(!log.append_leader(&from(3), E0, 0).unwrap().duplicate);
+}
+
+#[test]
+fn what_a_producer_wrote_last_is_kept_below_what_may_still_be_cut_off() {
+    let home = Home::new();
+    let log = home.open(config());
+    log.begin_epoch(E0).unwrap();
+    for sequence in 0..3 {
+        log.append_leader(&from(sequence), E0, 0).unwrap();
+    }
+    put(&log, 3, 60, 3);
+    let last = log.append_leader(&from(3), E0, 0).unwrap().base_offset;
+    assert!(last >= log.snapshot().segments.last().unwrap().base());
+    clean(&log).unwrap();
+    remove_snapshots(&log);
+    // The next leader never had it.
+    log.truncate_to(last).unwrap();
+    log.begin_epoch(E0).unwrap();
+    let gap = log.append_leader(&from(4), E0, 0).unwrap_err();
+    assert_eq!(gap.kafka_code(), 45);
     assert!(!log.append_leader(&from(3), E0, 0).unwrap().duplicate);
 }
 

@@ -5,21 +5,21 @@
 //! process leaves behind, the next start removes.
 
 use super::PartitionLog;
-use crate::segment::{DELETED, INDEX, SNAPSHOT, Segment, TIME_INDEX};
+use crate::dir::Shared;
+use crate::segment::{DELETED, INDEX, SNAPSHOT, Segment, TIME_INDEX, TXN_INDEX};
 use crate::{LogError, disk};
+use leasehold_types::seams;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Takes a segment's files out of the log: the batches by renaming, so that removing them, which
 /// takes time, need not hold up the writer. Returns what is still to be removed.
-pub(super) fn retire(segment: &Segment) -> Result<PathBuf, LogError> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+pub(super) fn retire(shared: &Shared, segment: &Segment) -> Result<PathBuf, LogError> {
+    let number = shared.number();
     let path = segment.path();
     let retired = path.with_extension(format!("{number}.{DELETED}"));
     disk::rename(path, &retired)?;
-    for suffix in [INDEX, TIME_INDEX, SNAPSHOT] {
+    for suffix in [INDEX, TIME_INDEX, TXN_INDEX, SNAPSHOT] {
         disk::remove(&path.with_extension(suffix))?;
     }
     Ok(retired)
@@ -33,7 +33,7 @@ impl PartitionLog {
             return retired.iter().try_for_each(|path| disk::remove(path));
         }
         // Past the end of time: as long as the process lives.
-        if let Some(due) = Instant::now().checked_add(Duration::from_millis(delay)) {
+        if let Some(due) = seams::now().checked_add(Duration::from_millis(delay)) {
             let mut discarded = self.discarded.lock();
             discarded.extend(retired.into_iter().map(|path| (due, path)));
         }

@@ -12,6 +12,12 @@ impl PartitionLog {
             .map_err(|e| self.failed_or_passing(e))
     }
 
+    /// fsyncs all but the active segment.
+    pub(super) fn flush_all_sealed(&self) -> Result<(), LogError> {
+        self.flush_segments(false)
+            .map_err(|e| self.failed_or_passing(e))
+    }
+
     /// fsyncs if `flush.ms` has passed since a record was first found unflushed here: call it every
     /// so often.
     pub fn flush_if_due(&self, now_ms: i64) -> Result<(), LogError> {
@@ -112,9 +118,9 @@ impl PartitionLog {
         const CLOSED: &str = "it was closed";
         let _one_at_a_time = self.flushing.lock();
         let mut writer = self.writer.lock();
-        match self.offline.get() {
+        match self.offline() {
             Some(e) if &*e.reason == CLOSED => return Ok(()),
-            Some(e) => return Err(e.clone().into()),
+            Some(e) => return Err(e.into()),
             None => {}
         }
         let result = if writer.created && writer.dirty {
@@ -141,7 +147,7 @@ impl PartitionLog {
             segment.save_index()?;
         }
         let snapshot = segment::file(&self.folder, view.end, SNAPSHOT);
-        writer.producers.save(&snapshot)?;
+        self.save_producers(writer, &snapshot)?;
         // Those that earlier closes left.
         self.remove_snapshots(|at| {
             at != view.end && !view.segments.iter().any(|s| s.base() == at)

@@ -21,10 +21,12 @@ mod open;
 mod read;
 mod retention;
 mod swap;
+mod transactions;
 mod truncate;
 
 pub use clean::Cleaned;
 pub(crate) use open::offset_of;
+pub use transactions::CommittedRead;
 
 #[cfg(test)]
 mod clean_model_tests;
@@ -38,12 +40,15 @@ mod model_tests;
 mod probe;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transaction_model_tests;
 
 use crate::dir::Shared;
 use crate::epochs::EpochCache;
 use crate::lines::{seal, unseal};
 use crate::producers::Producers;
 use crate::segment::Segment;
+use crate::transactions::Stability;
 use crate::{AppendError, LogConfig, LogError, StorageError, disk};
 use discard::retire;
 use leasehold_types::{LeaderEpoch, Offset, TopicId};
@@ -99,6 +104,8 @@ pub struct PartitionLog {
     /// What the recovery point's file says.
     saved_point: Mutex<Offset>,
     view: RwLock<View>,
+    /// What is undecided; a lock of its own, held for decisions only. Changed by who holds the writer.
+    stability: Stability,
     /// Files of deleted segments, and when they may be removed.
     discarded: Mutex<Vec<(Instant, PathBuf)>>,
     offline: OnceLock<StorageError>,
@@ -207,9 +214,14 @@ impl PartitionLog {
         *self.config.write() = Arc::new(config);
     }
 
-    /// Why the log is offline, if it is: an I/O error, or it was closed or deleted.
+    /// Why the log is offline, if it is: an I/O error in its directory, or it was closed or deleted.
     pub fn offline(&self) -> Option<StorageError> {
-        self.offline.get().cloned()
+        let own = self.offline.get().cloned();
+        own.or_else(|| {
+            self.shared
+                .failure()
+                .map(|reason| self.storage_error(reason))
+        })
     }
 
     fn snapshot(&self) -> View {
@@ -217,10 +229,7 @@ impl PartitionLog {
     }
 
     fn check_online(&self) -> Result<(), StorageError> {
-        match self.offline.get() {
-            Some(e) => Err(e.clone()),
-            None => Ok(()),
-        }
+        self.offline().map_or(Ok(()), Err)
     }
 
     /// Online, and the process's registration confirmed: nothing is written before that.
@@ -239,8 +248,13 @@ impl PartitionLog {
         }
     }
 
-    /// An operation failed with `e`, which says on what: takes the log offline.
+    /// An operation failed with `e`, which says on what: takes the log offline, and the directory with it if
+    /// it is the disk's failure.
     fn fail(&self, e: &LogError) -> StorageError {
+        // What was closed or deleted may well be gone.
+        if self.offline.get().is_none() {
+            self.shared.judge(e);
+        }
         let error = self.storage_error(&e.to_string());
         if self.offline.set(error.clone()).is_ok() {
             tracing::error!(partition = %self.name, "{e}: the partition goes offline");
@@ -251,7 +265,7 @@ impl PartitionLog {
     /// As [`Self::fail`], for what changed nothing before it failed: that the system is short of
     /// handles for a moment is no reason to go offline.
     fn fail_or_pass(&self, e: &LogError) -> StorageError {
-        if !is_passing(e) {
+        if !e.is_passing() {
             return self.fail(e);
         }
         tracing::warn!(partition = %self.name, "{e}");
@@ -297,18 +311,6 @@ impl From<LogError> for AppendError {
             }),
         }
     }
-}
-
-/// Out of handles while opening a file: nothing was written.
-fn is_passing(e: &LogError) -> bool {
-    use rustix::io::Errno;
-    let LogError::Io { action, source, .. } = e else {
-        return false;
-    };
-    matches!(*action, "open" | "create")
-        && [Errno::MFILE, Errno::NFILE]
-            .iter()
-            .any(|short| source.raw_os_error() == Some(short.raw_os_error()))
 }
 
 /// Reads a file that holds one offset; `None` if there is none.

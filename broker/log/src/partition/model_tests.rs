@@ -427,6 +427,14 @@ impl World {
     }
 }
 
+/// Copies a log directory at one moment: what a process that is killed leaves.
+pub(super) fn copy_at_once(log: &PartitionLog, from: &Path, to: &Path) {
+    // A copy is not one moment; a crash is.
+    let _flush = log.flushing.lock();
+    let _saved = log.saved_point.lock();
+    copy(from, to);
+}
+
 pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

@@ -9,13 +9,17 @@ use super::{
     CLEANED_TO, EPOCHS, LOG_START, PartitionLog, RECOVERY_POINT, View, Writer, offset_line,
     read_hint, read_offset,
 };
-use crate::batch::BatchHeader;
+use crate::aborted::AbortedTxn;
+use crate::batch::{BatchHeader, Marker};
 use crate::dir::Shared;
 use crate::epochs::{EpochCache, Rest};
 use crate::index::MemoryIndex;
-use crate::producers::Producers;
+use crate::producers::{Producers, Snapshot};
 use crate::scan::{Scan, ScanError};
-use crate::segment::{self, CLEANED, DELETED, INDEX, LOG, SNAPSHOT, Segment, TIME_INDEX};
+use crate::segment::{
+    self, CLEANED, DELETED, INDEX, LOG, SNAPSHOT, Segment, TIME_INDEX, TXN_INDEX,
+};
+use crate::transactions::{Stability, Transactions};
 use crate::{LogConfig, LogError, disk};
 use leasehold_types::{Offset, TopicId};
 use parking_lot::{Mutex, RwLock};
@@ -92,14 +96,7 @@ impl PartitionLog {
             disk::write_durably(&cleaned_file, offset_line(*end).as_bytes())?;
             cleaned_to = *end;
         }
-        let mut snapshot = None;
-        if found.clean && created {
-            snapshot = Producers::load(&segment::file(&folder, *end, SNAPSHOT))?;
-        }
-        let producers = match snapshot {
-            Some(producers) => producers,
-            None => rebuild_producers(&folder, segments, *end, interval)?,
-        };
+        let (producers, transactions) = known_of_producers(&folder, &found, created, interval)?;
         let first_timestamp = match segments.last() {
             Some(active) => first_timestamp(active, interval)?,
             None => None,
@@ -111,7 +108,7 @@ impl PartitionLog {
             recovery_point: found.recovery_point,
             cleaned_to,
             first_timestamp,
-            draw: rand::random(),
+            draw: leasehold_types::seams::random_u128() as u64,
             dirty: !found.clean,
             unflushed_records: 0,
             unflushed_since_ms: None,
@@ -135,6 +132,7 @@ impl PartitionLog {
             writer: Mutex::new(writer),
             saved_point: Mutex::new(saved_point),
             view: RwLock::new(view),
+            stability: Stability::new(transactions),
             discarded: Mutex::default(),
             offline: OnceLock::new(),
         });
@@ -152,7 +150,7 @@ fn tidy(folder: &Path) -> Result<Vec<Offset>, LogError> {
     let mut bases: Vec<Offset> = names.iter().filter_map(|n| offset_of(n, LOG)).collect();
     bases.sort_unstable();
     for name in &names {
-        let orphan = [INDEX, TIME_INDEX]
+        let orphan = [INDEX, TIME_INDEX, TXN_INDEX]
             .iter()
             .filter_map(|suffix| offset_of(name, suffix))
             .any(|base| bases.binary_search(&base).is_err());
@@ -170,7 +168,7 @@ fn tidy(folder: &Path) -> Result<Vec<Offset>, LogError> {
 fn remove_below(folder: &Path, bases: &mut Vec<Offset>, start: Offset) -> Result<(), LogError> {
     let gone = bases.windows(2).take_while(|two| two[1] <= start).count();
     for base in bases.drain(..gone) {
-        for suffix in [LOG, INDEX, TIME_INDEX, SNAPSHOT] {
+        for suffix in [LOG, INDEX, TIME_INDEX, TXN_INDEX, SNAPSHOT] {
             disk::remove(&segment::file(folder, base, suffix))?;
         }
     }
@@ -304,6 +302,7 @@ fn recover(
             disk::remove(&segment::file(folder, base, LOG))?;
             disk::remove(&segment::file(folder, base, INDEX))?;
             disk::remove(&segment::file(folder, base, TIME_INDEX))?;
+            disk::remove(&segment::file(folder, base, TXN_INDEX))?;
         }
         let open = disk::open_to_write(&file)?;
         disk::shorten(&open, &file, checked.valid)?;
@@ -400,37 +399,99 @@ fn out_of_place(header: &BatchHeader, base: Offset, end: Offset) -> Option<Strin
         .then(|| format!("offset {here} is too far from the segment's {base}"))
 }
 
-/// The producers' state before `end`: from the last snapshot that is whole, and the batches after it.
+/// What the batches tell of producers and their transactions.
+pub(super) struct Rebuilt {
+    pub producers: Producers,
+    pub transactions: Transactions,
+    /// Of each segment that was asked for, with its number, the transactions that were aborted in it.
+    pub aborted: Vec<(usize, Vec<AbortedTxn>)>,
+}
+
+/// The producers' state before `end`: from the last snapshot that is whole, and the batches after it. Of the
+/// segments from `aborted_from` on, the aborted transactions too.
 pub(super) fn rebuild_producers(
     folder: &Path,
     segments: &[Arc<Segment>],
     end: Offset,
     interval: u32,
-) -> Result<Producers, LogError> {
+    aborted_from: Offset,
+) -> Result<Rebuilt, LogError> {
     let mut offsets = snapshots(folder)?;
     // One from before the first segment does not know of what was in those between.
     let first = segments.first().map_or(end, |s| s.base());
-    offsets.retain(|&at| at >= first && at <= end);
+    offsets.retain(|&at| at >= first && at <= end.min(aborted_from));
     offsets.sort_unstable();
     let mut from = Offset(0);
-    let mut producers = Producers::default();
+    let mut snapshot = Snapshot::default();
     for &at in offsets.iter().rev() {
-        if let Some(saved) = Producers::load(&segment::file(folder, at, SNAPSHOT))? {
-            (from, producers) = (at, saved);
+        if let Some(saved) = Snapshot::load(&segment::file(folder, at, SNAPSHOT))? {
+            (from, snapshot) = (at, saved);
             break;
         }
     }
+    let Snapshot {
+        mut producers,
+        ended,
+    } = snapshot;
+    let mut transactions = Transactions::restored(producers.open(), ended);
+    let mut aborted = Vec::new();
     for (i, segment) in segments.iter().enumerate() {
         let segment_end = segments.get(i + 1).map_or(end, |next| next.base());
-        if segment_end <= from {
+        if segment_end <= from && segment.base() < aborted_from {
             continue;
         }
-        segment.walk(from.max(segment.base()), interval, |_, header| {
-            producers.note(header);
+        let mut here = Vec::new();
+        segment.walk(from.max(segment.base()), interval, |at, header| {
+            let marker = match header.is_control() {
+                true => Marker::parse(header, &segment.batch(at, header)?),
+                false => None,
+            };
+            let noted = producers.note(header, marker);
+            here.extend(transactions.note(noted));
             Ok(true)
         })?;
+        if segment.base() >= aborted_from {
+            aborted.push((i, here));
+        }
     }
-    Ok(producers)
+    Ok(Rebuilt {
+        producers,
+        transactions,
+        aborted,
+    })
+}
+
+/// What the producers had written when the log ended here, and the aborted transactions of the segments that are
+/// not settled: as a clean close left it, or from the batches.
+fn known_of_producers(
+    folder: &Path,
+    found: &Found,
+    there: bool,
+    interval: u32,
+) -> Result<(Producers, Transactions), LogError> {
+    let Found { segments, end, .. } = found;
+    let mut unsettled = segments.iter().filter(|s| s.is_unsettled());
+    let mut aborted_from = unsettled.next().map_or(*end, |s| s.base());
+    if found.clean && there {
+        // Only the active one is not.
+        let mut sound = true;
+        if let Some(active) = segments.last() {
+            sound = active.load_aborted()?;
+        }
+        let saved = Snapshot::load(&segment::file(folder, *end, SNAPSHOT))?;
+        if sound && let Some(Snapshot { producers, ended }) = saved {
+            let transactions = Transactions::restored(producers.open(), ended);
+            return Ok((producers, transactions));
+        }
+        if sound {
+            aborted_from = *end;
+        }
+    }
+    let rebuilt = rebuild_producers(folder, segments, *end, interval, aborted_from)?;
+    for (i, aborted) in rebuilt.aborted {
+        segments[i].set_aborted(aborted);
+    }
+    Ok((rebuilt.producers, rebuilt.transactions))
 }
 
 /// The max timestamp of a segment's first batch.

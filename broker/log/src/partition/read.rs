@@ -8,6 +8,9 @@ use bytes::Bytes;
 use leasehold_types::Offset;
 use std::sync::Arc;
 
+/// What was found in a view; or on which segment it failed.
+type Looked<T> = Result<Result<T, ReadError>, (Arc<Segment>, LogError)>;
+
 impl PartitionLog {
     /// Whole batches from the one that holds `from`, or the first after it where compaction left a
     /// hole, up to `max_bytes`, all below `limit` (the high
@@ -20,28 +23,37 @@ impl PartitionLog {
         limit: Offset,
         at_least_one: bool,
     ) -> Result<Bytes, ReadError> {
+        self.with_view(|view| self.read_view(view, from, max_bytes, limit, at_least_one))
+    }
+
+    pub(super) fn read_view(
+        &self,
+        view: &View,
+        from: Offset,
+        max_bytes: usize,
+        limit: Offset,
+        at_least_one: bool,
+    ) -> Looked<Bytes> {
         let interval = self.config.read().index_interval_bytes;
-        self.with_view(|view| {
-            if from < view.start || from > view.end {
-                return Ok(Err(ReadError::OutOfRange {
-                    from,
-                    start: view.start,
-                    end: view.end,
-                }));
+        if from < view.start || from > view.end {
+            return Ok(Err(ReadError::OutOfRange {
+                from,
+                start: view.start,
+                end: view.end,
+            }));
+        }
+        let limit = limit.min(view.end);
+        if from >= limit {
+            return Ok(Ok(Bytes::new()));
+        }
+        let first = view.index_of(from).unwrap_or(0);
+        for segment in view.segments.iter().skip(first) {
+            let found = segment.read(from, max_bytes, limit, at_least_one, interval);
+            if let Some(bytes) = found.map_err(|e| (segment.clone(), e))? {
+                return Ok(Ok(bytes));
             }
-            let limit = limit.min(view.end);
-            if from >= limit {
-                return Ok(Ok(Bytes::new()));
-            }
-            let first = view.index_of(from).unwrap_or(0);
-            for segment in view.segments.iter().skip(first) {
-                let found = segment.read(from, max_bytes, limit, at_least_one, interval);
-                if let Some(bytes) = found.map_err(|e| (segment.clone(), e))? {
-                    return Ok(Ok(bytes));
-                }
-            }
-            Ok(Ok(Bytes::new()))
-        })
+        }
+        Ok(Ok(Bytes::new()))
     }
 
     /// The first record at or after `timestamp`, below `limit`.
@@ -95,10 +107,7 @@ impl PartitionLog {
 
     /// Runs `read` on a snapshot; again, if the log was truncated meanwhile, or the segment that it
     /// stumbled over is no longer part of the log.
-    pub(super) fn with_view<T>(
-        &self,
-        read: impl Fn(&View) -> Result<Result<T, ReadError>, (Arc<Segment>, LogError)>,
-    ) -> Result<T, ReadError> {
+    pub(super) fn with_view<T>(&self, read: impl Fn(&View) -> Looked<T>) -> Result<T, ReadError> {
         loop {
             self.check_online()?;
             let view = self.snapshot();

@@ -6,6 +6,7 @@ use crate::epochs::EpochCache;
 use crate::segment::Segment;
 use crate::{LogConfig, LogError, disk};
 use leasehold_types::Offset;
+use leasehold_types::seams::taken_out;
 use parking_lot::MutexGuard;
 use std::sync::Arc;
 
@@ -24,6 +25,10 @@ impl PartitionLog {
         writer
             .producers
             .expire(now_ms, config.producer_id_expiration_ms);
+        self.stability.change(|transactions| {
+            transactions.expire(now_ms, config.producer_id_expiration_ms);
+            transactions.last_stable(high_watermark)
+        });
         let view = self.snapshot();
         let count =
             count_expired(&view, &config, now_ms, high_watermark).map_err(|e| self.failed(e))?;
@@ -93,7 +98,7 @@ impl PartitionLog {
         };
         let mut retired = Vec::new();
         for segment in &old {
-            retired.push(retire(segment)?);
+            retired.push(retire(&self.shared, segment)?);
         }
         let view = self.snapshot();
         let mut epochs = EpochCache::clone(&view.epochs);
@@ -127,10 +132,11 @@ fn count_expired(
     let mut count = 0;
     for (i, segment) in view.segments.iter().enumerate() {
         let (size, end) = (segment.size(), view.end_of(i));
-        if size == 0 || end > high_watermark {
+        let beyond = end > high_watermark && !taken_out("retention-ends-at-the-high-watermark");
+        if size == 0 || beyond {
             break;
         }
-        let by_size = size <= excess;
+        let by_size = size <= excess || (excess > 0 && taken_out("retention-leaves-its-bytes"));
         if !by_size && end > view.start && !is_too_old(segment, config, now_ms)? {
             break;
         }

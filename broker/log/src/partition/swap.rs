@@ -11,7 +11,7 @@
 use super::open::offset_of;
 use super::{PartitionLog, retire};
 use crate::index::MemoryIndex;
-use crate::segment::{self, INDEX, LOG, SNAPSHOT, SWAP, Segment, TIME_INDEX};
+use crate::segment::{self, INDEX, LOG, SNAPSHOT, SWAP, Segment, TIME_INDEX, TXN_INDEX};
 use crate::{LogError, disk};
 use leasehold_types::Offset;
 use std::fs::File;
@@ -100,10 +100,10 @@ impl PartitionLog {
             return Ok(retired);
         };
         for segment in others {
-            retired.push(retire(segment)?);
+            retired.push(retire(&self.shared, segment)?);
             step("one retired");
         }
-        for suffix in [INDEX, TIME_INDEX] {
+        for suffix in [INDEX, TIME_INDEX, TXN_INDEX] {
             disk::remove(&first.path().with_extension(suffix))?;
             step("an index removed");
         }
@@ -145,7 +145,9 @@ pub(super) fn finish(folder: &Path) -> Result<(), LogError> {
             let replaced = [LOG, SNAPSHOT]
                 .iter()
                 .any(|suffix| among(suffix).is_some_and(|at| at > base));
-            let index = [INDEX, TIME_INDEX].iter().any(|s| among(s).is_some());
+            let index = [INDEX, TIME_INDEX, TXN_INDEX]
+                .iter()
+                .any(|s| among(s).is_some());
             if replaced || index {
                 disk::remove(&folder.join(name))?;
             }

@@ -7,6 +7,7 @@ use super::{
 use crate::epochs::EpochCache;
 use crate::producers::Producers;
 use crate::segment::{self, SNAPSHOT};
+use crate::transactions::Transactions;
 use crate::{LogError, disk};
 use leasehold_types::Offset;
 use std::sync::Arc;
@@ -54,6 +55,7 @@ impl PartitionLog {
         // Where the last batch left ends, as a restart will find it: compaction may have left a hole
         // between that and `offset`.
         let (index, end) = last.index_until(position, interval)?;
+        let aborted = self.look_aborted(view, i, <[_]>::to_vec)?;
         tracing::info!(partition = %self.name, from = %view.end, to = %end, "truncating the log");
         writer.dirty = true;
         // Readers first: who sees the new view stays below the cut, who saw the old one looks again.
@@ -70,9 +72,10 @@ impl PartitionLog {
         let mut retired = Vec::new();
         // From the end, so that what a crash leaves is a log without a hole.
         for segment in view.segments[i + 1..].iter().rev() {
-            retired.push(retire(segment)?);
+            retired.push(retire(&self.shared, segment)?);
         }
         last.shorten(index)?;
+        last.cut_aborted(aborted, end);
         self.remove_snapshots(|at| at > end)?;
         // Before anything takes the place of what was cut off, an epoch or a batch: a power cut could bring
         // the old back, to be taken for the new epoch's, or behind its batches.
@@ -85,7 +88,10 @@ impl PartitionLog {
         self.truncate_epochs(writer, end)?;
         if !writer.producers.is_empty() {
             let view = self.snapshot();
-            writer.producers = rebuild_producers(&self.folder, &view.segments, view.end, interval)?;
+            let (segments, end) = (&view.segments, view.end);
+            let rebuilt = rebuild_producers(&self.folder, segments, end, interval, end)?;
+            writer.producers = rebuilt.producers;
+            self.stability.change(|t| t.replace(rebuilt.transactions));
         }
         if position == 0 {
             writer.first_timestamp = None;
@@ -108,7 +114,7 @@ impl PartitionLog {
         Ok(())
     }
 
-    fn restart_at(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
+    pub(super) fn restart_at(&self, writer: &mut Writer, offset: Offset) -> Result<(), LogError> {
         tracing::info!(partition = %self.name, at = %offset, "starting the log anew");
         writer.dirty = true;
         let old = {
@@ -120,6 +126,8 @@ impl PartitionLog {
             std::mem::take(&mut view.segments)
         };
         writer.producers = Producers::default();
+        self.stability
+            .change(|t| t.replace(Transactions::default()));
         writer.first_timestamp = None;
         if writer.created {
             self.lower_recovery_point(writer, Offset(0))?;
@@ -127,7 +135,7 @@ impl PartitionLog {
             // Oldest first: what a crash leaves is the end of the old log, without a hole.
             let mut retired = Vec::new();
             for segment in old.iter() {
-                retired.push(retire(segment)?);
+                retired.push(retire(&self.shared, segment)?);
             }
             self.remove_snapshots(|_| true)?;
             EpochCache::default().save(&self.file(EPOCHS))?;
