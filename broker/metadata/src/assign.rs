@@ -241,7 +241,7 @@ impl Fill<'_> {
 }
 
 /// A deterministic scatter (SplitMix64's finalizer).
-fn hash(seed: u64, value: u64) -> u64 {
+pub(crate) fn hash(seed: u64, value: u64) -> u64 {
     let mut x = seed ^ value.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

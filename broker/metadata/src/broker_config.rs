@@ -9,6 +9,7 @@
 use crate::configs::{self, TOPIC_KEYS};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// A broker key as it is documented and described to clients.
@@ -90,6 +91,13 @@ pub enum ConfigError {
         why: &'static str,
     },
 }
+
+/// What `replica.selector.class` may name.
+const SELECTORS: [&str; 3] = [
+    "",
+    "org.apache.kafka.common.replica.LeaderSelector",
+    "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+];
 
 trait Value: FromStr + ToString {
     const KIND: Kind;
@@ -261,7 +269,11 @@ broker_config! {
     log_message_timestamp_before_max_ms: i64 = 9223372036854775807, "log.message.timestamp.before.max.ms", min 0;
     /// How far a record's timestamp may lie in the future, in milliseconds. Default of `message.timestamp.after.max.ms`.
     log_message_timestamp_after_max_ms: i64 = 3600000, "log.message.timestamp.after.max.ms", min 0;
-    /// Bytes of the log directory's disk that stay free: with fewer, records are refused with KAFKA_STORAGE_ERROR, which clients repeat, until there is room again; 0 for no such bound. Leasehold's own.
+    /// Where the logs are, separated by commas: each on a disk of its own, which may fail without the others. Relative to the broker's `--data`, which is the only one where neither this nor `log.dir` is set. A new replica goes where the fewest are. Not in a `Cluster`, whose brokers have one volume each.
+    log_dirs: String = "", "log.dirs";
+    /// Where the logs are, if `log.dirs` is not set.
+    log_dir: String = "", "log.dir";
+    /// Bytes of each log directory's disk that stay free: with fewer, records for partitions in it are refused with KAFKA_STORAGE_ERROR, which clients repeat, until there is room again; 0 for no such bound. Leasehold's own.
     log_dir_min_free_bytes: i64 = 67108864, "log.dir.min.free.bytes", min 0;
     /// A follower that has not caught up for this long leaves the ISR, in milliseconds.
     replica_lag_time_max_ms: i64 = 30000, "replica.lag.time.max.ms", min 1;
@@ -271,10 +283,18 @@ broker_config! {
     replica_fetch_max_bytes: i32 = 1048576, "replica.fetch.max.bytes", min 0;
     /// Bytes that a follower asks for in one answer.
     replica_fetch_response_max_bytes: i32 = 10485760, "replica.fetch.response.max.bytes", min 0;
+    /// Who of a partition's replicas serves a consumer that tells its rack: `org.apache.kafka.common.replica.RackAwareReplicaSelector`, or nothing (as `org.apache.kafka.common.replica.LeaderSelector`) for the leader.
+    replica_selector_class: String = "", "replica.selector.class";
     /// How often high watermarks are written to the disk, in milliseconds.
     replica_high_watermark_checkpoint_interval_ms: i64 = 5000, "replica.high.watermark.checkpoint.interval.ms", min 1;
     /// Bytes of a fetch answer at most, whatever a client asks for.
     fetch_max_bytes: i32 = 57671680, "fetch.max.bytes", min 1024;
+    /// Fetch sessions (KIP-227) that are kept; with 0, none is. Consumers without one name all their partitions in each fetch.
+    max_incremental_fetch_session_cache_slots: i32 = 1000, "max.incremental.fetch.session.cache.slots", min 0;
+    /// Samples over which client quotas are measured.
+    quota_window_num: i32 = 11, "quota.window.num", min 1;
+    /// How long one such sample is, in seconds.
+    quota_window_size_seconds: i32 = 1, "quota.window.size.seconds", min 1;
     /// Client connections at most; one more is closed at once.
     max_connections: i32 = 2147483647, "max.connections", min 0;
     /// A client connection without a request for this long is closed, in milliseconds.
@@ -307,6 +327,32 @@ broker_config! {
     group_max_size: i32 = 2147483647, "group.max.size", min 1;
     /// How long the first rebalance of an empty group waits for more members, in milliseconds.
     group_initial_rebalance_delay_ms: i32 = 3000, "group.initial.rebalance.delay.ms", min 0;
+    /// How long a member of the newer protocol (KIP-848) may be silent, in milliseconds.
+    group_consumer_session_timeout_ms: i32 = 45000, "group.consumer.session.timeout.ms", min 1;
+    /// How often members of the newer protocol are to heartbeat, in milliseconds.
+    group_consumer_heartbeat_interval_ms: i32 = 5000, "group.consumer.heartbeat.interval.ms", min 1;
+    /// Members of one group of the newer protocol at most.
+    group_consumer_max_size: i32 = 2147483647, "group.consumer.max.size", min 1;
+    /// Server-side assignors that members of the newer protocol may choose, the default first: `uniform`, `range`.
+    group_consumer_assignors: String = "uniform,range", "group.consumer.assignors";
+    /// Which groups change their protocol while they have members: `disabled`, `upgrade`, `downgrade` or `bidirectional`.
+    group_consumer_migration_policy: String = "bidirectional", "group.consumer.migration.policy";
+    /// Partitions of `__transaction_state`; fixed once it was created.
+    transaction_state_log_num_partitions: i32 = 50, "transaction.state.log.num.partitions", min 1;
+    /// Replicas of `__transaction_state`; it is not created before so many brokers are there.
+    transaction_state_log_replication_factor: i32 = 3, "transaction.state.log.replication.factor", min 1;
+    /// `min.insync.replicas` of `__transaction_state`.
+    transaction_state_log_min_isr: i32 = 2, "transaction.state.log.min.isr", min 1;
+    /// Segment size of `__transaction_state`, in bytes.
+    transaction_state_log_segment_bytes: i32 = 104857600, "transaction.state.log.segment.bytes", min 1048576;
+    /// Longest transaction timeout that a producer may ask for, in milliseconds.
+    transaction_max_timeout_ms: i32 = 900000, "transaction.max.timeout.ms", min 1;
+    /// How often transactions that have timed out are looked for and aborted, in milliseconds.
+    transaction_abort_timed_out_transaction_cleanup_interval_ms: i32 = 10000, "transaction.abort.timed.out.transaction.cleanup.interval.ms", min 1;
+    /// A transactional id without a transaction for this long is forgotten, in milliseconds.
+    transactional_id_expiration_ms: i32 = 604800000, "transactional.id.expiration.ms", min 1;
+    /// How often forgotten transactional ids are looked for, in milliseconds.
+    transaction_remove_expired_transaction_cleanup_interval_ms: i32 = 3600000, "transaction.remove.expired.transaction.cleanup.interval.ms", min 1;
 }
 
 impl BrokerKey {
@@ -323,6 +369,21 @@ const UNITS: &[(&str, &str, i64)] = &[
     ("log.roll.hours", "log.roll.ms", 3_600_000),
     ("log.roll.jitter.hours", "log.roll.jitter.ms", 3_600_000),
 ];
+
+/// Who a broker is: arguments of its process, described among its keys.
+pub const IDENTITY_KEYS: [&str; 4] = [
+    "node.id",
+    "broker.id",
+    "advertised.listeners",
+    "broker.rack",
+];
+
+/// Whether `name` means something in a broker's configuration.
+pub fn is_known(name: &str) -> bool {
+    BROKER_KEYS.iter().any(|key| key.name == name)
+        || UNITS.iter().any(|(alias, ..)| *alias == name)
+        || IDENTITY_KEYS.contains(&name)
+}
 
 impl BrokerConfig {
     /// The defaults, overridden by `overrides` (Kafka's names and values as text). Reports every
@@ -374,6 +435,51 @@ impl BrokerConfig {
                 why,
             })?;
         }
+        for directories in [&set.log_dirs, &set.log_dir] {
+            let none = directories.split(',').any(|one| one.trim().is_empty());
+            if none && !directories.is_empty() {
+                return Err(ConfigError::NotAllowed {
+                    key: key.name,
+                    value: value.to_owned(),
+                    why: "an entry of the list names no directory",
+                });
+            }
+        }
+        if !SELECTORS.contains(&set.replica_selector_class.as_str()) {
+            return Err(ConfigError::NotAllowed {
+                key: key.name,
+                value: value.to_owned(),
+                why: "classes cannot be loaded; RackAwareReplicaSelector and LeaderSelector of org.apache.kafka.common.replica are known",
+            });
+        }
+        let policies = ["disabled", "upgrade", "downgrade", "bidirectional"];
+        let policy = set.group_consumer_migration_policy.to_ascii_lowercase();
+        let assignors: Vec<&str> = set
+            .group_consumer_assignors
+            .split(',')
+            .map(str::trim)
+            .collect();
+        let each_once = |(n, name): (usize, &&str)| {
+            matches!(*name, "uniform" | "range") && !assignors[..n].contains(name)
+        };
+        for (fine, why) in [
+            (
+                policies.contains(&policy.as_str()),
+                "it is one of disabled, upgrade, downgrade and bidirectional",
+            ),
+            (
+                assignors.iter().enumerate().all(each_once),
+                "the assignors are uniform and range, each at most once",
+            ),
+        ] {
+            if !fine {
+                return Err(ConfigError::NotAllowed {
+                    key: key.name,
+                    value: value.to_owned(),
+                    why,
+                });
+            }
+        }
         if set.log_cleaner_threads != 1 {
             return Err(ConfigError::NotAllowed {
                 key: key.name,
@@ -383,6 +489,18 @@ impl BrokerConfig {
         }
         *self = set;
         Ok(())
+    }
+
+    /// Where the logs are of a broker whose own files are in `home`.
+    pub fn log_directories(&self, home: &Path) -> Vec<PathBuf> {
+        let listed = match self.log_dirs.is_empty() {
+            true => &self.log_dir,
+            false => &self.log_dirs,
+        };
+        match listed.is_empty() {
+            true => vec![home.to_owned()],
+            false => listed.split(',').map(|one| home.join(one.trim())).collect(),
+        }
     }
 
     fn set_in_units(
@@ -466,6 +584,27 @@ mod tests {
         assert_eq!(config.log_roll_jitter_ms, 7_200_000);
         let ratio = config.get("log.cleaner.min.cleanable.ratio");
         assert_eq!(ratio.as_deref(), Some("0.25"));
+    }
+
+    #[test]
+    fn log_directories_are_found_from_the_brokers_own() {
+        let home = Path::new("/home");
+        let of = |pairs: &[(&str, &str)]| {
+            let config = BrokerConfig::from_map(&map(pairs)).unwrap();
+            config.log_directories(home)
+        };
+        assert_eq!(of(&[]), [home]);
+        assert_eq!(of(&[("log.dir", "a")]), [home.join("a")]);
+        let both = of(&[("log.dir", "a"), ("log.dirs", "/disk-1, b")]);
+        assert_eq!(both, [PathBuf::from("/disk-1"), home.join("b")]);
+        for (key, value) in [
+            ("log.dirs", "/a,,/b"),
+            ("log.dirs", "/a,"),
+            ("log.dir", ","),
+        ] {
+            let error = BrokerConfig::from_map(&map(&[(key, value)])).unwrap_err();
+            assert!(error[0].to_string().contains(key), "{error:?}");
+        }
     }
 
     #[test]

@@ -13,10 +13,12 @@ mod tests;
 pub use apply::ApplyError;
 pub use query::{ConfigSource, Hosted, Standing};
 
+use crate::balance::Balancing;
+use crate::quotas::Quotas;
 use imbl::{OrdMap, Vector};
 use leasehold_types::{
-    BrokerId, ClusterId, ControllerEpoch, Incarnation, LeaderEpoch, PartitionEpoch, ProducerId,
-    Seq, TopicId,
+    BrokerId, ClusterId, ControllerEpoch, DirectoryId, Incarnation, LeaderEpoch, PartitionEpoch,
+    ProducerId, Seq, TopicId,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -33,10 +35,17 @@ pub struct Image {
     pub brokers: OrdMap<BrokerId, Arc<Broker>>,
     pub topics: OrdMap<TopicId, Arc<Topic>>,
     pub names: OrdMap<String, TopicId>,
-    /// Topic keys that an administrator set for the whole cluster.
+    /// What an administrator set for single brokers, under the names of [`crate::dynamic`]. Who has nothing is not
+    /// in it; who is not registered may be.
+    pub broker_configs: Arc<BTreeMap<BrokerId, BTreeMap<String, String>>>,
+    /// What an administrator set for the whole cluster, under the same names.
     pub cluster_configs: Arc<BTreeMap<String, String>>,
     /// Topic keys from the brokers' files, as the last controller had them.
     pub static_configs: Arc<BTreeMap<String, String>>,
+    /// Limits of users and client ids.
+    pub client_quotas: Arc<Quotas>,
+    /// How brokers are kept even, and whether they are.
+    pub balancing: Balancing,
     pub next_producer_id: ProducerId,
 }
 
@@ -137,6 +146,8 @@ pub struct Broker {
     pub registered_at: Seq,
     /// The entry that last registered or fenced it; it must have applied that to be unfenced.
     pub changed_at: Seq,
+    /// The log directories that this incarnation may write to. Empty: one, of which no id was told.
+    pub directories: Vec<DirectoryId>,
 }
 
 impl Broker {
@@ -184,6 +195,10 @@ pub struct Partition {
     /// Left ISR or ELR because they may have lost data, and have not been in sync since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lossy: Vec<BrokerId>,
+    /// Replicas whose log failed under the present incarnation of their broker, which serves others: they
+    /// neither lead nor join the ISR before that broker registers anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offline: Vec<BrokerId>,
     pub leader: Option<BrokerId>,
     pub leader_epoch: LeaderEpoch,
     pub partition_epoch: PartitionEpoch,
@@ -193,6 +208,9 @@ pub struct Partition {
     /// The reassignment under way empties a cordoned broker (and ends if that is called off).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
+    /// The reassignment under way keeps brokers even (and is called off if its newcomer stays away).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub balancing: bool,
 }
 
 impl Partition {
@@ -204,6 +222,11 @@ impl Partition {
     /// The number of replicas that users were promised: those of an unfinished reassignment do not count.
     pub fn replication_factor(&self) -> usize {
         self.replicas.len().saturating_sub(self.adding.len()).max(1)
+    }
+
+    /// Whether this replica's log failed while its broker goes on.
+    pub fn is_offline(&self, replica: BrokerId) -> bool {
+        self.offline.contains(&replica)
     }
 
     /// Whether all who had every record may have lost some, so that the longest log must lead.
@@ -233,8 +256,11 @@ impl Image {
             brokers: OrdMap::new(),
             topics: OrdMap::new(),
             names: OrdMap::new(),
+            broker_configs: Arc::default(),
             cluster_configs: Arc::default(),
             static_configs: Arc::default(),
+            client_quotas: Arc::default(),
+            balancing: Balancing::default(),
             next_producer_id: ProducerId(0),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! - [`records`] are the facts, one per line of the metadata log; [`image`] is what they add up to.
 //! - [`controller`] decides, purely: inputs and time go in, records and effects come out. [`assign`]
-//!   places replicas, [`configs`] knows the keys of topics, [`broker_config`] those of brokers.
+//!   places replicas, [`configs`] knows the keys of topics, [`broker_config`] those of brokers,
+//!   [`dynamic`] which of them are changed while brokers run.
 //! - [`rpc`] is what brokers and the controller say to each other.
 //! - [`store`], [`head`] and [`lease`] keep the log on Kubernetes objects (or files), fence split
 //!   brain and elect the controller.
@@ -10,12 +11,15 @@
 //! Nothing here opens a socket to a client or a partition's log.
 
 pub mod assign;
+pub mod balance;
 pub mod broker_config;
 pub mod configs;
 pub mod controller;
+pub mod dynamic;
 pub mod head;
 pub mod image;
 pub mod lease;
+pub mod quotas;
 pub mod records;
 pub mod rpc;
 pub mod store;

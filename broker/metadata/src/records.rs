@@ -4,9 +4,12 @@
 //! defaults), so that every broker that applies the same entries holds the same image. A field that
 //! is absent in JSON keeps its default, so that records of an older release can be read.
 
+use crate::balance::Balancing;
 use crate::image::{Claim, Endpoint, Partition};
+use crate::quotas::{QuotaEntity, QuotaLimit};
 use leasehold_types::{
-    BrokerId, ControllerEpoch, Incarnation, LeaderEpoch, PartitionEpoch, ProducerId, Seq, TopicId,
+    BrokerId, ControllerEpoch, DirectoryId, Incarnation, LeaderEpoch, PartitionEpoch, ProducerId,
+    Seq, TopicId,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -63,6 +66,14 @@ pub enum Record {
         key: String,
         value: Option<String>,
     },
+    /// A client quota was set, or removed (`None`).
+    ClientQuota {
+        entity: QuotaEntity,
+        key: String,
+        limit: Option<QuotaLimit>,
+    },
+    /// How brokers are kept even, and whether that is to be seen to.
+    Balancing(Balancing),
     /// Producer ids below `next` have been given out.
     ProducerIds { next: ProducerId },
     /// A recorded recovery from an older copy: raises every epoch above all that were ever seen.
@@ -104,6 +115,9 @@ pub struct RegisterBroker {
     /// When it was last registered or fenced. `None`: in the entry that carries this record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_at: Option<Seq>,
+    /// The log directories that this incarnation may write to; empty from a release that had but one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub directories: Vec<DirectoryId>,
 }
 
 /// A change of a broker's standing; `None` keeps what is.
@@ -144,6 +158,8 @@ pub struct PartitionChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lossy: Option<Vec<BrokerId>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline: Option<Vec<BrokerId>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Vec<BrokerId>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adding: Option<Vec<BrokerId>>,
@@ -151,6 +167,8 @@ pub struct PartitionChange {
     pub removing: Option<Vec<BrokerId>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draining: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balancing: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovering: Option<bool>,
 }
@@ -161,7 +179,9 @@ pub struct PartitionChange {
 pub enum ConfigResource {
     /// One topic, by id.
     Topic(TopicId),
-    /// Every topic that does not say otherwise; set by an administrator while the cluster runs.
+    /// One broker, and every topic there that does not say otherwise; set by an administrator while it runs.
+    Broker(BrokerId),
+    /// Every broker and topic that does not say otherwise; set by an administrator while the cluster runs.
     Cluster,
     /// Every topic that neither says otherwise nor has it said by `Cluster`: from the brokers' files.
     Static,

@@ -12,7 +12,8 @@ pub use admin::*;
 use crate::image::{Endpoint, Position};
 use crate::records::{Entry, Record};
 use leasehold_types::{
-    BrokerId, ClusterId, Incarnation, LeaderEpoch, Offset, PartitionEpoch, ProducerId, Seq, TopicId,
+    BrokerId, ClusterId, DirectoryId, Incarnation, LeaderEpoch, Offset, PartitionEpoch, ProducerId,
+    Seq, TopicId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -64,10 +65,26 @@ pub struct Registration {
     /// `None`: the last known one stays.
     pub rack: Option<String>,
     pub version: String,
+    /// Of the first log directory: all that an older controller asks for.
     pub restart: RestartReport,
+    /// Every log directory that can be read. Empty from a broker that has one and tells no id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub directories: Vec<DirectoryReport>,
+    /// Log directories of its configuration that cannot be read: what is in none of the others may be there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unreadable: u32,
 }
 
-/// What the log directory's `run` file says, and what is true now; the controller judges.
+/// One log directory, as it was found at the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectoryReport {
+    pub id: DirectoryId,
+    pub restart: RestartReport,
+    /// The partitions that have a log in it.
+    pub partitions: Vec<(TopicId, i32)>,
+}
+
+/// What a log directory's `run` file says, and what is true now; the controller judges.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartReport {
     /// The last incarnation that was confirmed; `None` if there is no `run` file, or it is unreadable.
@@ -113,6 +130,13 @@ pub struct BrokerState {
     /// Replicas that refused an epoch of the metadata because their own log is ahead of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub epochs_ahead: Vec<LogEnd>,
+    /// Replicas whose log failed, while this broker goes on with others; told until the metadata says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offline: Vec<(TopicId, i32)>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// How far one replica's log goes.

@@ -55,6 +55,18 @@ impl Controller {
                 AdminResponse::ElectLeaders(self.elect_leaders(kind, partitions))
             }
             AdminRequest::Cordon { brokers } => AdminResponse::Cordon(self.cordon(&brokers)),
+            AdminRequest::SetBalancing { balancing } => {
+                AdminResponse::SetBalancing(self.set_balancing(balancing))
+            }
+            AdminRequest::AlterClientQuotas {
+                entities,
+                validate_only,
+            } => AdminResponse::AlterClientQuotas(
+                entities
+                    .iter()
+                    .map(|changes| self.alter_client_quotas(changes, validate_only))
+                    .collect(),
+            ),
             AdminRequest::UnregisterBroker { broker } => {
                 AdminResponse::UnregisterBroker(self.unregister(broker))
             }

@@ -1,34 +1,12 @@
 //! Registration: one commit that admits a process with everything that follows from its restart.
 
+use super::restart::{self, Verdict};
 use super::{At, Controller, Event, ReplyTo, Session};
 use crate::image::Broker;
 use crate::records::{Record, RegisterBroker};
-use crate::rpc::{Outcome, Registration, Response, RestartReport, codes};
+use crate::rpc::{Outcome, Registration, Response, codes};
 use leasehold_types::seams::taken_out;
-use leasehold_types::{BrokerId, Incarnation, ProducerId};
-
-/// Whether a broker that was last registered as `registered` kept everything it ever confirmed. Anything
-/// that is not surely so is a loss: a report without a confirmed run, of another log directory, or of
-/// a kernel or pod that ended without a clean stop.
-pub(super) fn is_intact(registered: Incarnation, report: &RestartReport) -> bool {
-    if taken_out("restart-is-judged") {
-        return true;
-    }
-    let Some(confirmed) = &report.confirmed else {
-        return false;
-    };
-    let same_memory = confirmed.boot_id == report.boot_id
-        && confirmed.pod_uid == report.pod_uid
-        && !report.boot_id.is_empty();
-    continues(registered, report)
-        && (confirmed.clean || same_memory || taken_out("kernel-and-pod-are-compared"))
-}
-
-/// Whether the report is from the log directory that `registered` used.
-fn continues(registered: Incarnation, report: &RestartReport) -> bool {
-    let confirmed = report.confirmed.as_ref().map(|run| run.incarnation);
-    confirmed == Some(registered) || report.attempted.contains(&registered)
-}
+use leasehold_types::{BrokerId, DirectoryId, Incarnation, ProducerId};
 
 impl Controller {
     pub(super) fn register(&mut self, to: ReplyTo, r: Registration) {
@@ -46,9 +24,9 @@ impl Controller {
             }
             _ => {}
         }
-        let intact = known
-            .as_ref()
-            .is_none_or(|k| is_intact(k.incarnation, &r.restart));
+        let verdict = Verdict::of(known.as_deref(), &r);
+        let intact = verdict.intact;
+        let directories = ids(&r);
         self.emit(Record::RegisterBroker(RegisterBroker {
             broker: r.broker,
             incarnation: r.incarnation,
@@ -65,12 +43,16 @@ impl Controller {
             cordoned: known.as_ref().is_some_and(|k| k.cordoned),
             registered_at: None,
             changed_at: None,
+            directories,
         }));
         self.event(Event::Registered {
             broker: r.broker,
             incarnation: r.incarnation,
             intact,
         });
+        if known.is_none() {
+            self.balance_is_due(&format!("broker {} is new", r.broker));
+        }
         // Whatever the old incarnation led has no leader now, or another: an epoch of its own.
         let hosted: Vec<At> = self.index.hosted(r.broker).collect();
         let why = format!(
@@ -84,8 +66,13 @@ impl Controller {
         );
         for at in hosted {
             self.change(at, &why, |edit| {
-                if !intact {
+                // A log that failed under the former incarnation has not told what of it is on the disk.
+                let was_offline = edit.recall(r.broker);
+                if was_offline || verdict.loses(at) {
                     edit.lose(r.broker);
+                }
+                if verdict.is_out_of_reach(at, was_offline) {
+                    edit.retire(r.broker);
                 }
                 edit.drop_fenced();
                 edit.elect();
@@ -125,6 +112,7 @@ impl Controller {
                 cordoned: known.cordoned,
                 registered_at: Some(known.registered_at),
                 changed_at: Some(known.changed_at),
+                directories: known.directories.clone(),
             }));
         }
         self.reply(
@@ -140,7 +128,7 @@ impl Controller {
     /// stand against its own successor, a process on the same log directory.
     fn is_held(&self, known: &Broker, r: &Registration) -> bool {
         match self.sessions.get(&r.broker) {
-            Some(session) => session.seen || !continues(known.incarnation, &r.restart),
+            Some(session) => session.seen || !restart::succeeds(known.incarnation, r),
             None => false,
         }
     }
@@ -185,6 +173,32 @@ impl Controller {
         self.sessions.remove(&broker);
         self.lost.remove(&broker);
         self.event(Event::Unregistered { broker });
+        self.balance_is_due(&format!("broker {broker} is gone"));
         Outcome::ok()
     }
+
+    /// Logs of a broker that goes on with others failed: its replicas there are out of service until it
+    /// registers anew, as those of a fenced broker are. What it told of before is told in vain.
+    pub(super) fn replicas_failed(&mut self, broker: BrokerId, failed: &[At]) {
+        for &at in failed {
+            let why = format!("its log on broker {broker} failed");
+            let news = self
+                .image
+                .partition(&at.0, at.1)
+                .is_some_and(|p| p.replicas.contains(&broker) && !p.is_offline(broker));
+            if news {
+                self.change(at, &why, |edit| {
+                    edit.retire(broker);
+                    edit.drop_fenced();
+                    edit.elect();
+                });
+                self.drain_wanted = true;
+            }
+        }
+    }
+}
+
+/// The directories that this process may write to.
+fn ids(r: &Registration) -> Vec<DirectoryId> {
+    r.directories.iter().map(|directory| directory.id).collect()
 }

@@ -1,14 +1,15 @@
-//! Configurations: of topics, and the defaults for all.
+//! Configurations: of topics, of single brokers, and the defaults for all.
 //!
 //! What a change of `min.insync.replicas` or `unclean.leader.election.enable` means for ISR, ELR and leaders is
 //! part of the same commit.
 
 use super::{At, Controller};
-use crate::configs::{self, Kind, TopicKey};
+use crate::configs;
+use crate::dynamic::{DynamicError, DynamicKey};
 use crate::image::Topic;
 use crate::records::{ConfigResource, Record};
 use crate::rpc::{ConfigChange, ConfigChanges, ConfigOp, ConfigTarget, Outcome, codes};
-use leasehold_types::TopicId;
+use leasehold_types::{BrokerId, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -29,36 +30,58 @@ impl Controller {
         changes: &ConfigChanges,
         validate_only: bool,
     ) -> Outcome {
-        let found = match &changes.target {
-            ConfigTarget::Cluster => None,
-            ConfigTarget::Topic(name) => match self.image.topic_by_name(name).cloned() {
-                Some(topic) => Some(topic),
-                None => {
-                    let message = format!("topic {name} does not exist");
-                    return Outcome::refused(codes::UNKNOWN_TOPIC_OR_PARTITION, message);
-                }
-            },
+        let whose = match self.whose(&changes.target) {
+            Ok(whose) => whose,
+            Err((code, message)) => return Outcome::refused(code, message),
         };
-        let before: Values = match &found {
-            Some(topic) => topic.configs.clone(),
-            None => (*self.image.cluster_configs).clone(),
+        let before: Values = match &whose {
+            Whose::Topic(topic) => topic.configs.clone(),
+            Whose::Broker(id) => {
+                let own = self.image.broker_configs.get(id);
+                own.cloned().unwrap_or_default()
+            }
+            Whose::Cluster => (*self.image.cluster_configs).clone(),
         };
-        let wanted = match self.wanted(&before, found.as_deref(), changes) {
+        let wanted = match self.wanted(&before, &whose, changes) {
             Ok(wanted) => wanted,
             Err((code, message)) => return Outcome::refused(code, message),
         };
         if !validate_only {
-            let resource = found.map_or(ConfigResource::Cluster, |t| ConfigResource::Topic(t.id));
+            let resource = match whose {
+                Whose::Topic(topic) => ConfigResource::Topic(topic.id),
+                Whose::Broker(id) => ConfigResource::Broker(id),
+                Whose::Cluster => ConfigResource::Cluster,
+            };
             self.replace_configs(&resource, &before, &wanted);
         }
         Outcome::ok()
+    }
+
+    fn whose(&self, target: &ConfigTarget) -> Result<Whose, (i16, String)> {
+        match target {
+            ConfigTarget::Cluster => Ok(Whose::Cluster),
+            ConfigTarget::Broker(id) => match self.image.broker(*id) {
+                Some(_) => Ok(Whose::Broker(*id)),
+                None => {
+                    let message = format!("broker {id} is not registered");
+                    Err((codes::BROKER_ID_NOT_REGISTERED, message))
+                }
+            },
+            ConfigTarget::Topic(name) => match self.image.topic_by_name(name) {
+                Some(topic) => Ok(Whose::Topic(topic.clone())),
+                None => {
+                    let message = format!("topic {name} does not exist");
+                    Err((codes::UNKNOWN_TOPIC_OR_PARTITION, message))
+                }
+            },
+        }
     }
 
     /// The values after `changes`, each of them checked.
     fn wanted(
         &self,
         before: &Values,
-        topic: Option<&Topic>,
+        whose: &Whose,
         changes: &ConfigChanges,
     ) -> Result<Values, (i16, String)> {
         let mut wanted = if changes.replace_all {
@@ -68,39 +91,33 @@ impl Controller {
         };
         let mut named = BTreeSet::new();
         for change in &changes.changes {
-            let key = find(&change.key, topic.is_none()).ok_or_else(|| {
-                (
-                    codes::INVALID_CONFIG,
-                    configs::unknown(&change.key).to_string(),
-                )
-            })?;
-            if !named.insert(key.name) {
+            let key = whose.find(&change.key)?;
+            let name = key.kept_as();
+            if !named.insert(name) {
                 return Err((
                     codes::INVALID_REQUEST,
                     format!("{} is named twice", change.key),
                 ));
             }
-            let present = match (wanted.get(key.name), topic) {
+            let present = match (wanted.get(name), whose) {
                 (Some(value), _) => Some(value.as_str()),
-                (None, Some(topic)) => self.image.topic_config(topic, key.name),
-                (None, None) => self.image.default_config(key.name).map(|(value, _)| value),
+                (None, Whose::Topic(topic)) => self.image.topic_config(topic, name),
+                (None, _) => self.image.default_config(name).map(|(value, _)| value),
             };
             match altered(key, change, present)? {
                 Some(value) => {
-                    configs::validate(key.name, &value)
-                        .map_err(|error| (codes::INVALID_CONFIG, error.to_string()))?;
-                    wanted.insert(key.name.to_owned(), configs::normalize(key, &value));
+                    let value = key.normalize(&value).map_err(|e| whose.refused(&e))?;
+                    wanted.insert(name.to_owned(), value);
                 }
-                None => drop(wanted.remove(key.name)),
+                None => drop(wanted.remove(name)),
             }
         }
-        let in_force = |key: &str| match (wanted.get(key), topic) {
+        let in_force = |key: &str| match (wanted.get(key), whose) {
             (Some(value), _) => Some(value.as_str()),
-            (None, Some(_)) => self.image.default_config(key).map(|(value, _)| value),
-            (None, None) => self.image.static_config(key),
+            (None, Whose::Cluster) => self.image.static_config(key),
+            (None, _) => self.image.default_config(key).map(|(value, _)| value),
         };
-        configs::check_together(in_force)
-            .map_err(|error| (codes::INVALID_CONFIG, error.to_string()))?;
+        configs::check_together(in_force).map_err(|error| whose.refused(&error.into()))?;
         Ok(wanted)
     }
 
@@ -124,6 +141,8 @@ impl Controller {
         }
         let affected: Vec<Arc<Topic>> = match resource {
             ConfigResource::Topic(id) => self.image.topic(id).into_iter().cloned().collect(),
+            // No single broker has those.
+            ConfigResource::Broker(_) => Vec::new(),
             ConfigResource::Cluster | ConfigResource::Static => {
                 self.image.topics.values().cloned().collect()
             }
@@ -142,19 +161,42 @@ impl Controller {
     }
 }
 
-/// A topic key; as a default for all topics also under its broker key's name, as Kafka has it.
-fn find(name: &str, as_default: bool) -> Option<&'static TopicKey> {
-    let by_broker_key = || {
-        configs::TOPIC_KEYS
-            .iter()
-            .find(|key| key.broker_key == Some(name))
-    };
-    configs::find(name).or_else(|| if as_default { by_broker_key() } else { None })
+/// What is configured.
+enum Whose {
+    Topic(Arc<Topic>),
+    Broker(BrokerId),
+    Cluster,
+}
+
+impl Whose {
+    /// The key of that name, if it can be set here. A topic's has one name, a broker's two, as in Kafka.
+    fn find(&self, name: &str) -> Result<DynamicKey, (i16, String)> {
+        let found = match self {
+            Self::Topic(_) => match configs::find(name) {
+                Some(key) => Ok(DynamicKey::Topics(key)),
+                None => Err(configs::unknown(name).into()),
+            },
+            Self::Broker(_) => {
+                DynamicKey::find(name).and_then(|key| key.check_for_one().map(|()| key))
+            }
+            Self::Cluster => DynamicKey::find(name),
+        };
+        found.map_err(|error| self.refused(&error))
+    }
+
+    /// Kafka has a code of its own for what is wrong with a topic's values, and none for a broker's (KAFKA-13609).
+    fn refused(&self, error: &DynamicError) -> (i16, String) {
+        let code = match (self, error) {
+            (Self::Topic(_), _) | (_, DynamicError::ForAll(_)) => codes::INVALID_CONFIG,
+            _ => codes::INVALID_REQUEST,
+        };
+        (code, error.to_string())
+    }
 }
 
 /// The value of `key` after `change`; `None` if it is to be removed.
 fn altered(
-    key: &TopicKey,
+    key: DynamicKey,
     change: &ConfigChange,
     present: Option<&str>,
 ) -> Result<Option<String>, (i16, String)> {
@@ -171,7 +213,7 @@ fn altered(
     if change.op == ConfigOp::Set {
         return Ok(Some(value));
     }
-    if !matches!(key.kind, Kind::List(_) | Kind::Replicas) {
+    if !key.is_list() {
         let message = format!(
             "{} is no list: nothing can be added to or taken from it",
             change.key

@@ -27,6 +27,9 @@ impl Controller {
                     broker: broker.id,
                     cordoned,
                 });
+                if !cordoned {
+                    self.balance_is_due(&format!("broker {} is not drained any more", broker.id));
+                }
             }
         }
         let moving: Vec<At> = self.index.draining.iter().copied().collect();
@@ -118,11 +121,7 @@ impl Controller {
             };
             let awaited = without(&p.adding, &p.removing);
             let stuck = |b: &BrokerId| {
-                !p.isr.contains(b)
-                    && self
-                        .image
-                        .broker(*b)
-                        .is_none_or(|b| b.cordoned || !b.is_eligible())
+                !p.isr.contains(b) && (!self.image.may_lead(p, *b) || self.is_cordoned(*b))
             };
             if awaited.iter().any(stuck) {
                 self.move_off(at);
@@ -135,7 +134,7 @@ impl Controller {
         let Some(p) = self.image.partition(&at.0, at.1) else {
             return;
         };
-        if p.is_reassigning() && !p.draining {
+        if p.is_reassigning() && !p.draining && !p.balancing {
             return;
         }
         let original = without(&p.replicas, &p.adding);
@@ -147,7 +146,7 @@ impl Controller {
                 continue;
             }
             let mut candidates = self.candidates(0);
-            candidates.retain(|c| c.can_lead && !original.contains(&c.id));
+            candidates.retain(|c| c.can_lead && !original.contains(&c.id) && !p.is_offline(c.id));
             // Keep a newcomer that is on its way.
             let on_its_way =
                 |b: &&BrokerId| candidates.iter().any(|c| c.id == **b) && !target.contains(b);

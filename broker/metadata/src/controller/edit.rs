@@ -41,25 +41,33 @@ impl<'a> Edit<'a> {
         self.image.min_isr(self.topic).min(replication_factor)
     }
 
-    /// Takes brokers that are fenced out of the ISR. With every member fenced it stays as it is: they
-    /// are the candidates. A fenced leader leads no more.
+    /// Takes brokers that are fenced, and those whose log failed, out of the ISR. If that is every member it
+    /// stays as it is: they are the candidates. Such a leader leads no more.
     pub fn drop_fenced(&mut self) {
         if taken_out("fenced-leave-the-isr") {
             return;
         }
-        let live: Vec<BrokerId> = self
-            .new
-            .isr
-            .iter()
-            .copied()
-            .filter(|&b| self.image.is_live(b))
-            .collect();
+        let serves = |&b: &BrokerId| self.image.serves(&self.new, b);
+        let live: Vec<BrokerId> = self.new.isr.iter().copied().filter(serves).collect();
+        let leads = self.new.leader.filter(serves);
         if !live.is_empty() {
             self.new.isr = live;
         }
-        if self.new.leader.is_some_and(|b| !self.image.is_live(b)) {
-            self.new.leader = None;
+        self.new.leader = leads;
+    }
+
+    /// Takes a replica out of service: its log failed, or must not be begun anew.
+    pub fn retire(&mut self, broker: BrokerId) {
+        if !self.new.offline.contains(&broker) {
+            self.new.offline.push(broker);
         }
+    }
+
+    /// Ends what [`Self::retire`] began; tells whether there was something to end.
+    pub fn recall(&mut self, broker: BrokerId) -> bool {
+        let before = self.new.offline.len();
+        self.new.offline.retain(|&b| b != broker);
+        self.new.offline.len() < before
     }
 
     /// Takes out a broker that may have lost what it once confirmed, even as the last member of the
@@ -128,14 +136,15 @@ impl<'a> Edit<'a> {
     /// if there is no other.
     fn first(&self, among: &[BrokerId], avoid: impl Fn(BrokerId) -> bool) -> Option<BrokerId> {
         let cordoned = |b: BrokerId| self.image.broker(b).is_some_and(|b| b.cordoned);
-        let fit = |b: BrokerId| among.contains(&b) && self.image.is_eligible(b) && !avoid(b);
+        let fit =
+            |b: BrokerId| among.contains(&b) && self.image.may_lead(&self.new, b) && !avoid(b);
         let all = self.new.replicas.iter().copied().filter(|&b| fit(b));
         all.min_by_key(|&b| cordoned(b))
     }
 
     /// Takes a broker that is about to end out of leadership and ISR, if another can carry on.
     pub fn release(&mut self, broker: BrokerId) {
-        let other = |&b: &BrokerId| b != broker && self.image.is_eligible(b);
+        let other = |&b: &BrokerId| b != broker && self.image.may_lead(&self.new, b);
         if !self.new.isr.contains(&broker) || !self.new.isr.iter().any(other) {
             return;
         }
@@ -155,15 +164,16 @@ impl<'a> Edit<'a> {
         self.new.adding = without(&replicas, &original);
         self.new.replicas = replicas;
         self.new.draining = draining;
+        self.new.balancing = false;
     }
 
-    /// Calls off the reassignment under way. A drain put each newcomer in the place of the one that
-    /// it stands in for, so that one gets its place back, and with it its turn to lead.
+    /// Calls off the reassignment under way. A move of the controller's own put each newcomer in the place of
+    /// the one that it stands in for, so that one gets its place back, and with it its turn to lead.
     pub fn cancel_reassignment(&mut self) {
         let p = &self.new;
         let original = without(&p.replicas, &p.adding);
         let mut back = original.clone();
-        if p.draining {
+        if p.draining || p.balancing {
             let mut leaving = original.iter().filter(|b| p.removing.contains(b));
             let target = without(&p.replicas, &p.removing);
             let place = |b: &BrokerId| {
@@ -203,7 +213,7 @@ impl<'a> Edit<'a> {
         }
         let leaves = |b: BrokerId| p.removing.contains(&b);
         if p.leader.is_some_and(leaves) {
-            let next = |b: &&BrokerId| isr.contains(b) && self.image.is_eligible(**b);
+            let next = |b: &&BrokerId| isr.contains(b) && self.image.may_lead(p, **b);
             let Some(&next) = target.iter().find(next) else {
                 return;
             };
@@ -215,6 +225,7 @@ impl<'a> Edit<'a> {
         self.new.adding.clear();
         self.new.removing.clear();
         self.new.draining = false;
+        self.new.balancing = false;
     }
 
     /// Whoever leaves the ISR while that is below the effective minimum still has every committed
@@ -250,6 +261,7 @@ impl<'a> Edit<'a> {
         if self.unclean {
             self.new.lossy.clear();
         }
+        self.new.offline.retain(|b| replicas.contains(b));
         let min = self.min_for(self.new.replication_factor());
         if self.old.recovering && !self.unclean && self.new.isr.len() >= min {
             self.new.recovering = false;
@@ -273,10 +285,12 @@ impl<'a> Edit<'a> {
             isr: changed(&old.isr, new.isr),
             elr: changed(&old.elr, new.elr),
             lossy: changed(&old.lossy, new.lossy),
+            offline: changed(&old.offline, new.offline),
             replicas: changed(&old.replicas, new.replicas),
             adding: changed(&old.adding, new.adding),
             removing: changed(&old.removing, new.removing),
             draining: changed(&old.draining, new.draining),
+            balancing: changed(&old.balancing, new.balancing),
             recovering: changed(&old.recovering, new.recovering),
         })
     }

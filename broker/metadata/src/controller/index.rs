@@ -17,6 +17,8 @@ pub(super) struct Index {
     pub unsure: BTreeSet<At>,
     /// Partitions that are being moved off cordoned brokers.
     pub draining: BTreeSet<At>,
+    /// Partitions that are being moved to keep brokers even.
+    pub balancing: BTreeSet<At>,
 }
 
 impl Index {
@@ -46,6 +48,9 @@ impl Index {
         if p.draining {
             self.draining.insert(at);
         }
+        if p.balancing {
+            self.balancing.insert(at);
+        }
     }
 
     pub fn remove(&mut self, at: At, p: &Partition) {
@@ -60,6 +65,7 @@ impl Index {
         self.leaderless.remove(&at);
         self.unsure.remove(&at);
         self.draining.remove(&at);
+        self.balancing.remove(&at);
     }
 
     /// What `broker` is a replica of.

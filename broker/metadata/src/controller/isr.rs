@@ -58,6 +58,7 @@ impl Controller {
         let mut may_wait = false;
         let why = format!("its leader {leader} proposed another ISR");
         let draining = self.index.draining.contains(&at);
+        let balancing = self.index.balancing.contains(&at);
         self.change(at, &why, |edit| {
             let old = edit.old;
             let enough = edit.image.effective_min_isr(edit.topic, old);
@@ -72,6 +73,7 @@ impl Controller {
         });
         // A move that ended makes room for the next.
         self.drain_wanted |= draining && !self.index.draining.contains(&at);
+        self.balance.wanted |= balancing && !self.index.balancing.contains(&at);
         may_wait
     }
 }
@@ -149,6 +151,12 @@ fn check(
         return Err((codes::INVALID_REQUEST, message));
     }
     for (id, incarnation) in &proposal.isr {
+        if p.is_offline(*id) {
+            let message = format!(
+                "{name}: the log of broker {id} failed; it is out until that broker restarts"
+            );
+            return Err((codes::INELIGIBLE_REPLICA, message));
+        }
         let fit = image.broker(*id).is_some_and(|b| {
             // Who is about to end may stay (it is being moved off), but not join.
             let joins_to_leave = b.shutting_down && !committed.contains(id);

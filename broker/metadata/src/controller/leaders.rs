@@ -76,7 +76,7 @@ impl Controller {
             .replicas
             .iter()
             .copied()
-            .filter(|&b| self.image.is_eligible(b))
+            .filter(|&b| self.image.may_lead(p, b))
             .collect();
         let alone = p.replicas.len() == 1;
         let complete =
@@ -102,7 +102,7 @@ impl Controller {
                         "the preferred replica leads",
                     );
                 }
-                match preferred(&p).filter(|&b| self.image.is_eligible(b)) {
+                match preferred(&p).filter(|&b| self.image.may_lead(&p, b)) {
                     Some(leader) => {
                         let why = "an administrator asked for the preferred leader";
                         self.change(at, why, |edit| {

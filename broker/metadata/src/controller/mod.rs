@@ -19,6 +19,7 @@
 //!   hands it in, and send [`Input::Freeze`] when a point off the table was confirmed.
 
 mod admin;
+mod balance;
 mod brokers;
 mod config;
 mod drain;
@@ -26,7 +27,9 @@ mod edit;
 mod index;
 mod isr;
 mod leaders;
+mod quotas;
 mod reassign;
+mod restart;
 mod sessions;
 mod step;
 #[cfg(test)]
@@ -34,10 +37,12 @@ mod tests;
 mod topics;
 mod types;
 
+pub use topics::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 pub use types::*;
 
 use crate::image::Image;
 use crate::rpc::{Outcome, Response};
+use balance::Balance;
 use edit::Edit;
 use index::{At, Index};
 use leasehold_types::{BrokerId, Incarnation, Seq};
@@ -72,6 +77,7 @@ pub struct Controller {
     housekeeping_due: u64,
     preferred_due: u64,
     drain_wanted: bool,
+    balance: Balance,
     started: bool,
     frozen: Option<String>,
     resigned: bool,
@@ -102,6 +108,7 @@ impl Controller {
             housekeeping_due: 0,
             preferred_due: 0,
             drain_wanted: true,
+            balance: Balance::default(),
             started: false,
             frozen: None,
             resigned: false,

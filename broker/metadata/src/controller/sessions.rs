@@ -114,7 +114,7 @@ impl Controller {
                 .map_or(session.last_poll, |b| b.min(session.last_poll));
             wait = wait.min((first + timeout).saturating_sub(run).max(1));
         }
-        if self.drain_wanted {
+        if self.drain_wanted || self.balance.wanted {
             wait = wait.min(50);
         }
         self.clock.last.plus(wait)
@@ -149,6 +149,8 @@ impl Controller {
         for end in &poll.state.epochs_ahead {
             self.complain(id, (end.topic, end.partition), end.last_epoch);
         }
+        // Before it may be unfenced, and lead them.
+        self.replicas_failed(id, &poll.state.offline);
         if broker.fenced
             && !broker.shutting_down
             && (caught_up || taken_out("unfenced-when-caught-up"))

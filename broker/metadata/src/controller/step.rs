@@ -96,6 +96,9 @@ impl Controller {
         if due || self.drain_wanted {
             self.drain();
         }
+        if due || self.balance.wanted {
+            self.balance();
+        }
         if self.clock.run() >= self.preferred_due {
             self.restore_preferred_leaders();
         }

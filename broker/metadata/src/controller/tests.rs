@@ -1,10 +1,13 @@
 //! What the controller promises: scenes by rule, a random walk over all inputs, and a test of its speed.
 
+mod balance;
 mod bench;
+mod directories;
 mod elections;
 mod invariants;
 mod isr;
 mod moves;
+mod quotas;
 mod registration;
 mod sessions;
 mod speed;

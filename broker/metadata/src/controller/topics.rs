@@ -1,5 +1,6 @@
 //! Creating, growing and deleting topics.
 
+use super::types::InternalTopic;
 use super::{Controller, Event};
 use crate::assign::{self, Candidate};
 use crate::configs;
@@ -11,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Where consumer groups keep their offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
-const INTERNAL_TOPICS: &[&str] = &[OFFSETS_TOPIC, "__transaction_state"];
+/// Where transactions keep their state.
+pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
+const INTERNAL_TOPICS: &[&str] = &[OFFSETS_TOPIC, TRANSACTIONS_TOPIC];
 const MAX_NAME: usize = 249;
 
 type Refusal = (i16, String);
@@ -132,14 +135,20 @@ impl Controller {
 
     fn new_configs(&self, topic: &NewTopic) -> Result<BTreeMap<String, String>, Refusal> {
         let mut values = BTreeMap::new();
-        if topic.name == OFFSETS_TOPIC {
+        if let Some(internal) = self.internal_topic(&topic.name) {
             // As Kafka creates it.
-            values.insert("cleanup.policy".to_owned(), "compact".to_owned());
-            values.insert("compression.type".to_owned(), "producer".to_owned());
-            values.insert(
-                "segment.bytes".to_owned(),
-                self.settings.offsets_topic_segment_bytes.to_string(),
-            );
+            let mut set = |key: &str, value: String| values.insert(key.to_owned(), value);
+            set("cleanup.policy", "compact".to_owned());
+            set("segment.bytes", internal.segment_bytes.to_string());
+            if topic.name == TRANSACTIONS_TOPIC {
+                set("compression.type", "uncompressed".to_owned());
+                set("unclean.leader.election.enable", "false".to_owned());
+            } else {
+                set("compression.type", "producer".to_owned());
+            }
+            if let Some(min_isr) = internal.min_isr {
+                set(configs::MIN_INSYNC_REPLICAS, min_isr.to_string());
+            }
         }
         for (key, value) in &topic.configs {
             if let Some(value) = value {
@@ -156,18 +165,21 @@ impl Controller {
         Ok(values)
     }
 
+    fn internal_topic(&self, name: &str) -> Option<&InternalTopic> {
+        match name {
+            OFFSETS_TOPIC => Some(&self.settings.offsets_topic),
+            TRANSACTIONS_TOPIC => Some(&self.settings.transactions_topic),
+            _ => None,
+        }
+    }
+
     fn assign(&self, topic: &NewTopic, budget: &mut usize) -> Result<Assignment, Refusal> {
-        let offsets = topic.name == OFFSETS_TOPIC;
-        let (default_partitions, default_factor) = if offsets {
-            (
-                self.settings.offsets_topic_partitions,
-                self.settings.offsets_topic_replication_factor,
-            )
-        } else {
-            (
+        let (default_partitions, default_factor) = match self.internal_topic(&topic.name) {
+            Some(internal) => (internal.partitions, internal.replication_factor),
+            None => (
                 self.settings.default_partitions,
                 self.settings.default_replication_factor,
-            )
+            ),
         };
         let count = match topic.partitions {
             -1 => default_partitions,

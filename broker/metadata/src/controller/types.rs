@@ -163,6 +163,10 @@ pub enum Event {
         broker: BrokerId,
         cordoned: bool,
     },
+    /// Brokers are to be made even, or are.
+    Balance {
+        what: String,
+    },
     Unregistered {
         broker: BrokerId,
     },
@@ -189,6 +193,16 @@ impl fmt::Display for PartitionName {
     }
 }
 
+/// A topic that a coordinator keeps its state in, as it is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InternalTopic {
+    pub partitions: i32,
+    pub replication_factor: i16,
+    pub segment_bytes: i32,
+    /// `None`: the default of all topics.
+    pub min_isr: Option<i32>,
+}
+
 /// How the controller behaves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -204,14 +218,19 @@ pub struct Settings {
     pub max_restored_per_check: usize,
     pub default_partitions: i32,
     pub default_replication_factor: i16,
-    pub offsets_topic_partitions: i32,
-    pub offsets_topic_replication_factor: i16,
-    pub offsets_topic_segment_bytes: i32,
+    /// `__consumer_offsets`, as it is created.
+    pub offsets_topic: InternalTopic,
+    /// `__transaction_state`, as it is created.
+    pub transactions_topic: InternalTopic,
     pub delete_topics: bool,
     /// Partitions that one request may create.
     pub max_partitions_per_request: usize,
     /// Partitions that are being moved off cordoned brokers at the same time.
     pub max_draining: usize,
+    /// Replicas are moved to keep brokers even only once every broker has been unfenced for this long.
+    pub balance_settle_ms: u64,
+    /// A broker that has been away for this long is not waited for, nor is what moves to it.
+    pub balance_patience_ms: u64,
     /// How long to wait for the last of those who may have lost data before the longest log leads.
     pub unclean_recovery_timeout_ms: u64,
     /// Producer ids given to a broker at a time.
@@ -239,12 +258,23 @@ impl Settings {
             max_restored_per_check: 500,
             default_partitions: config.num_partitions,
             default_replication_factor: factor(config.default_replication_factor),
-            offsets_topic_partitions: config.offsets_topic_num_partitions,
-            offsets_topic_replication_factor: factor(config.offsets_topic_replication_factor),
-            offsets_topic_segment_bytes: config.offsets_topic_segment_bytes,
+            offsets_topic: InternalTopic {
+                partitions: config.offsets_topic_num_partitions,
+                replication_factor: factor(config.offsets_topic_replication_factor),
+                segment_bytes: config.offsets_topic_segment_bytes,
+                min_isr: None,
+            },
+            transactions_topic: InternalTopic {
+                partitions: config.transaction_state_log_num_partitions,
+                replication_factor: factor(config.transaction_state_log_replication_factor),
+                segment_bytes: config.transaction_state_log_segment_bytes,
+                min_isr: Some(config.transaction_state_log_min_isr),
+            },
             delete_topics: config.delete_topic_enable,
             max_partitions_per_request: 10_000,
             max_draining: 16,
+            balance_settle_ms: 10_000,
+            balance_patience_ms: 60_000,
             unclean_recovery_timeout_ms: 300_000,
             producer_id_block: 1_000,
             topic_defaults: configs::defaults_from(config),

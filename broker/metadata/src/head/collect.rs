@@ -3,16 +3,14 @@
 //! The rules, each of which the model checker needed: only a controller whose own claim is committed
 //! collects; of other writers' chunks only those of a lower epoch that the head does not name; of its own
 //! only those that a head write *known to be applied* has stopped naming; none sooner than
-//! [`GRACE`] after it was last seen named, so that a reader of an older head still finds them.
+//! a grace time after it was last seen named, so that a reader of an older head still finds them.
 
 use crate::lease::BootInstant;
 use crate::store::ChunkInfo;
+use leasehold_types::seams::taken_out;
 use leasehold_types::{ClusterId, ControllerEpoch};
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
-
-/// How long a chunk outlives its last reference.
-pub const GRACE: Duration = Duration::from_secs(600);
 
 /// Chunks that nothing names any more, and since when.
 #[derive(Debug, Default)]
@@ -32,7 +30,8 @@ impl Collection {
         now: BootInstant,
     ) {
         for chunk in listing {
-            let ours_to_judge = chunk.cluster == *cluster && chunk.epoch < epoch;
+            let ours = chunk.cluster == *cluster || taken_out("foreign-chunks-are-kept");
+            let ours_to_judge = ours && chunk.epoch < epoch;
             if ours_to_judge && !named.contains(chunk.name.as_str()) {
                 self.unnamed.entry(chunk.name.clone()).or_insert(now);
             }
@@ -46,12 +45,12 @@ impl Collection {
         }
     }
 
-    /// Takes out the chunks whose time has come, at most `limit`.
-    pub fn due(&mut self, now: BootInstant, limit: usize) -> Vec<String> {
+    /// Takes out the chunks that nothing names since `grace` or longer, at most `limit`.
+    pub fn due(&mut self, now: BootInstant, grace: Duration, limit: usize) -> Vec<String> {
         let due: Vec<String> = self
             .unnamed
             .iter()
-            .filter(|(_, since)| now.since(**since) >= GRACE)
+            .filter(|(_, since)| now.since(**since) >= grace)
             .map(|(name, _)| name.clone())
             .take(limit)
             .collect();
@@ -65,6 +64,8 @@ impl Collection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const GRACE: Duration = Duration::from_secs(600);
 
     fn at(seconds: u64) -> BootInstant {
         BootInstant::after_boot(Duration::from_secs(seconds))
@@ -91,8 +92,11 @@ mod tests {
         let named = HashSet::from(["named"]);
         let cluster = ClusterId("c".into());
         collection.listed(&listing, &cluster, ControllerEpoch(5), &named, at(0));
-        assert_eq!(collection.due(at(10_000), 10), vec!["old".to_owned()]);
-        assert!(collection.due(at(10_000), 10).is_empty());
+        assert_eq!(
+            collection.due(at(10_000), GRACE, 10),
+            vec!["old".to_owned()]
+        );
+        assert!(collection.due(at(10_000), GRACE, 10).is_empty());
     }
 
     #[test]
@@ -100,7 +104,7 @@ mod tests {
         let mut collection = Collection::default();
         collection.dropped(["mine".to_owned()], at(100));
         collection.dropped(["mine".to_owned()], at(300));
-        assert!(collection.due(at(699), 10).is_empty());
-        assert_eq!(collection.due(at(700), 10), vec!["mine".to_owned()]);
+        assert!(collection.due(at(699), GRACE, 10).is_empty());
+        assert_eq!(collection.due(at(700), GRACE, 10), vec!["mine".to_owned()]);
     }
 }

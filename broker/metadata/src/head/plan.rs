@@ -10,8 +10,9 @@ use crate::store::{Chunk, HeadPatch, random_nonce};
 use leasehold_types::seams::taken_out;
 use leasehold_types::{ControllerEpoch, Seq};
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
-/// When the tail is rolled and when a snapshot replaces the segments.
+/// When the tail is rolled, when a snapshot replaces the segments, and when chunks that nothing names go.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// A tail that would pass this many bytes is rolled into a segment.
@@ -20,6 +21,10 @@ pub struct Limits {
     pub segments: usize,
     /// The most bytes of segments before a snapshot replaces them.
     pub segment_bytes: usize,
+    /// How long a chunk outlives its last reference, so that a reader of an older head still finds it.
+    pub grace: Duration,
+    /// How often it is looked for chunks whose time has come.
+    pub collect_every: Duration,
 }
 
 impl Default for Limits {
@@ -28,6 +33,8 @@ impl Default for Limits {
             tail_bytes: 8 * 1024,
             segments: 32,
             segment_bytes: 1024 * 1024,
+            grace: Duration::from_secs(600),
+            collect_every: Duration::from_secs(60),
         }
     }
 }

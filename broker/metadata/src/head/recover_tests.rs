@@ -25,6 +25,7 @@ fn registered(broker: i32) -> Record {
         cordoned: false,
         registered_at: None,
         changed_at: None,
+        directories: Vec::new(),
     })
 }
 

@@ -15,6 +15,8 @@ const SMALL: Limits = Limits {
     tail_bytes: 600,
     segments: 3,
     segment_bytes: 100_000,
+    grace: Duration::from_secs(600),
+    collect_every: Duration::from_secs(60),
 };
 
 async fn new_cluster() -> SimulatedStore {

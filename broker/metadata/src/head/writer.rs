@@ -270,6 +270,6 @@ impl HeadWriter {
 
     /// Chunks whose time has come: the caller deletes them, in its own time.
     pub fn collectable(&mut self, now: BootInstant) -> Vec<String> {
-        self.collection.due(now, 20)
+        self.collection.due(now, self.limits.grace, 20)
     }
 }

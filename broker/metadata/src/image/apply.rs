@@ -172,6 +172,18 @@ impl Image {
                 key,
                 value,
             } => self.set_config(resource, key, value.as_deref())?,
+            Record::ClientQuota { entity, key, limit } => {
+                let quotas = Arc::make_mut(&mut self.client_quotas);
+                let limits = quotas.entry(entity.clone()).or_default();
+                match limit {
+                    Some(limit) => limits.insert(key.clone(), *limit),
+                    None => limits.remove(key),
+                };
+                if limits.is_empty() {
+                    quotas.remove(entity);
+                }
+            }
+            Record::Balancing(balancing) => self.balancing = *balancing,
             Record::ProducerIds { next } => {
                 if *next < self.next_producer_id {
                     return Err(ApplyError::ProducerIdsFall {
@@ -205,6 +217,7 @@ impl Image {
             cordoned: r.cordoned,
             registered_at: r.registered_at.unwrap_or(seq),
             changed_at: r.changed_at.unwrap_or(seq),
+            directories: r.directories.clone(),
         };
         self.brokers.insert(r.broker, Arc::new(broker));
     }
@@ -295,6 +308,10 @@ impl Image {
     ) -> Result<(), ApplyError> {
         let values = match resource {
             ConfigResource::Topic(id) => &mut self.topic_mut(*id)?.configs,
+            ConfigResource::Broker(id) => {
+                let all = Arc::make_mut(&mut self.broker_configs);
+                all.entry(*id).or_default()
+            }
             ConfigResource::Cluster => Arc::make_mut(&mut self.cluster_configs),
             ConfigResource::Static => Arc::make_mut(&mut self.static_configs),
         };
@@ -302,6 +319,11 @@ impl Image {
             Some(value) => values.insert(key.to_owned(), value.to_owned()),
             None => values.remove(key),
         };
+        if let ConfigResource::Broker(id) = resource
+            && values.is_empty()
+        {
+            Arc::make_mut(&mut self.broker_configs).remove(id);
+        }
         Ok(())
     }
 
@@ -356,11 +378,13 @@ fn follow(old: &Partition, change: &PartitionChange) -> Result<Partition, ApplyE
         isr: or(&change.isr, &old.isr),
         elr: or(&change.elr, &old.elr),
         lossy: or(&change.lossy, &old.lossy),
+        offline: or(&change.offline, &old.offline),
         leader: or(&change.leader, &old.leader),
         leader_epoch,
         partition_epoch: change.partition_epoch,
         recovering: or(&change.recovering, &old.recovering),
         draining: or(&change.draining, &old.draining),
+        balancing: or(&change.balancing, &old.balancing),
     })
 }
 
@@ -370,7 +394,7 @@ fn check(p: &Partition) -> Result<(), &'static str> {
     if p.replicas.is_empty() {
         return Err("a partition has at least one replica");
     }
-    if !distinct(&p.replicas) || !distinct(&p.isr) || !distinct(&p.elr) {
+    if !distinct(&p.replicas) || !distinct(&p.isr) || !distinct(&p.elr) || !distinct(&p.offline) {
         return Err("no broker is named twice");
     }
     if !within(&p.isr) || !within(&p.elr) {
@@ -379,11 +403,15 @@ fn check(p: &Partition) -> Result<(), &'static str> {
     if !within(&p.adding) || !within(&p.removing) {
         return Err("replicas being added or removed are replicas");
     }
+    if !within(&p.offline) {
+        return Err("replicas whose log failed are replicas");
+    }
     if p.elr.iter().any(|b| p.isr.contains(b)) {
         return Err("no broker is in ISR and ELR");
     }
     match p.leader {
         Some(leader) if !p.isr.contains(&leader) => Err("the leader is in the ISR"),
+        Some(leader) if p.is_offline(leader) => Err("a replica whose log failed does not lead"),
         _ => Ok(()),
     }
 }

@@ -23,6 +23,8 @@ pub enum Standing {
 pub enum ConfigSource {
     /// The topic's own.
     Topic,
+    /// Set for the one broker while it runs.
+    Broker,
     /// Set for the whole cluster while it runs.
     Cluster,
     /// From the brokers' configuration files.
@@ -65,6 +67,16 @@ impl Image {
         self.broker(broker).is_some_and(|b| b.is_eligible())
     }
 
+    /// Whether `replica` of `partition` is there: its broker unfenced, its log in service.
+    pub fn serves(&self, partition: &Partition, replica: BrokerId) -> bool {
+        self.is_live(replica) && !partition.is_offline(replica)
+    }
+
+    /// Whether `replica` may lead `partition`, or join its ISR.
+    pub fn may_lead(&self, partition: &Partition, replica: BrokerId) -> bool {
+        self.is_eligible(replica) && !partition.is_offline(replica)
+    }
+
     /// A topic key's value in force: the topic's own, else the cluster's, else the brokers' files',
     /// else Kafka's default. `None` for a key that no topic has, and for keys without a default.
     pub fn topic_config<'a>(&'a self, topic: &'a Topic, key: &str) -> Option<&'a str> {
@@ -81,6 +93,45 @@ impl Image {
             return Some((value, ConfigSource::Topic));
         }
         self.default_config(key)
+    }
+
+    /// Like [`Self::topic_config`] on `broker`, which may have a default of its own.
+    pub fn topic_config_at<'a>(
+        &'a self,
+        broker: BrokerId,
+        topic: &'a Topic,
+        key: &str,
+    ) -> Option<&'a str> {
+        self.topic_config_source_at(broker, topic, key)
+            .map(|(value, _)| value)
+    }
+
+    /// Like [`Self::topic_config_at`], and where the value comes from.
+    pub fn topic_config_source_at<'a>(
+        &'a self,
+        broker: BrokerId,
+        topic: &'a Topic,
+        key: &str,
+    ) -> Option<(&'a str, ConfigSource)> {
+        if let Some(value) = topic.configs.get(key) {
+            return Some((value, ConfigSource::Topic));
+        }
+        match self.broker_config(broker, key) {
+            Some(value) => Some((value, ConfigSource::Broker)),
+            None => self.default_config(key),
+        }
+    }
+
+    /// What was set for `broker` alone, under the name by which [`crate::dynamic`] keeps it.
+    pub fn broker_config(&self, broker: BrokerId, key: &str) -> Option<&str> {
+        let values = self.broker_configs.get(&broker)?;
+        values.get(key).map(String::as_str)
+    }
+
+    /// What was set while brokers run, for `broker` or else for all.
+    pub fn dynamic_config(&self, broker: BrokerId, key: &str) -> Option<&str> {
+        let for_all = || self.cluster_configs.get(key).map(String::as_str);
+        self.broker_config(broker, key).or_else(for_all)
     }
 
     /// The value of a topic key for topics that do not say otherwise.
@@ -135,7 +186,8 @@ impl Image {
             return false;
         }
         !self.topics.values().flat_map(|t| &t.partitions).any(|p| {
-            p.leader == Some(broker) && p.isr.iter().any(|&r| r != broker && self.is_eligible(r))
+            let other = |&r: &BrokerId| r != broker && self.may_lead(p, r);
+            p.leader == Some(broker) && p.isr.iter().any(other)
         })
     }
 

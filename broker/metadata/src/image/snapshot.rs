@@ -1,6 +1,7 @@
 //! An image as a list of records, and back: what a snapshot chunk and a late joiner's first poll hold.
 
 use super::{ApplyError, Image, Position};
+use crate::balance::Balancing;
 use crate::records::{ConfigResource, Record, RegisterBroker};
 use leasehold_types::ClusterId;
 
@@ -22,6 +23,7 @@ impl Image {
                 cordoned: broker.cordoned,
                 registered_at: Some(broker.registered_at),
                 changed_at: Some(broker.changed_at),
+                directories: broker.directories.clone(),
             }));
         }
         let defaults = [
@@ -32,6 +34,15 @@ impl Image {
             for (key, value) in values.iter() {
                 records.push(Record::Config {
                     resource: resource.clone(),
+                    key: key.clone(),
+                    value: Some(value.clone()),
+                });
+            }
+        }
+        for (broker, values) in self.broker_configs.iter() {
+            for (key, value) in values {
+                records.push(Record::Config {
+                    resource: ConfigResource::Broker(*broker),
                     key: key.clone(),
                     value: Some(value.clone()),
                 });
@@ -51,6 +62,18 @@ impl Image {
                     state: (**partition).clone(),
                 });
             }
+        }
+        for (entity, limits) in self.client_quotas.iter() {
+            for (key, limit) in limits {
+                records.push(Record::ClientQuota {
+                    entity: entity.clone(),
+                    key: key.clone(),
+                    limit: Some(*limit),
+                });
+            }
+        }
+        if self.balancing != Balancing::default() {
+            records.push(Record::Balancing(self.balancing));
         }
         records.push(Record::ProducerIds {
             next: self.next_producer_id,

@@ -1,6 +1,8 @@
 //! What the image promises.
 
 use super::*;
+use crate::balance::Mode;
+use crate::quotas::{QuotaEntity, QuotaLimit, Who};
 use crate::records::*;
 
 fn claim(epoch: i64, id: u128, seq: u64) -> Entry {
@@ -41,6 +43,7 @@ fn register(id: i32) -> Record {
         cordoned: false,
         registered_at: None,
         changed_at: None,
+        directories: vec![DirectoryId(uuid::Uuid::from_u128(9))],
     })
 }
 
@@ -78,10 +81,12 @@ fn change() -> PartitionChange {
         isr: None,
         elr: None,
         lossy: None,
+        offline: None,
         replicas: None,
         adding: None,
         removing: None,
         draining: None,
+        balancing: None,
         recovering: None,
     }
 }
@@ -243,6 +248,11 @@ fn an_image_survives_its_snapshot() {
             value: Some("5".to_owned()),
         },
         Record::Config {
+            resource: ConfigResource::Broker(BrokerId(1)),
+            key: "max.connections".to_owned(),
+            value: Some("8".to_owned()),
+        },
+        Record::Config {
             resource: ConfigResource::Static,
             key: "segment.ms".to_owned(),
             value: Some("6".to_owned()),
@@ -252,6 +262,20 @@ fn an_image_survives_its_snapshot() {
             key: "retention.ms".to_owned(),
             value: Some("7".to_owned()),
         },
+        Record::ClientQuota {
+            entity: QuotaEntity {
+                user: Some(Who::Default),
+                client_id: Some(Who::Named("a".to_owned())),
+            },
+            key: "producer_byte_rate".to_owned(),
+            limit: QuotaLimit::new("producer_byte_rate", 5.0).ok(),
+        },
+        Record::Balancing(Balancing {
+            mode: Mode::PlanOnly,
+            max_moves: 3,
+            bytes_per_second: None,
+            due: true,
+        }),
         Record::ProducerIds {
             next: leasehold_types::ProducerId(1000),
         },
@@ -265,6 +289,8 @@ fn an_image_survives_its_snapshot() {
         Record::PartitionChange(PartitionChange {
             isr: Some(vec![BrokerId(0)]),
             elr: Some(vec![BrokerId(1)]),
+            offline: Some(vec![BrokerId(1)]),
+            balancing: Some(true),
             ..change()
         }),
     ];
@@ -285,6 +311,53 @@ fn an_image_survives_its_snapshot() {
         ..image.position
     };
     assert!(Image::from_snapshot(image.cluster_id.clone(), elsewhere, &records).is_err());
+}
+
+#[test]
+fn a_topics_own_value_comes_before_the_brokers_and_that_before_the_clusters() {
+    let mut image = image();
+    let key = "retention.ms";
+    let mut seq = image.position.seq.0;
+    let mut set = |image: &mut Image, resource: ConfigResource, value: Option<&str>| {
+        seq += 1;
+        let record = Record::Config {
+            resource,
+            key: key.to_owned(),
+            value: value.map(str::to_owned),
+        };
+        let epoch = image.position.epoch.0;
+        image.apply(&entry(epoch, seq, vec![record])).unwrap();
+    };
+    let seen = |image: &Image| {
+        let topic = image.topic(&TOPIC).unwrap();
+        let of = |broker| {
+            let found = image.topic_config_source_at(BrokerId(broker), topic, key);
+            found
+                .map(|(value, source)| (value.to_owned(), source))
+                .unwrap()
+        };
+        let at_another = image.topic_config(topic, key).map(str::to_owned);
+        assert_eq!(at_another, Some(of(2).0), "for the broker alone");
+        (of(1), of(2).0)
+    };
+    let was = seen(&image);
+    assert_eq!(was.0.1, ConfigSource::Default);
+    set(&mut image, ConfigResource::Static, Some("4"));
+    assert_eq!(seen(&image).0, ("4".to_owned(), ConfigSource::Static));
+    set(&mut image, ConfigResource::Cluster, Some("5"));
+    assert_eq!(seen(&image).0, ("5".to_owned(), ConfigSource::Cluster));
+    assert_eq!(image.dynamic_config(BrokerId(1), key), Some("5"));
+    set(&mut image, ConfigResource::Broker(BrokerId(1)), Some("6"));
+    assert_eq!(
+        seen(&image),
+        (("6".to_owned(), ConfigSource::Broker), "5".to_owned())
+    );
+    assert_eq!(image.dynamic_config(BrokerId(1), key), Some("6"));
+    set(&mut image, ConfigResource::Topic(TOPIC), Some("7"));
+    assert_eq!(seen(&image).0, ("7".to_owned(), ConfigSource::Topic));
+    // What is taken away leaves nothing behind.
+    set(&mut image, ConfigResource::Broker(BrokerId(1)), None);
+    assert!(image.broker_configs.is_empty());
 }
 
 #[test]

@@ -160,12 +160,14 @@ impl Elector {
 
     async fn take(&self, known: Option<LeaseRecord>) -> Option<Tenure> {
         let transitions = known.as_ref().map_or(0, |r| r.transitions);
+        let now = wall_clock_ms();
         let record = LeaseRecord {
             holder: Some(self.me.to_string()),
             address: Some(self.address.clone()),
             duration: DURATION,
             transitions: transitions.saturating_add(1),
-            renewed_at_ms: wall_clock_ms(),
+            taken_at_ms: now,
+            renewed_at_ms: now,
             ..LeaseRecord::default()
         };
         let expected = known.as_ref().map(|r| (r.uid.as_str(), r.version.as_str()));

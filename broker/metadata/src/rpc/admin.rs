@@ -1,6 +1,8 @@
 //! What administrators ask for, and what they are told: per item a Kafka error code and a message.
 
 use super::Outcome;
+use crate::balance::Balancing;
+use crate::quotas::{QuotaEntity, QuotaLimit};
 use leasehold_types::{BrokerId, TopicId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,6 +43,14 @@ pub enum AdminRequest {
     /// Leasehold's own: exactly these brokers are to be emptied; all others are not (any more).
     Cordon {
         brokers: Vec<BrokerId>,
+    },
+    /// Leasehold's own: how brokers are kept even; with `due`, that is seen to now.
+    SetBalancing {
+        balancing: Balancing,
+    },
+    AlterClientQuotas {
+        entities: Vec<QuotaChanges>,
+        validate_only: bool,
     },
     /// Forget a broker that is fenced and hosts nothing.
     UnregisterBroker {
@@ -102,7 +112,9 @@ pub struct MorePartitions {
 #[serde(rename_all = "snake_case")]
 pub enum ConfigTarget {
     Topic(String),
-    /// The default for all topics (Kafka's BROKER resource with an empty name), with topic keys' names.
+    /// One broker.
+    Broker(BrokerId),
+    /// What holds for all brokers and topics (Kafka's BROKER resource with an empty name).
     Cluster,
 }
 
@@ -134,6 +146,20 @@ pub enum ConfigOp {
     Subtract,
 }
 
+/// Changes to the quotas of one entity: all or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaChanges {
+    pub entity: QuotaEntity,
+    pub changes: Vec<QuotaChange>,
+}
+
+/// One quota's change; without a limit it is taken away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaChange {
+    pub key: String,
+    pub limit: Option<QuotaLimit>,
+}
+
 /// New replicas for one partition; `None` cancels what is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reassignment {
@@ -162,6 +188,8 @@ pub enum AdminResponse {
     /// With `partitions: None` only those where something was to do, as Kafka has it.
     ElectLeaders(Vec<(String, i32, Outcome)>),
     Cordon(Vec<(BrokerId, Outcome)>),
+    SetBalancing(Outcome),
+    AlterClientQuotas(Vec<Outcome>),
     UnregisterBroker(Outcome),
 }
 

@@ -34,6 +34,8 @@ struct LeaseFile {
     address: Option<String>,
     duration_ms: u64,
     transitions: u32,
+    #[serde(default)]
+    taken_at_ms: i64,
     renewed_at_ms: i64,
 }
 
@@ -185,6 +187,7 @@ fn write_lease(
         address: record.address.clone(),
         duration_ms: u64::try_from(record.duration.as_millis()).unwrap_or(u64::MAX),
         transitions: record.transitions,
+        taken_at_ms: record.taken_at_ms,
         renewed_at_ms: record.renewed_at_ms,
     };
     let bytes = serde_json::to_vec_pretty(&file).map_err(|e| not_sent(&e))?;
@@ -200,6 +203,7 @@ fn lease_record(file: LeaseFile) -> LeaseRecord {
         address: file.address,
         duration: Duration::from_millis(file.duration_ms),
         transitions: file.transitions,
+        taken_at_ms: file.taken_at_ms,
         renewed_at_ms: file.renewed_at_ms,
     }
 }

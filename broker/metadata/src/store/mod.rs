@@ -84,6 +84,8 @@ pub struct LeaseRecord {
     pub duration: Duration,
     /// How often the holder changed.
     pub transitions: u32,
+    /// When the holder took it, told as [`Self::renewed_at_ms`].
+    pub taken_at_ms: i64,
     /// Milliseconds since 1970 by the holder's clock. For people: nobody compares it with a clock.
     pub renewed_at_ms: i64,
 }

@@ -264,6 +264,7 @@ async fn lease_is_written_only_on_condition(store: &dyn Store) -> Result<(), Bro
         address: Some("127.0.0.1:9091".into()),
         duration: Duration::from_secs(4),
         transitions: 1,
+        taken_at_ms: 1_700_000_000_001,
         renewed_at_ms: 1_700_000_000_123,
         ..LeaseRecord::default()
     };
@@ -276,6 +277,7 @@ async fn lease_is_written_only_on_condition(store: &dyn Store) -> Result<(), Bro
             && first.address == wanted.address
             && first.duration == wanted.duration
             && first.transitions == 1
+            && first.taken_at_ms == wanted.taken_at_ms
             && first.renewed_at_ms == wanted.renewed_at_ms,
         "a Lease comes back as it was written",
         "{first:?}"

@@ -155,8 +155,12 @@ impl Bench {
         let was = before.broker(r.broker).map(|b| b.incarnation);
         let registered = was != Some(r.incarnation)
             && self.image.broker(r.broker).map(|b| b.incarnation) == Some(r.incarnation);
-        if registered && was.is_some_and(|was| !super::super::brokers::is_intact(was, &r.restart)) {
-            for holders in self.holders.values_mut() {
+        let lost = was.is_some_and(|was| !super::super::restart::is_intact(was, &r.restart));
+        let whole = r.directories.is_empty() && lost;
+        for (at, holders) in &mut self.holders {
+            let failed = before.partition(&at.0, at.1);
+            let failed = failed.is_some_and(|p| p.is_offline(r.broker));
+            if registered && (whole || failed) {
                 holders.remove(&r.broker);
             }
         }
@@ -242,6 +246,8 @@ impl Bench {
             rack: None,
             version: String::new(),
             restart,
+            directories: Vec::new(),
+            unreadable: 0,
         }
     }
 
@@ -424,6 +430,23 @@ impl Bench {
     pub fn propose(&mut self, topic: TopicId, partition: i32, isr: &[i32]) -> i16 {
         let request = self.proposal(topic, partition, isr);
         self.alter(request)
+    }
+
+    /// Followers catch up as their leaders see it.
+    pub fn catch_up(&mut self) {
+        for topic in self.image.topics.values().cloned().collect::<Vec<_>>() {
+            for (n, p) in (0..).zip(&topic.partitions) {
+                let all: Vec<i32> = p
+                    .replicas
+                    .iter()
+                    .map(|b| b.0)
+                    .filter(|id| self.image.is_eligible(b(*id)))
+                    .collect();
+                if all.len() > p.isr.len() && p.leader.is_some() {
+                    assert_eq!(self.propose(topic.id, n, &all), 0);
+                }
+            }
+        }
     }
 
     pub fn p(&self, topic: TopicId, partition: i32) -> Partition {

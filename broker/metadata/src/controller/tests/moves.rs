@@ -144,23 +144,6 @@ fn cordon(bench: &mut Bench, brokers: &[i32]) -> Vec<(BrokerId, Outcome)> {
     }
 }
 
-/// Followers catch up as their leaders see it.
-fn catch_up(bench: &mut Bench) {
-    for topic in bench.image.topics.values().cloned().collect::<Vec<_>>() {
-        for (n, p) in (0..).zip(&topic.partitions) {
-            let all: Vec<i32> = p
-                .replicas
-                .iter()
-                .map(|b| b.0)
-                .filter(|id| bench.image.is_eligible(b(*id)))
-                .collect();
-            if all.len() > p.isr.len() && p.leader.is_some() {
-                assert_eq!(bench.propose(topic.id, n, &all), 0);
-            }
-        }
-    }
-}
-
 #[test]
 fn a_cordoned_broker_is_emptied_leaders_first_a_few_partitions_at_a_time() {
     let mut bench = Bench::new(4);
@@ -187,7 +170,7 @@ fn a_cordoned_broker_is_emptied_leaders_first_a_few_partitions_at_a_time() {
     };
     assert_eq!(moving(&bench), 16, "bounded");
     for _ in 0..10 {
-        catch_up(&mut bench);
+        bench.catch_up();
         bench.pass(100, &[0, 1, 2, 3]);
         assert!(moving(&bench) <= 16);
     }
@@ -349,7 +332,7 @@ fn another_replication_factor_changes_as_little_as_possible() {
         other => panic!("{other:?}"),
     };
     assert_eq!(set(&mut bench, 3), 0);
-    catch_up(&mut bench);
+    bench.catch_up();
     for n in 0..2 {
         let p = bench.p(topic, n);
         assert_eq!(

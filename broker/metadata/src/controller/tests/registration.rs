@@ -125,7 +125,7 @@ fn only_the_same_memory_or_a_clean_stop_of_the_registered_line_is_intact() {
     let judge = |change: &dyn Fn(&mut RestartReport)| {
         let mut report = intact(5, 6);
         change(&mut report);
-        super::super::brokers::is_intact(head, &report)
+        super::super::restart::is_intact(head, &report)
     };
     let run = |report: &mut RestartReport| report.confirmed.clone().unwrap();
     assert!(judge(&|_| {}));

@@ -25,6 +25,7 @@ fn large() -> Image {
             cordoned: false,
             registered_at: None,
             changed_at: None,
+            directories: Vec::new(),
         }));
     }
     for t in 0..2_000 {

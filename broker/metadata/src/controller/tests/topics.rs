@@ -2,6 +2,7 @@
 
 use super::bench::*;
 use crate::controller::Settings;
+use crate::controller::TRANSACTIONS_TOPIC;
 use crate::rpc::*;
 use leasehold_types::*;
 use std::collections::BTreeMap;
@@ -253,6 +254,25 @@ fn the_offsets_topic_has_its_own_defaults_and_is_compacted() {
 }
 
 #[test]
+fn the_transactions_topic_is_created_as_kafka_does_it() {
+    let mut bench = Bench::new(3);
+    let created = create(&mut bench, NewTopic::with_defaults(TRANSACTIONS_TOPIC));
+    let (partitions, factor) = (created.partitions, created.replication_factor);
+    assert_eq!((created.outcome.code, partitions, factor), (0, 50, 3));
+    let topic = bench.image.topic_by_name(TRANSACTIONS_TOPIC).unwrap();
+    assert!(topic.internal);
+    for (key, value) in [
+        ("cleanup.policy", "compact"),
+        ("compression.type", "uncompressed"),
+        ("min.insync.replicas", "2"),
+        ("segment.bytes", "104857600"),
+        ("unclean.leader.election.enable", "false"),
+    ] {
+        assert_eq!(bench.image.topic_config(topic, key), Some(value), "{key}");
+    }
+}
+
+#[test]
 fn fenced_brokers_get_replicas_only_if_there_are_not_enough_others_and_never_lead() {
     let mut bench = Bench::new(3);
     bench.goodbye(2);
@@ -484,6 +504,65 @@ fn defaults_come_from_the_cluster_then_the_brokers_file_then_kafka() {
     assert_eq!(value("retention.ms"), Some("3000"));
     assert_eq!(value("max.message.bytes"), Some("1048588"));
     assert_eq!(value("no.such.key"), None);
+}
+
+#[test]
+fn a_broker_has_values_of_its_own_for_keys_that_are_dynamic() {
+    let mut bench = Bench::new(2);
+    create(&mut bench, named("t", 1, 1));
+    use ConfigOp::{Append, Delete, Set};
+    let one = || ConfigTarget::Broker(b(1));
+    let good = [
+        ("log.retention.ms", Set, Some("3000")),
+        ("max.connections", Set, Some(" 9 ")),
+        ("log.cleanup.policy", Append, Some("compact")),
+    ];
+    assert!(alter(&mut bench, one(), false, &good).is_ok());
+    let of = |bench: &Bench, id| bench.image.broker_configs.get(&b(id)).cloned();
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let expected = BTreeMap::from([
+        pair("retention.ms", "3000"),
+        pair("max.connections", "9"),
+        pair("cleanup.policy", "delete,compact"),
+    ]);
+    assert_eq!(of(&bench, 1).as_ref(), Some(&expected));
+    assert_eq!(of(&bench, 0), None);
+    assert!(bench.image.cluster_configs.is_empty());
+
+    for (key, value, code) in [
+        ("num.partitions", "3", codes::INVALID_REQUEST),
+        ("log.retention.hours", "3", codes::INVALID_REQUEST),
+        ("no.such.key", "3", codes::INVALID_REQUEST),
+        ("max.connections", "many", codes::INVALID_REQUEST),
+        ("log.retention.ms", "-7", codes::INVALID_REQUEST),
+        ("min.insync.replicas", "1", codes::INVALID_CONFIG),
+        (
+            "unclean.leader.election.enable",
+            "true",
+            codes::INVALID_CONFIG,
+        ),
+    ] {
+        let both = [("max.connections", Delete, None), (key, Set, Some(value))];
+        let both = &both[usize::from(key == "max.connections")..];
+        let refused = alter(&mut bench, one(), false, both);
+        assert_eq!(refused.code, code, "{key}");
+        let name = key.strip_prefix("log.").unwrap_or(key);
+        assert!(refused.message.unwrap().contains(name), "{key}");
+        assert_eq!(of(&bench, 1).as_ref(), Some(&expected), "all or none");
+    }
+    let gone = alter(&mut bench, ConfigTarget::Broker(b(7)), false, &good);
+    assert_eq!(gone.code, codes::BROKER_ID_NOT_REGISTERED);
+
+    // For all, under the same names; the older way replaces what is not named.
+    let set = [("max.connections", Set, Some("11"))];
+    assert!(alter(&mut bench, ConfigTarget::Cluster, false, &set).is_ok());
+    assert_eq!(bench.image.cluster_configs["max.connections"], "11");
+    assert!(alter(&mut bench, one(), true, &set).is_ok());
+    let left = BTreeMap::from([pair("max.connections", "11")]);
+    assert_eq!(of(&bench, 1), Some(left));
+    let taken = [("max.connections", Delete, None)];
+    assert!(alter(&mut bench, one(), false, &taken).is_ok());
+    assert_eq!(of(&bench, 1), None);
 }
 
 #[test]

@@ -30,6 +30,8 @@ impl Walk {
             preferred_leader_check_ms: 500,
             unclean_recovery_timeout_ms: 20_000,
             max_draining: 2,
+            balance_settle_ms: 1_000,
+            balance_patience_ms: 5_000,
             ..settings()
         };
         let mut bench = Bench::with(brokers, settings);
@@ -84,8 +86,9 @@ impl Walk {
             34..46 => self.start(),
             46..70 => self.alter(),
             70..73 => self.repeat(),
-            73..76 => self.shut_down(),
-            76..84 => self.configure(),
+            73..75 => self.shut_down(),
+            75..77 => self.break_a_log(),
+            77..84 => self.configure(),
             84..92 => self.reassign(),
             92..94 => self.resize(),
             94..96 => self.cordon(),
@@ -218,6 +221,30 @@ impl Walk {
         }
     }
 
+    /// A log fails while its broker goes on.
+    fn break_a_log(&mut self) {
+        let Some((_, id, number)) = self.partition() else {
+            return;
+        };
+        let on = self.any_broker();
+        if self.running.contains(&on) {
+            self.bench
+                .poll_with(on, |poll| poll.state.offline = vec![(id, number)]);
+            let p = self.bench.p(id, number);
+            let over = self.bench.controller_is_over();
+            // A drain that had chosen this broker forgets it, and may choose it anew for its other directories.
+            let anew = p.draining && p.adding.contains(&b(on));
+            assert!(
+                p.is_offline(b(on)) == p.replicas.contains(&b(on)) || anew || over,
+                "{on}: {p:?}; {:?}",
+                self.bench.image.broker(b(on))
+            );
+            if over {
+                self.change_controller();
+            }
+        }
+    }
+
     fn configure(&mut self) {
         let Some((name, ..)) = self.partition() else {
             return;
@@ -337,12 +364,11 @@ impl Walk {
                         self.running.insert(id);
                     }
                 }
-                // A broker that began to shut down has to restart.
-                if self
-                    .bench
-                    .image
-                    .broker(b(id))
-                    .is_some_and(|b| b.shutting_down)
+                // A broker that began to shut down has to restart, and one with a log that failed.
+                let image = &self.bench.image;
+                let mut partitions = image.topics.values().flat_map(|t| &t.partitions);
+                if image.broker(b(id)).is_some_and(|b| b.shutting_down)
+                    || partitions.any(|p| p.is_offline(b(id)))
                 {
                     self.bench.goodbye(id);
                     self.running.remove(&id);
@@ -361,7 +387,7 @@ impl Walk {
                         .replicas
                         .iter()
                         .map(|b| b.0)
-                        .filter(|&i| self.bench.image.is_eligible(b(i)))
+                        .filter(|&i| self.bench.image.may_lead(&p, b(i)))
                         .collect();
                     if p.leader.is_some() && all.len() > p.isr.len() {
                         self.bench.propose(id, number, &all);

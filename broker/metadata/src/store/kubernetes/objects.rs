@@ -88,7 +88,7 @@ pub(super) fn lease_object(
     expected: Option<(&str, &str)>,
 ) -> Lease {
     let address = record.address.clone().unwrap_or_default();
-    let renewed = Timestamp::from_millisecond(record.renewed_at_ms).ok();
+    let time = |ms| Timestamp::from_millisecond(ms).ok().map(MicroTime);
     Lease {
         metadata: ObjectMeta {
             name: Some(lease_name(cluster)),
@@ -102,7 +102,8 @@ pub(super) fn lease_object(
             holder_identity: Some(record.holder.clone().unwrap_or_default()),
             lease_duration_seconds: i32::try_from(record.duration.as_secs().max(1)).ok(),
             lease_transitions: i32::try_from(record.transitions).ok(),
-            renew_time: renewed.map(MicroTime),
+            acquire_time: time(record.taken_at_ms),
+            renew_time: time(record.renewed_at_ms),
             ..LeaseSpec::default()
         }),
     }
@@ -125,6 +126,7 @@ pub(super) fn lease_record(lease: Lease) -> LeaseRecord {
             .unwrap_or_default()
             .max(0)
             .unsigned_abs(),
+        taken_at_ms: spec.acquire_time.map_or(0, |t| t.0.as_millisecond()),
         renewed_at_ms: spec.renew_time.map_or(0, |t| t.0.as_millisecond()),
     }
 }
@@ -162,6 +164,7 @@ mod tests {
             address: Some("10.0.0.1:9091".into()),
             duration: Duration::from_secs(4),
             transitions: 3,
+            taken_at_ms: 1_700_000_000_001,
             renewed_at_ms: 1_700_000_000_123,
         };
         let object = lease_object("demo", &record, Some(("u", "17")));
