@@ -68,7 +68,7 @@ pub struct RunArgs {
     /// The directory of the `directory` store.
     #[arg(long, required_if_eq("store", "directory"))]
     pub store_dir: Option<PathBuf>,
-    /// This broker's log directory.
+    /// This broker's own directory: its copy of the metadata, and its logs unless `log.dirs` says otherwise.
     #[arg(long)]
     pub data: PathBuf,
     /// YAML file that maps Kafka's broker configuration keys to values.

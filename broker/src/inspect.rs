@@ -71,8 +71,13 @@ pub fn run(path: &Path, out: &mut impl Write) -> io::Result<u8> {
 fn print(finding: &Finding<'_>, count: &mut Count, out: &mut impl Write) -> io::Result<()> {
     match finding {
         Finding::Directory(path) => writeln!(out, "log directory {}", path.display()),
-        Finding::Owner { cluster, broker } => {
-            writeln!(out, "  meta: broker {broker} of cluster {cluster}")
+        Finding::Owner {
+            cluster,
+            broker,
+            directory,
+        } => {
+            let which = directory.map_or_else(String::new, |id| format!(", directory {id}"));
+            writeln!(out, "  meta: broker {broker} of cluster {cluster}{which}")
         }
         Finding::Run {
             confirmed,
@@ -113,19 +118,41 @@ fn print(finding: &Finding<'_>, count: &mut Count, out: &mut impl Write) -> io::
             count.batches += 1;
             batch(*at, header, out)
         }
+        Finding::Marker { at, marker } => {
+            let how = if marker.committed { "COMMIT" } else { "ABORT" };
+            writeln!(
+                out,
+                "      marker at {at}: {how} of producer {} epoch {}, coordinator epoch {}",
+                marker.producer_id, marker.producer_epoch, marker.coordinator_epoch
+            )
+        }
+        Finding::AbortedTransaction { path, txn } => writeln!(
+            out,
+            "  index {}: producer {} aborted from offset {} to {}, last stable offset {}",
+            name(path),
+            txn.producer_id,
+            txn.first_offset,
+            txn.last_offset,
+            txn.last_stable_offset
+        ),
         Finding::Index { path, entries } => {
             writeln!(out, "  index {}, {entries} entries", name(path))
         }
-        Finding::Producer {
-            at,
-            id,
-            epoch,
-            last_sequence,
-            last_offset,
-        } => writeln!(
-            out,
-            "  snapshot at {at}: producer {id} epoch {epoch}, last sequence {last_sequence} at offset {last_offset}"
-        ),
+        Finding::Producer { at, producer } => {
+            let p = producer;
+            write!(
+                out,
+                "  snapshot at {at}: producer {} epoch {}, last sequence {} at offset {}",
+                p.producer_id, p.producer_epoch, p.last_sequence, p.last_offset
+            )?;
+            if p.coordinator_epoch >= 0 {
+                write!(out, ", coordinator epoch {}", p.coordinator_epoch)?;
+            }
+            match p.open_since {
+                Some(first) => writeln!(out, ", transaction open since offset {first}"),
+                None => writeln!(out),
+            }
+        }
         Finding::Note { path, what } => writeln!(out, "  note {}: {what}", path.display()),
         Finding::Damage { path, at, what } => {
             count.damages += 1;

@@ -1,10 +1,11 @@
 //! One request on its way through an API: how it was asked, and how its reply is encoded.
 
 use super::context::Shared;
+use super::throttle::{Throttle, Throttled};
 use crate::server::{ConnectionContext, Refusal, Reply};
 use bytes::Bytes;
 use leasehold_wire::decode::{MAX_FIELDS, decode_limited};
-use leasehold_wire::kafka::protocol::Request;
+use leasehold_wire::kafka::protocol::{Encodable, HeaderVersion, Request};
 use leasehold_wire::{ApiKey, OutFrame, RequestHead, StrBytes, encode_reply};
 use std::future::Future;
 use std::sync::Arc;
@@ -18,15 +19,21 @@ pub(super) struct Call {
     pub(super) correlation_id: i32,
     pub(super) client_id: Option<StrBytes>,
     pub(super) connection: Arc<ConnectionContext>,
+    pub(super) throttle: Arc<Throttle>,
 }
 
 impl Call {
-    pub(super) fn new(head: RequestHead, connection: &Arc<ConnectionContext>) -> Self {
+    pub(super) fn new(
+        head: RequestHead,
+        connection: &Arc<ConnectionContext>,
+        throttle: Arc<Throttle>,
+    ) -> Self {
         Self {
             version: head.version,
             correlation_id: head.correlation_id,
             client_id: head.client_id,
             connection: connection.clone(),
+            throttle,
         }
     }
 
@@ -45,7 +52,24 @@ impl Call {
         })
     }
 
-    pub(super) fn encode<R: Request>(&self, reply: &R::Response) -> Result<OutFrame, Refusal> {
+    /// The reply's frame. A client above its quota is told so, and not read from for as long.
+    pub(super) fn encode<R: Request>(&self, reply: &R::Response) -> Result<OutFrame, Refusal>
+    where
+        R::Response: Throttled,
+    {
+        let wait = self.throttle.settle();
+        if wait.is_zero() {
+            return self.write(reply);
+        }
+        self.connection.mute(wait);
+        let mut reply = reply.clone();
+        if R::Response::SINCE.is_some_and(|since| self.version >= since) {
+            reply.say(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX));
+        }
+        self.write(&reply)
+    }
+
+    fn write<B: Encodable + HeaderVersion>(&self, reply: &B) -> Result<OutFrame, Refusal> {
         encode_reply(self.correlation_id, reply, self.version)
             .map_err(|error| Refusal::new(format!("this is a defect of the broker: {error}")))
     }
@@ -56,7 +80,10 @@ impl Call {
         shared: &Shared,
         body: Bytes,
         answer: impl FnOnce(&Shared, &Self, R) -> R::Response,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<Reply, Refusal>
+    where
+        R::Response: Throttled,
+    {
         let request = self.decode::<R>(body)?;
         let reply = answer(shared, &self, request);
         Ok(Reply::Ready(self.encode::<R>(&reply)?))
@@ -71,6 +98,7 @@ impl Call {
     ) -> Result<Reply, Refusal>
     where
         R: Request,
+        R::Response: Throttled,
         F: Future<Output = R::Response> + Send + 'static,
     {
         let request = self.decode::<R>(body)?;

@@ -1,12 +1,17 @@
-//! What the APIs work with: the image, the controller, the replicas, the groups.
+//! What the APIs work with: the image, the controller, the replicas, the groups, the transactions.
 
 use super::departed::Departed;
-use super::leaders::Verified;
 use super::producer_ids::ProducerIds;
+use super::verified::Verified;
 use crate::config::BrokerConfig;
+use crate::fetch_session::FetchSessions;
+use crate::fetch_session::cache::Limits as SessionLimits;
 use crate::group::GroupCoordinator;
+use crate::quota::Quotas;
+use crate::quota::rate::Window;
 use crate::replica::ReplicaManager;
 use crate::session::ControllerClient;
+use crate::txn::Transactions;
 use async_trait::async_trait;
 use leasehold_metadata::Image;
 use leasehold_metadata::rpc::{AdminRequest, AdminResponse, Outcome, Request, Response};
@@ -49,6 +54,7 @@ pub struct Context {
     pub controller: Arc<dyn ControllerCalls>,
     pub replicas: Arc<ReplicaManager>,
     pub groups: Arc<GroupCoordinator>,
+    pub transactions: Transactions,
 }
 
 /// The context, with what the APIs keep for themselves.
@@ -57,6 +63,8 @@ pub(super) struct Shared {
     pub(super) producer_ids: ProducerIds,
     pub(super) verified: Verified,
     pub(super) departed: Departed,
+    pub(super) fetch_sessions: FetchSessions,
+    pub(super) quotas: Quotas,
 }
 
 impl Deref for Shared {
@@ -69,7 +77,16 @@ impl Deref for Shared {
 
 impl Shared {
     pub(super) fn new(context: Context) -> Self {
+        let slots = context.config.max_incremental_fetch_session_cache_slots;
+        let positive = |number: i32| u32::try_from(number).unwrap_or(1).max(1);
+        let window = Window {
+            samples: positive(context.config.quota_window_num) as usize,
+            sample: Duration::from_secs(positive(context.config.quota_window_size_seconds).into()),
+        };
+        let limits = SessionLimits::with_slots(usize::try_from(slots).unwrap_or(0));
         Self {
+            fetch_sessions: FetchSessions::new(limits),
+            quotas: Quotas::new(window),
             context,
             producer_ids: ProducerIds::default(),
             verified: Verified::default(),

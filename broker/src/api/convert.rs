@@ -1,8 +1,11 @@
 //! Small conversions between the broker's types and the wire's.
 
+use crate::coordinator::write::Producer;
 use leasehold_metadata::rpc::Outcome;
-use leasehold_types::{BrokerId, LeaderEpoch, TopicId};
-use leasehold_wire::kafka::messages::{BrokerId as WireBroker, GroupId, TopicName};
+use leasehold_types::{BrokerId, LeaderEpoch, ProducerId, TopicId};
+use leasehold_wire::kafka::messages::{
+    BrokerId as WireBroker, GroupId, ProducerId as WireProducer, TopicName,
+};
 use leasehold_wire::{ErrorCode, StrBytes};
 
 pub(super) fn text(value: impl Into<String>) -> StrBytes {
@@ -11,6 +14,10 @@ pub(super) fn text(value: impl Into<String>) -> StrBytes {
 
 pub(super) fn opt_text(value: Option<impl Into<String>>) -> Option<StrBytes> {
     value.map(text)
+}
+
+pub(super) fn owned_text(value: &Option<StrBytes>) -> Option<String> {
+    value.as_ref().map(|text| text.to_string())
 }
 
 pub(super) fn topic_name(value: &str) -> TopicName {
@@ -43,6 +50,22 @@ pub(super) fn epoch(raw: i32) -> Option<LeaderEpoch> {
     (raw >= 0).then_some(LeaderEpoch(raw))
 }
 
+/// A producer as the wire has it.
+pub(super) fn producer(id: WireProducer, epoch: i16) -> Producer {
+    Producer {
+        id: ProducerId(id.0),
+        epoch,
+    }
+}
+
+/// PRODUCER_FENCED, for those who know it: before `from`, clients take INVALID_PRODUCER_EPOCH for it.
+pub(super) fn fenced_since(from: i16, version: i16, error: ErrorCode) -> i16 {
+    match error {
+        ErrorCode::ProducerFenced if version < from => ErrorCode::InvalidProducerEpoch.code(),
+        error => error.code(),
+    }
+}
+
 /// The message of a refusal, for versions that carry one.
 pub(super) fn message_of(outcome: &Outcome) -> Option<StrBytes> {
     opt_text(outcome.message.clone())
@@ -50,6 +73,14 @@ pub(super) fn message_of(outcome: &Outcome) -> Option<StrBytes> {
 
 pub(super) fn refused(error: ErrorCode, message: impl Into<String>) -> Outcome {
     Outcome::refused(error.code(), message)
+}
+
+/// Too many partitions were created or deleted lately.
+pub(super) fn over_quota() -> Outcome {
+    refused(
+        ErrorCode::ThrottlingQuotaExceeded,
+        ErrorCode::ThrottlingQuotaExceeded.message(),
+    )
 }
 
 /// Kafka's name for "was not asked for": the bits of authorized operations.

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::context::{READ_YOUR_WRITES, Shared, mismatch};
-use super::convert::{message_of, topic_name};
+use super::convert::{message_of, over_quota, topic_name};
 use leasehold_metadata::Image;
 use leasehold_metadata::rpc::{AdminRequest, AdminResponse, MorePartitions};
 use leasehold_types::BrokerId;
@@ -13,14 +13,30 @@ use std::sync::Arc;
 
 pub(super) async fn answer(
     shared: Arc<Shared>,
-    _: Call,
-    request: CreatePartitionsRequest,
+    call: Call,
+    mut request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
+    const STRICT: i16 = 3;
+    let image = shared.image();
+    let mut held = Vec::new();
+    request.topics.retain(|topic| {
+        let present = image
+            .topic_by_name(&topic.name)
+            .map_or(0, |t| t.partitions.len());
+        let more = usize::try_from(topic.count)
+            .unwrap_or(0)
+            .saturating_sub(present);
+        let may = call.throttle.may_mutate(more, call.version >= STRICT);
+        if !may {
+            held.push(topic.name.to_string());
+        }
+        may
+    });
     let wish = AdminRequest::CreatePartitions {
         topics: request.topics.iter().map(more).collect(),
         validate_only: request.validate_only,
     };
-    let outcomes = match shared.admin(wish, request.timeout_ms).await {
+    let mut outcomes = match shared.admin(wish, request.timeout_ms).await {
         Ok(AdminResponse::CreatePartitions(outcomes)) => outcomes,
         failed => {
             let outcome = failed.err().unwrap_or_else(mismatch);
@@ -48,6 +64,7 @@ pub(super) async fn answer(
         };
         shared.image_shows(READ_YOUR_WRITES, shown).await;
     }
+    outcomes.extend(held.into_iter().map(|name| (name, over_quota())));
     let mut reply = CreatePartitionsResponse::default();
     reply.results = outcomes
         .iter()

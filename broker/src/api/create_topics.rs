@@ -5,7 +5,7 @@
 
 use super::call::Call;
 use super::context::{READ_YOUR_WRITES, Shared, mismatch};
-use super::convert::{message_of, refused};
+use super::convert::{message_of, over_quota, refused};
 use super::describe_configs::created_configs;
 use leasehold_metadata::rpc::{AdminRequest, AdminResponse, CreatedTopic, NewTopic, Outcome};
 use leasehold_types::{BrokerId, TopicId};
@@ -31,7 +31,17 @@ pub(super) async fn answer(
         .filter(|topic| !repeated.contains(topic.name.as_str()))
         .filter(|topic| topic.name.as_str() != METADATA_TOPIC)
         .collect();
-    let outcomes = create(&shared, &wanted, &request).await;
+    // Each topic that the quota lets through, as Kafka does.
+    const STRICT: i16 = 6;
+    let (wanted, held): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|topic| {
+        let partitions = partitions(&shared, topic);
+        call.throttle.may_mutate(partitions, call.version >= STRICT)
+    });
+    let mut outcomes = create(&shared, &wanted, &request).await;
+    outcomes.extend(
+        held.iter()
+            .map(|topic| (topic.name.to_string(), Err(over_quota()))),
+    );
 
     let mut reply = CreateTopicsResponse::default();
     let mut answered = HashSet::new();
@@ -61,6 +71,15 @@ pub(super) async fn answer(
         reply.topics.push(result);
     }
     reply
+}
+
+/// How many partitions `topic` would have.
+fn partitions(shared: &Shared, topic: &CreatableTopic) -> usize {
+    match (topic.assignments.len(), topic.num_partitions) {
+        (0, asked @ 1..) => asked as usize,
+        (0, _) => shared.config.num_partitions.max(1) as usize,
+        (assigned, _) => assigned,
+    }
 }
 
 async fn create(

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::context::{READ_YOUR_WRITES, Shared, mismatch};
-use super::convert::{message_of, topic_name, wire_topic_id};
+use super::convert::{message_of, over_quota, topic_name, wire_topic_id};
 use leasehold_metadata::rpc::{AdminRequest, AdminResponse, DeletedTopic, Outcome, TopicRef};
 use leasehold_types::TopicId;
 use leasehold_wire::kafka::messages::delete_topics_response::DeletableTopicResult;
@@ -14,12 +14,25 @@ pub(super) async fn answer(
     call: Call,
     request: DeleteTopicsRequest,
 ) -> DeleteTopicsResponse {
-    let asked = asked(call.version, &request);
+    const STRICT: i16 = 5;
     let before = shared.image();
+    let (asked, held): (Vec<_>, Vec<_>) =
+        asked(call.version, &request)
+            .into_iter()
+            .partition(|topic| {
+                let known = match topic {
+                    TopicRef::Name(name) => before.topic_by_name(name),
+                    TopicRef::Id(id) => before.topic(id),
+                };
+                known.is_none_or(|topic| {
+                    let partitions = topic.partitions.len();
+                    call.throttle.may_mutate(partitions, call.version >= STRICT)
+                })
+            });
     let wish = AdminRequest::DeleteTopics {
         topics: asked.clone(),
     };
-    let results = match shared.admin(wish, request.timeout_ms).await {
+    let mut results = match shared.admin(wish, request.timeout_ms).await {
         Ok(AdminResponse::DeleteTopics(results)) => results,
         failed => {
             let outcome = failed.err().unwrap_or_else(mismatch);
@@ -39,6 +52,7 @@ pub(super) async fn answer(
             gone.iter().all(|id| image.topic(id).is_none())
         })
         .await;
+    results.extend(held.iter().map(|topic| failure(topic, &over_quota())));
     let mut reply = DeleteTopicsResponse::default();
     reply.responses = results
         .iter()

@@ -1,16 +1,17 @@
 //! DescribeConfigs: what is configured, where it comes from, and what it would be otherwise.
 //!
-//! A topic has its own values, then the cluster's, then the brokers' files', then Kafka's defaults. A
-//! broker's values come from its file and are read-only; only the defaults for topics can be set for
-//! the whole cluster while it runs (the broker resource with an empty name). Nothing is sensitive.
+//! A topic has its own values, then those of the broker that is asked, then those of all brokers, then their files',
+//! then Kafka's defaults; a broker the same without the first. What takes effect only at a broker's start is
+//! read-only. Nothing is sensitive.
 
 use super::call::Call;
 use super::context::Shared;
 use super::convert::{opt_text, refused, text};
 use super::metadata::is_legal_name;
 use crate::config::BrokerConfig;
-use leasehold_metadata::broker_config::{BROKER_KEYS, Kind as BrokerKind};
+use leasehold_metadata::broker_config::{BROKER_KEYS, BrokerKey, Kind as BrokerKind};
 use leasehold_metadata::configs::{TOPIC_KEYS, TopicKey};
+use leasehold_metadata::dynamic::DynamicKey;
 use leasehold_metadata::image::ConfigSource;
 use leasehold_metadata::rpc::Outcome;
 use leasehold_metadata::{Image, Topic};
@@ -28,10 +29,16 @@ use leasehold_wire::kafka::messages::{DescribeConfigsRequest, DescribeConfigsRes
 pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
 
+/// Kafka's numbers of kinds of values.
+const STRING: i8 = 2;
+const INT: i8 = 3;
+const LIST: i8 = 7;
+
 /// Kafka's number for where a value comes from.
 fn source_code(source: ConfigSource) -> i8 {
     match source {
         ConfigSource::Topic => 1,
+        ConfigSource::Broker => 2,
         ConfigSource::Cluster => 3,
         ConfigSource::Static => 4,
         ConfigSource::Default => 5,
@@ -58,6 +65,9 @@ pub(super) fn answer(
             .collect(),
     )
 }
+
+/// Under which name, which value, from where.
+type Level<'a> = (&'a str, &'a str, ConfigSource);
 
 struct View<'a> {
     image: &'a Image,
@@ -121,24 +131,21 @@ impl View<'_> {
     }
 
     fn topic_row(&self, topic: &Topic, key: &TopicKey) -> DescribeConfigsResourceResult {
-        let found = self.image.topic_config_source(topic, key.name);
-        let own = topic
-            .configs
-            .get(key.name)
-            .map(|value| (value.as_str(), ConfigSource::Topic));
-        let (value, source) = found.map_or((None, ConfigSource::Default), |(v, s)| (Some(v), s));
-        let synonyms = own
+        let own = topic.configs.get(key.name);
+        let own = own.map(|value| (key.name, value.as_str(), ConfigSource::Topic));
+        let name = key.broker_key.unwrap_or(key.name);
+        let broker = self.image.broker_config(self.me, key.name);
+        let broker = broker.map(|value| (name, value, ConfigSource::Broker));
+        let levels: Vec<_> = own
             .into_iter()
-            .map(|(value, source)| (key.name, value, source));
-        let synonyms = synonyms.chain(self.defaults(key));
-        self.row(key.name, value, source, key.kind.code(), key.doc, synonyms)
+            .chain(broker)
+            .chain(self.defaults(key))
+            .collect();
+        self.row(key.name, &levels, key.kind.code(), key.doc)
     }
 
-    /// What the key's value would be without the topic's own: cluster, file, Kafka.
-    fn defaults<'a>(
-        &'a self,
-        key: &'a TopicKey,
-    ) -> impl Iterator<Item = (&'a str, &'a str, ConfigSource)> {
+    /// What the key's value would be without the topic's own and this broker's: cluster, file, Kafka.
+    fn defaults<'a>(&'a self, key: &'a TopicKey) -> impl Iterator<Item = Level<'a>> {
         let name = key.broker_key.unwrap_or(key.name);
         let cluster = self.image.cluster_configs.get(key.name).map(String::as_str);
         let file = self.image.static_configs.get(key.name).map(String::as_str);
@@ -152,81 +159,122 @@ impl View<'_> {
     }
 
     fn cluster_rows(&self) -> Vec<DescribeConfigsResourceResult> {
-        let set = TOPIC_KEYS.iter().filter_map(|key| {
-            let value = self.image.cluster_configs.get(key.name)?;
-            let name = key.broker_key.unwrap_or(key.name);
-            let source = ConfigSource::Cluster;
-            Some(self.row(
-                name,
-                Some(value),
-                source,
-                key.kind.code(),
-                key.doc,
-                self.defaults(key),
-            ))
-        });
-        set.collect()
+        let set =
+            DynamicKey::all().filter(|key| self.image.cluster_configs.contains_key(key.kept_as()));
+        set.map(|key| match key {
+            DynamicKey::Topics(topic_key) => {
+                let levels: Vec<_> = self.defaults(topic_key).collect();
+                self.row(
+                    key.described_as(),
+                    &levels,
+                    topic_key.kind.code(),
+                    topic_key.doc,
+                )
+            }
+            DynamicKey::Own(own) => self.broker_row(own, Some(key), false),
+        })
+        .collect()
     }
 
     fn broker_rows(&self) -> Vec<DescribeConfigsResourceResult> {
         let rows = BROKER_KEYS.iter().map(|key| {
-            let topic_key = TOPIC_KEYS.iter().find(|t| t.broker_key == Some(key.name));
-            let set = topic_key.and_then(|t| self.image.cluster_configs.get(t.name));
-            let own = self.config.get(key.name);
-            let file = own.as_deref().filter(|value| *value != key.default_text());
-            let levels = [
-                (set.map(String::as_str), ConfigSource::Cluster),
-                (file, ConfigSource::Static),
-                (Some(key.default_text()), ConfigSource::Default),
-            ];
-            let synonyms: Vec<_> = levels
-                .into_iter()
-                .filter_map(|(value, source)| Some((key.name, value?, source)))
-                .collect();
-            let kind = match key.kind {
-                BrokerKind::Boolean => 1,
-                BrokerKind::String => 2,
-                BrokerKind::Int => 3,
-                BrokerKind::Long => 5,
-                BrokerKind::Double => 6,
-            };
-            let first = synonyms.first().copied();
-            let (value, source) =
-                first.map_or((None, ConfigSource::Default), |(_, v, s)| (Some(v), s));
-            let row = self.row(
-                key.name,
-                value,
-                source,
-                kind,
-                key.doc,
-                synonyms.iter().copied(),
-            );
-            row.with_read_only(topic_key.is_none())
+            let dynamic = DynamicKey::find(key.name).ok();
+            self.broker_row(key, dynamic, true)
+                .with_read_only(dynamic.is_none())
         });
-        rows.collect()
+        rows.chain(self.identity_rows()).collect()
     }
 
-    fn row<'a>(
+    /// A broker's key; `for_one` with what is set for this broker alone.
+    fn broker_row(
+        &self,
+        key: &BrokerKey,
+        dynamic: Option<DynamicKey>,
+        for_one: bool,
+    ) -> DescribeConfigsResourceResult {
+        let kept = dynamic.map(DynamicKey::kept_as);
+        let own = kept.filter(|_| for_one);
+        let own = own.and_then(|kept| self.image.broker_config(self.me, kept));
+        let cluster = kept.and_then(|kept| self.image.cluster_configs.get(kept));
+        let file = self.config.get(key.name);
+        let file = file.as_deref().filter(|value| *value != key.default_text());
+        let levels = [
+            (own, ConfigSource::Broker),
+            (cluster.map(String::as_str), ConfigSource::Cluster),
+            (file, ConfigSource::Static),
+            (Some(key.default_text()), ConfigSource::Default),
+        ];
+        let levels: Vec<Level<'_>> = levels
+            .into_iter()
+            .filter_map(|(value, source)| Some((key.name, value?, source)))
+            .collect();
+        let kind = match key.kind {
+            BrokerKind::Boolean => 1,
+            BrokerKind::String => STRING,
+            BrokerKind::Int => INT,
+            BrokerKind::Long => 5,
+            BrokerKind::Double => 6,
+        };
+        self.row(key.name, &levels, kind, key.doc)
+    }
+
+    /// Who this broker is: arguments of its process here, keys of its file in Kafka, where tools and
+    /// clients look for them.
+    fn identity_rows(&self) -> Vec<DescribeConfigsResourceResult> {
+        let Some(broker) = self.image.broker(self.me) else {
+            return Vec::new();
+        };
+        let id = self.me.0.to_string();
+        let (host, port) = (&broker.client.host, broker.client.port);
+        let listener = format!("PLAINTEXT://{host}:{port}");
+        let rows = [
+            ("node.id", Some(id.as_str()), INT, "The id of this broker."),
+            ("broker.id", Some(&id), INT, "The same, by its older name."),
+            (
+                "advertised.listeners",
+                Some(&listener),
+                LIST,
+                "Where clients are told to find this broker.",
+            ),
+            (
+                "broker.rack",
+                broker.rack.as_deref(),
+                STRING,
+                "Where this broker is; replicas are spread over racks.",
+            ),
+        ];
+        rows.into_iter()
+            .map(|(name, value, kind, doc)| {
+                let level = value.map(|value| (name, value, ConfigSource::Static));
+                self.row(name, level.as_slice(), kind, doc)
+                    .with_read_only(true)
+            })
+            .collect()
+    }
+
+    /// A row whose value is that of the first of its `levels`.
+    fn row(
         &self,
         name: &str,
-        value: Option<&str>,
-        source: ConfigSource,
+        levels: &[Level<'_>],
         kind: i8,
         doc: &str,
-        synonyms: impl Iterator<Item = (&'a str, &'a str, ConfigSource)>,
     ) -> DescribeConfigsResourceResult {
+        let first = levels.first().map(|(_, value, source)| (*value, *source));
+        let (value, source) = first.unzip();
         let mut row = DescribeConfigsResourceResult::default()
             .with_name(text(name))
             .with_value(opt_text(value))
-            .with_config_source(source_code(source))
+            .with_config_source(source_code(source.unwrap_or(ConfigSource::Default)))
             .with_config_type(kind);
         if self.synonyms {
-            row.synonyms = synonyms
+            row.synonyms = levels
+                .iter()
                 .map(|(name, value, source)| {
                     DescribeConfigsSynonym::default()
-                        .with_name(text(name))
-                        .with_value(Some(text(value)))
-                        .with_source(source_code(source))
+                        .with_name(text(*name))
+                        .with_value(Some(text(*value)))
+                        .with_source(source_code(*source))
                 })
                 .collect();
         }

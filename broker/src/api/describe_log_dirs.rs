@@ -1,6 +1,6 @@
-//! DescribeLogDirs: how much of the log directory each replica on this broker takes.
+//! DescribeLogDirs: how much of its log directory each replica on this broker takes.
 //!
-//! There is one log directory. A replica whose log is not open (yet) is not told, as it is not in
+//! A directory that is offline is told with its error, and nothing of what is in it. A replica whose log is not open (yet) is not told, as it is not in
 //! Kafka; a partition that is asked for and not here is left out.
 
 use super::call::Call;
@@ -13,7 +13,7 @@ use leasehold_wire::kafka::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 use leasehold_wire::kafka::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,38 +26,41 @@ pub(super) async fn answer(
     call: Call,
     request: DescribeLogDirsRequest,
 ) -> DescribeLogDirsResponse {
-    let path = shared.replicas.log_dir().path().to_owned();
-    let asked = path.clone();
+    let mut sizes = shared.replicas.log_sizes();
+    let disks = shared.replicas.disks().status();
+    let online = disks.iter().filter(|disk| disk.online);
+    let paths: Vec<PathBuf> = online.map(|disk| disk.path.clone()).collect();
     // A disk that hangs must not hold an async worker.
-    let disk = tokio::task::spawn_blocking(move || disk_size(&asked))
-        .await
-        .unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
-    let disk = match disk {
-        Ok(disk) => disk,
-        Err(error) => {
-            tracing::error!(path = %path.display(), %error, "cannot ask for the size of the log directory's disk");
-            return reply(failed(&path));
+    let asked = tokio::task::spawn_blocking(move || {
+        let sizes = paths.into_iter().map(|path| (disk_size(&path), path));
+        sizes.map(|(size, path)| (path, size)).collect::<Vec<_>>()
+    });
+    let mut known: HashMap<PathBuf, io::Result<DiskSize>> =
+        asked.await.unwrap_or_default().into_iter().collect();
+    let mut results = Vec::new();
+    for disk in disks {
+        let mut result = DescribeLogDirsResult::default().with_log_dir(text(shown(&disk.path)));
+        match known.remove(&disk.path) {
+            Some(Ok(size)) => {
+                let here = |size: &LogSize| Some(size.directory) == disk.id;
+                let here = sizes.extract_if(.., |size| here(size)).collect();
+                result.topics = topics(here, request.topics.as_deref());
+                if call.version >= DISK_SIZES {
+                    result.total_bytes = size.total;
+                    result.usable_bytes = size.usable;
+                }
+            }
+            // Offline, or about to be found so.
+            asked => {
+                if let Some(Err(error)) = asked {
+                    tracing::error!(path = %disk.path.display(), %error, "cannot ask for the size of the log directory's disk");
+                }
+                result.error_code = ErrorCode::KafkaStorageError.code();
+            }
         }
-    };
-    let topics = topics(shared.replicas.log_sizes(), request.topics.as_deref());
-    let mut result = DescribeLogDirsResult::default()
-        .with_log_dir(text(shown(&path)))
-        .with_topics(topics);
-    if call.version >= DISK_SIZES {
-        result.total_bytes = disk.total;
-        result.usable_bytes = disk.usable;
+        results.push(result);
     }
-    reply(result)
-}
-
-fn reply(result: DescribeLogDirsResult) -> DescribeLogDirsResponse {
-    DescribeLogDirsResponse::default().with_results(vec![result])
-}
-
-fn failed(path: &Path) -> DescribeLogDirsResult {
-    DescribeLogDirsResult::default()
-        .with_log_dir(text(shown(path)))
-        .with_error_code(ErrorCode::KafkaStorageError.code())
+    DescribeLogDirsResponse::default().with_results(results)
 }
 
 /// Kafka's tools match directories by their absolute path.

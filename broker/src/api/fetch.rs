@@ -1,21 +1,25 @@
 //! Fetch: records out of partitions.
 //!
-//! Traps: topics go by name up to version 12 and by id from 13. Fetch sessions are not kept: the
-//! reply's session id is always 0, which tells clients to send whole requests for ever. An answer is
+//! Traps: topics go by name up to version 12 and by id from 13. Fetch sessions
+//! ([`crate::fetch_session`]) complete a request before it is planned. An answer is
 //! empty before the client's max wait only if something is wrong with a partition. Followers fetch on
-//! the brokers' own listener; here everyone is a consumer and reads to the high watermark.
+//! the brokers' own listener; here everyone is a consumer and reads to the high watermark or the last stable
+//! offset, of a follower as well.
 
 use super::call::Call;
 use super::context::Shared;
 use super::convert::{epoch, no_node, node, topic_name, wire_topic_id};
 use super::hints::{Named, hint, wants_hint};
-use crate::replica::{FetchEntry, FetchParams, FetchResult};
+use crate::fetch_session::refusal;
+use crate::replica::{FetchEntry, FetchParams, FetchResult, Reader};
+use leasehold_log::AbortedTxn;
+use leasehold_metadata::quotas::CONSUMER_BYTE_RATE;
 use leasehold_metadata::{Image, Topic};
-use leasehold_types::{Offset, TopicId};
+use leasehold_types::{BrokerId, Offset, TopicId};
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::fetch_request::{FetchPartition, FetchTopic};
 use leasehold_wire::kafka::messages::fetch_response::{
-    EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
 };
 use leasehold_wire::kafka::messages::{FetchRequest, FetchResponse};
 use std::collections::HashSet;
@@ -25,6 +29,9 @@ use std::time::Duration;
 /// What one reply may hold even when many replies are waiting to be read: below this, fetching
 /// would crawl.
 const SMALLEST_REPLY: usize = 64 * 1024;
+
+/// From this version of Fetch on a consumer tells its rack and may read from followers (KIP-392).
+const KNOWS_RACKS: i16 = 11;
 
 /// Where a partition of the request ended up.
 enum Place {
@@ -50,12 +57,18 @@ struct Plan {
 pub(super) async fn answer(
     shared: Arc<Shared>,
     call: Call,
-    request: FetchRequest,
+    mut request: FetchRequest,
 ) -> FetchResponse {
-    if let Some(error) = session_error(&request) {
-        return FetchResponse::default().with_error_code(error.code());
-    }
-    let plan = plan(&shared.image(), call.version, &request.topics);
+    let turn = match shared.fetch_sessions.begin(&mut request, call.version) {
+        Ok(turn) => turn,
+        Err(error) => return refusal(error),
+    };
+    let plan = plan(
+        &shared.image(),
+        shared.broker,
+        call.version,
+        &request.topics,
+    );
     call.connection.await_reply_room().await;
     let nothing_to_wait_for = !plan.all_good || plan.entries.is_empty();
     let params = FetchParams {
@@ -67,40 +80,48 @@ pub(super) async fn answer(
         min_bytes: size(request.min_bytes),
         max_bytes: size(request.max_bytes)
             .min(size(shared.config.fetch_max_bytes))
+            .min(call.throttle.at_once(CONSUMER_BYTE_RATE))
             .min((call.connection.reply_room() / 4).max(SMALLEST_REPLY)),
         read_committed: request.isolation_level == 1,
     };
     let read_committed = params.read_committed;
+    let reader = match call.version >= KNOWS_RACKS {
+        true => Reader::Near {
+            rack: (!request.rack_id.is_empty()).then(|| request.rack_id.to_string()),
+        },
+        false => Reader::OfLeader,
+    };
     let results = if plan.entries.is_empty() {
         Vec::new()
     } else {
-        shared.replicas.fetch(params, plan.entries).await
+        shared
+            .replicas
+            .fetch_for(reader, params, plan.entries)
+            .await
     };
-    reply(
+    let bytes: usize = results.iter().map(|result| result.records.len()).sum();
+    let wait = call.throttle.take(CONSUMER_BYTE_RATE, bytes as f64);
+    if !wait.is_zero() {
+        // As in Kafka: nothing now, and the same again after the wait.
+        call.throttle.take_back(CONSUMER_BYTE_RATE, bytes as f64);
+        return turn.postponed();
+    }
+    let mut reply = reply(
         &shared.image(),
         call.version,
         read_committed,
         plan.topics,
         results,
-    )
+    );
+    shared.fetch_sessions.finish(turn, &mut reply);
+    reply
 }
 
 fn size(raw: i32) -> usize {
     usize::try_from(raw).unwrap_or(0)
 }
 
-/// A client that believes in a session has one with somebody else.
-fn session_error(request: &FetchRequest) -> Option<ErrorCode> {
-    const FINAL: i32 = -1;
-    match (request.session_id, request.session_epoch) {
-        // No session wanted, a new one wanted, or an old one given up: all are whole requests.
-        (_, 0 | FINAL) => None,
-        (0, _) => Some(ErrorCode::InvalidFetchSessionEpoch),
-        _ => Some(ErrorCode::FetchSessionIdNotFound),
-    }
-}
-
-fn plan(image: &Image, version: i16, topics: &[FetchTopic]) -> Plan {
+fn plan(image: &Image, me: BrokerId, version: i16, topics: &[FetchTopic]) -> Plan {
     let mut plan = Plan {
         topics: Vec::new(),
         entries: Vec::new(),
@@ -119,7 +140,7 @@ fn plan(image: &Image, version: i16, topics: &[FetchTopic]) -> Plan {
         };
         let mut partitions = Vec::new();
         let found = topic.map(AsRef::as_ref).ok_or(unknown);
-        let found = found.and_then(|topic| readable(image, topic, version));
+        let found = found.and_then(|topic| readable(image, me, topic, version));
         for partition in &asked.partitions {
             let place = match found.and_then(|topic| place(topic, partition, &mut seen)) {
                 Ok(entry) => {
@@ -149,9 +170,15 @@ fn plan(image: &Image, version: i16, topics: &[FetchTopic]) -> Plan {
 }
 
 /// Clients from before zstd are told so where all of a topic is packed in it.
-fn readable<'a>(image: &Image, topic: &'a Topic, version: i16) -> Result<&'a Topic, ErrorCode> {
+fn readable<'a>(
+    image: &Image,
+    me: BrokerId,
+    topic: &'a Topic,
+    version: i16,
+) -> Result<&'a Topic, ErrorCode> {
     const KNOWS_ZSTD: i16 = 10;
-    if version < KNOWS_ZSTD && image.topic_config(topic, "compression.type") == Some("zstd") {
+    let packed = || image.topic_config_at(me, topic, "compression.type");
+    if version < KNOWS_ZSTD && packed() == Some("zstd") {
         return Err(ErrorCode::UnsupportedCompressionType);
     }
     Ok(topic)
@@ -228,6 +255,15 @@ fn failed(topic: Option<TopicId>, index: i32, error: ErrorCode) -> FetchResult {
     FetchResult::failed(topic.unwrap_or_default(), index, error)
 }
 
+fn aborted(result: &FetchResult) -> Vec<AbortedTransaction> {
+    let one = |txn: &AbortedTxn| {
+        AbortedTransaction::default()
+            .with_producer_id(txn.producer_id.0.into())
+            .with_first_offset(txn.first_offset.0)
+    };
+    result.aborted.iter().map(one).collect()
+}
+
 fn partition_reply(
     version: i16,
     read_committed: bool,
@@ -240,8 +276,13 @@ fn partition_reply(
         .with_high_watermark(result.high_watermark.0)
         .with_last_stable_offset(result.last_stable_offset.0)
         .with_log_start_offset(result.log_start_offset.0)
-        .with_aborted_transactions(read_committed.then(Vec::new))
+        .with_aborted_transactions(read_committed.then(|| aborted(result)))
         .with_records(Some(result.records.clone()));
+    if version >= KNOWS_RACKS
+        && let Some(closest) = result.preferred_replica
+    {
+        reply.preferred_read_replica = node(closest);
+    }
     if version >= 12
         && let Some((epoch, end)) = result.diverging_epoch
     {
@@ -250,26 +291,4 @@ fn partition_reply(
             .with_end_offset(end.0);
     }
     reply
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_whole_request_is_served() {
-        let with = |id, epoch| {
-            session_error(
-                &FetchRequest::default()
-                    .with_session_id(id)
-                    .with_session_epoch(epoch),
-            )
-        };
-        assert_eq!(with(0, -1), None);
-        assert_eq!(with(0, 0), None);
-        assert_eq!(with(77, 0), None);
-        assert_eq!(with(77, -1), None);
-        assert_eq!(with(77, 3), Some(ErrorCode::FetchSessionIdNotFound));
-        assert_eq!(with(0, 3), Some(ErrorCode::InvalidFetchSessionEpoch));
-    }
 }

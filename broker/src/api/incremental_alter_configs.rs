@@ -1,28 +1,28 @@
-//! IncrementalAlterConfigs: of topics, and of the defaults that hold for all topics.
+//! IncrementalAlterConfigs: of topics, of this broker while it runs, and of all brokers.
 //!
-//! The broker resource with an empty name stands for those defaults, under Kafka's broker keys
-//! (`log.retention.ms`) or topic keys (`retention.ms`). A single broker's configuration is its file.
+//! The broker resource with an empty name stands for all. What is a default for topics has two names there and on
+//! a broker: Kafka's broker key (`log.retention.ms`) and the topic key (`retention.ms`). What takes effect only at
+//! the start of a broker is refused by name.
 
 use super::call::Call;
 use super::context::{READ_YOUR_WRITES, Shared, mismatch};
 use super::convert::{message_of, refused};
 use super::describe_configs::{BROKER, TOPIC};
 use leasehold_metadata::Image;
-use leasehold_metadata::configs::TOPIC_KEYS;
+use leasehold_metadata::dynamic::DynamicKey;
 use leasehold_metadata::rpc::{
     AdminRequest, AdminResponse, ConfigChange, ConfigChanges, ConfigOp, ConfigTarget, Outcome,
 };
+use leasehold_types::BrokerId;
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::incremental_alter_configs_request::AlterConfigsResource;
 use leasehold_wire::kafka::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use leasehold_wire::kafka::messages::{
     IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
 };
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-/// Kafka's number of the operation that takes a value away.
-const DELETE: i8 = 1;
 /// The request has no timeout of its own.
 const TIMEOUT_MS: i32 = 30_000;
 
@@ -42,7 +42,7 @@ pub(super) async fn answer(
                     "the resource is named twice",
                 ));
             }
-            changes(resource)
+            changes(resource, shared.broker)
         })
         .collect();
     let wanted: Vec<ConfigChanges> = judged.iter().flatten().cloned().collect();
@@ -68,7 +68,11 @@ pub(super) async fn answer(
 }
 
 /// Outcomes in the order of `wanted`.
-async fn alter(shared: &Shared, wanted: Vec<ConfigChanges>, validate_only: bool) -> Vec<Outcome> {
+pub(super) async fn alter(
+    shared: &Shared,
+    wanted: Vec<ConfigChanges>,
+    validate_only: bool,
+) -> Vec<Outcome> {
     if wanted.is_empty() {
         return Vec::new();
     }
@@ -96,8 +100,10 @@ async fn alter(shared: &Shared, wanted: Vec<ConfigChanges>, validate_only: bool)
 
 /// Whether the image has the plain changes; what was appended or subtracted is not checked.
 fn shows(image: &Image, wanted: &ConfigChanges) -> bool {
+    let none = BTreeMap::new();
     let values = match &wanted.target {
         ConfigTarget::Cluster => &*image.cluster_configs,
+        ConfigTarget::Broker(id) => image.broker_configs.get(id).unwrap_or(&none),
         ConfigTarget::Topic(name) => match image.topic_by_name(name) {
             Some(topic) => &topic.configs,
             None => return true,
@@ -111,72 +117,66 @@ fn shows(image: &Image, wanted: &ConfigChanges) -> bool {
 }
 
 /// What the controller is to change; or the answer, where it need not be asked.
-fn changes(resource: &AlterConfigsResource) -> Result<ConfigChanges, Outcome> {
-    let target = match (resource.resource_type, resource.resource_name.as_str()) {
-        (TOPIC, name) => ConfigTarget::Topic(name.to_owned()),
-        (BROKER, "") => ConfigTarget::Cluster,
-        // Nothing is set on a single broker, so there is nothing to take away; Kafka's tool for
-        // reassignments clears its throttles in this way.
-        (BROKER, _)
-            if resource
-                .configs
-                .iter()
-                .all(|c| c.config_operation == DELETE) =>
-        {
-            return Err(Outcome::ok());
-        }
-        (BROKER, name) => {
-            return Err(refused(
-                ErrorCode::InvalidRequest,
-                format!(
-                    "the configuration of broker {name} is its file and cannot be changed here; \
-                     defaults for all topics can, on the broker resource with an empty name"
-                ),
-            ));
-        }
-        (other, _) => {
-            return Err(refused(
-                ErrorCode::InvalidRequest,
-                format!("resources of type {other} have no configuration here"),
-            ));
-        }
-    };
-    let changes: Result<_, Outcome> = resource
-        .configs
-        .iter()
-        .map(|config| {
-            let op = match config.config_operation {
-                0 => ConfigOp::Set,
-                DELETE => ConfigOp::Delete,
-                2 => ConfigOp::Append,
-                3 => ConfigOp::Subtract,
-                other => {
-                    return Err(refused(
-                        ErrorCode::InvalidRequest,
-                        format!("{other} is no operation on a configuration"),
-                    ));
-                }
-            };
-            let key = match target {
-                ConfigTarget::Topic(_) => config.name.to_string(),
-                ConfigTarget::Cluster => topic_key_of(&config.name),
-            };
-            Ok(ConfigChange {
-                key,
-                op,
-                value: config.value.as_ref().map(ToString::to_string),
-            })
-        })
-        .collect();
+fn changes(resource: &AlterConfigsResource, me: BrokerId) -> Result<ConfigChanges, Outcome> {
+    let target = target_of(resource.resource_type, &resource.resource_name, me)?;
+    let mut changes = Vec::new();
+    for config in &resource.configs {
+        let op = match config.config_operation {
+            0 => ConfigOp::Set,
+            1 => ConfigOp::Delete,
+            2 => ConfigOp::Append,
+            3 => ConfigOp::Subtract,
+            other => {
+                return Err(refused(
+                    ErrorCode::InvalidRequest,
+                    format!("{other} is no operation on a configuration"),
+                ));
+            }
+        };
+        let key = match key_of(&target, &config.name) {
+            Ok(key) => key,
+            // Nothing can be set there, so there is nothing to take away; Kafka's tool for reassignments clears its
+            // throttles in this way.
+            Err(_) if op == ConfigOp::Delete => continue,
+            Err(outcome) => return Err(outcome),
+        };
+        let value = config.value.as_ref().map(ToString::to_string);
+        changes.push(ConfigChange { key, op, value });
+    }
+    if changes.is_empty() && !resource.configs.is_empty() {
+        return Err(Outcome::ok());
+    }
     Ok(ConfigChanges {
         target,
         replace_all: false,
-        changes: changes?,
+        changes,
     })
 }
 
-/// The topic key whose default a broker key gives; any other name stays, for the controller to judge.
-fn topic_key_of(name: &str) -> String {
-    let key = TOPIC_KEYS.iter().find(|key| key.broker_key == Some(name));
-    key.map_or(name, |key| key.name).to_owned()
+/// What a resource is to the controller. A broker answers for itself only, as in Kafka.
+pub(super) fn target_of(kind: i8, name: &str, me: BrokerId) -> Result<ConfigTarget, Outcome> {
+    match (kind, name) {
+        (TOPIC, name) => Ok(ConfigTarget::Topic(name.to_owned())),
+        (BROKER, "") => Ok(ConfigTarget::Cluster),
+        (BROKER, name) if name == me.0.to_string() => Ok(ConfigTarget::Broker(me)),
+        (BROKER, name) => Err(refused(
+            ErrorCode::InvalidRequest,
+            format!("this is broker {me}; tell broker {name:?} itself what to change"),
+        )),
+        (other, _) => Err(refused(
+            ErrorCode::InvalidRequest,
+            format!("resources of type {other} have no configuration here"),
+        )),
+    }
+}
+
+/// Under which name the controller keeps a key; a topic's it judges itself.
+pub(super) fn key_of(target: &ConfigTarget, name: &str) -> Result<String, Outcome> {
+    if let ConfigTarget::Topic(_) = target {
+        return Ok(name.to_owned());
+    }
+    match DynamicKey::find(name) {
+        Ok(key) => Ok(key.kept_as().to_owned()),
+        Err(error) => Err(refused(ErrorCode::InvalidRequest, error.to_string())),
+    }
 }

@@ -15,8 +15,7 @@ use futures::future::join_all;
 use leasehold_metadata::{Image, Topic};
 use leasehold_types::{BrokerId, Incarnation};
 use leasehold_wire::kafka::messages::MetadataRequest;
-use parking_lot::Mutex;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,14 +24,8 @@ use tokio::time::Instant;
 const ELECTION_PATIENCE: Duration = Duration::from_millis(250);
 /// A leader that is alive answers within this, unless the machine is very busy.
 const ANSWER: Duration = Duration::from_millis(25);
-/// A leader that answered this recently is not asked again: bounds the questions per second.
-const FRESH: Duration = Duration::from_millis(5);
 /// More leaders than this are not asked one by one: such a client refreshes everything it knows.
 const MOST_LEADERS: usize = 8;
-
-/// When leaders last answered.
-#[derive(Default)]
-pub(super) struct Verified(Mutex<HashMap<(BrokerId, Incarnation), Instant>>);
 
 /// Waits until these leaders, which the answer names, are there, or the metadata changed, or too long.
 pub(super) async fn settle(shared: &Shared, leaders: &BTreeSet<BrokerId>) {
@@ -104,23 +97,21 @@ async fn ask(shared: &Shared, image: &Image, leader: BrokerId) {
     let Some(broker) = image.brokers.get(&leader).filter(|broker| !broker.fenced) else {
         return;
     };
-    let process = (leader, broker.incarnation);
-    let verified = shared.verified.0.lock().get(&process).copied();
-    if verified.is_some_and(|at| at.elapsed() < FRESH) {
-        return;
-    }
     let peer = Peer {
         cluster_id: image.cluster_id.clone(),
         broker: leader,
         incarnation: broker.incarnation,
         address: address_of(&broker.internal),
     };
-    if peer::answers(&peer, ANSWER).await {
-        shared.replicas.trust(leader, broker.incarnation);
-        let mut verified = shared.verified.0.lock();
-        verified.retain(|(id, _), _| *id != leader);
-        verified.insert(process, Instant::now());
-    } else {
-        shared.replicas.suspect(leader, broker.incarnation);
-    }
+    let question = async {
+        if peer::answers(&peer, ANSWER).await {
+            shared.replicas.trust(leader, peer.incarnation);
+        } else {
+            shared.replicas.suspect(leader, peer.incarnation);
+        }
+    };
+    shared
+        .verified
+        .ask(leader, peer.incarnation, question)
+        .await;
 }

@@ -268,7 +268,7 @@ pub(super) fn offline(image: &Image, partition: &Partition) -> Vec<BrokerId> {
         partition
             .replicas
             .iter()
-            .filter(|broker| !image.is_live(**broker)),
+            .filter(|broker| !image.serves(partition, **broker)),
     )
 }
 

@@ -9,8 +9,15 @@
 //! client that changed something finds it in this broker's next answer (as long as the controller's
 //! news arrives within two seconds).
 
+mod add_offsets_to_txn;
+mod add_partitions_to_txn;
+mod alter_configs;
 mod api_versions;
+mod brokers;
 mod call;
+mod client_quotas;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod context;
 mod convert;
 mod create_partitions;
@@ -23,8 +30,11 @@ mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
+mod describe_producers;
 mod describe_topic_partitions;
+mod describe_transactions;
 mod elect_leaders;
+mod end_txn;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;
@@ -34,23 +44,31 @@ mod init_producer_id;
 mod join_group;
 mod leaders;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
+mod list_transactions;
 mod metadata;
 mod offset_commit;
+mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod producer_ids;
 mod reassignments;
 mod sync_group;
+mod throttle;
+mod txn_offset_commit;
+mod unregister_broker;
+mod verified;
+mod write_txn_markers;
 
 #[cfg(test)]
 mod tests;
 
 pub use context::{Context, ControllerCalls};
 
-use crate::server::{ConnectionContext, Handler, Refusal, Reply};
+use crate::server::{ConnectionContext, Handler, Refusal, Reply, ReplyFuture};
 use async_trait::async_trait;
 use bytes::Bytes;
 use call::Call;
@@ -58,6 +76,7 @@ use context::Shared;
 use leasehold_wire::versions::{Lookup, lookup};
 use leasehold_wire::{ApiKey, RequestHead};
 use std::sync::Arc;
+use throttle::{Counted, Throttle};
 
 /// Answers the requests of Kafka clients.
 pub struct KafkaHandler {
@@ -83,7 +102,22 @@ impl Handler for KafkaHandler {
         let head = RequestHead::take(&mut frame)
             .map_err(|error| Refusal::new(format!("malformed request: {error}")))?;
         match lookup(head.key, head.version) {
-            Lookup::Serve(key) => self.serve(key, Call::new(head, connection), frame).await,
+            Lookup::Serve(key) => {
+                let throttle = Throttle::new(&self.shared, head.client_id.clone());
+                let throttle = Arc::new(throttle);
+                let call = Call::new(head, connection, throttle.clone());
+                let inner = Box::pin(self.serve(key, call, frame));
+                let counted = |inner: ReplyFuture| {
+                    let throttle = throttle.clone();
+                    Box::pin(Counted { inner, throttle }) as ReplyFuture
+                };
+                let throttle = throttle.clone();
+                match (Counted { inner, throttle }).await? {
+                    Reply::Exclusive(reply) => Ok(Reply::Exclusive(counted(reply))),
+                    Reply::Pipelined(reply) => Ok(Reply::Pipelined(counted(reply))),
+                    done => Ok(done),
+                }
+            }
             Lookup::AnswerApiVersionsV0 => api_versions::unknown_version(&head),
             Lookup::Close => Err(Refusal::new(format!(
                 "API key {} version {} is not served",
@@ -103,6 +137,8 @@ impl KafkaHandler {
             ApiKey::OffsetForLeaderEpoch => {
                 call.waiting(shared, body, offset_for_leader_epoch::answer)
             }
+            ApiKey::WriteTxnMarkers => call.waiting(shared, body, write_txn_markers::answer),
+            ApiKey::DescribeProducers => call.waiting(shared, body, describe_producers::answer),
             ApiKey::InitProducerId => call.waiting(shared, body, init_producer_id::answer),
 
             ApiKey::ApiVersions => api_versions::serve(shared, call, body),
@@ -112,6 +148,8 @@ impl KafkaHandler {
                 call.ready(shared, body, describe_topic_partitions::answer)
             }
             ApiKey::DescribeConfigs => call.ready(shared, body, describe_configs::answer),
+            ApiKey::ListConfigResources => call.ready(shared, body, list_config_resources::answer),
+            ApiKey::DescribeClientQuotas => call.ready(shared, body, client_quotas::describe),
             ApiKey::ListPartitionReassignments => call.ready(shared, body, reassignments::list),
 
             ApiKey::CreateTopics => call.waiting(shared, body, create_topics::answer),
@@ -121,6 +159,9 @@ impl KafkaHandler {
             ApiKey::IncrementalAlterConfigs => {
                 call.waiting(shared, body, incremental_alter_configs::answer)
             }
+            ApiKey::AlterConfigs => call.waiting(shared, body, alter_configs::answer),
+            ApiKey::AlterClientQuotas => call.waiting(shared, body, client_quotas::alter),
+            ApiKey::UnregisterBroker => call.waiting(shared, body, unregister_broker::answer),
             ApiKey::AlterPartitionReassignments => call.waiting(shared, body, reassignments::alter),
             ApiKey::ElectLeaders => call.waiting(shared, body, elect_leaders::answer),
             ApiKey::DescribeLogDirs => call.waiting(shared, body, describe_log_dirs::answer),
@@ -131,10 +172,26 @@ impl KafkaHandler {
             ApiKey::Heartbeat => call.waiting(shared, body, heartbeat::answer),
             ApiKey::LeaveGroup => call.waiting(shared, body, leave_group::answer),
             ApiKey::OffsetCommit => call.waiting(shared, body, offset_commit::answer),
+            ApiKey::OffsetDelete => call.waiting(shared, body, offset_delete::answer),
             ApiKey::OffsetFetch => call.waiting(shared, body, offset_fetch::answer),
             ApiKey::ListGroups => call.waiting(shared, body, list_groups::answer),
             ApiKey::DescribeGroups => call.waiting(shared, body, describe_groups::answer),
+            ApiKey::ConsumerGroupHeartbeat => {
+                call.waiting(shared, body, consumer_group_heartbeat::answer)
+            }
+            ApiKey::ConsumerGroupDescribe => {
+                call.waiting(shared, body, consumer_group_describe::answer)
+            }
             ApiKey::DeleteGroups => call.waiting(shared, body, delete_groups::answer),
+
+            ApiKey::AddPartitionsToTxn => call.waiting(shared, body, add_partitions_to_txn::answer),
+            ApiKey::AddOffsetsToTxn => call.waiting(shared, body, add_offsets_to_txn::answer),
+            ApiKey::EndTxn => call.waiting(shared, body, end_txn::answer),
+            ApiKey::TxnOffsetCommit => call.waiting(shared, body, txn_offset_commit::answer),
+            ApiKey::DescribeTransactions => {
+                call.waiting(shared, body, describe_transactions::answer)
+            }
+            ApiKey::ListTransactions => call.waiting(shared, body, list_transactions::answer),
 
             other => Err(Refusal::new(format!(
                 "{other:?} is listed but not served: a defect"

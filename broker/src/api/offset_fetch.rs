@@ -5,7 +5,7 @@
 
 use super::call::Call;
 use super::context::Shared;
-use super::convert::{group_id, text, topic_name};
+use super::convert::{group_id, owned_text, text, topic_name};
 use crate::group::types::{FetchRequest, FetchResponse};
 use futures::future::join_all;
 use leasehold_wire::ErrorCode;
@@ -32,6 +32,8 @@ pub(super) async fn answer(
                 asked.collect()
             }),
             require_stable: request.require_stable,
+            member_id: owned_text(&group.member_id),
+            member_epoch: group.member_epoch,
         });
         let found = join_all(asked.map(|asked| shared.groups.fetch(asked))).await;
         reply.groups = found.into_iter().map(group_row).collect();
@@ -47,6 +49,8 @@ pub(super) async fn answer(
         group_id: request.group_id.to_string(),
         topics: topics.clone(),
         require_stable: request.require_stable,
+        member_id: None,
+        member_epoch: -1,
     };
     let found = shared.groups.fetch(asked).await;
     if call.version >= 2 {
@@ -69,6 +73,7 @@ pub(super) async fn answer(
                     .with_committed_offset(found.offset)
                     .with_committed_leader_epoch(found.leader_epoch)
                     .with_metadata(Some(text(found.metadata)))
+                    .with_error_code(found.error.code())
             });
             OffsetFetchResponseTopic::default()
                 .with_name(topic_name(&name))
@@ -99,6 +104,7 @@ fn group_row(found: FetchResponse) -> OffsetFetchResponseGroup {
                 .with_committed_offset(found.offset)
                 .with_committed_leader_epoch(found.leader_epoch)
                 .with_metadata(Some(text(found.metadata)))
+                .with_error_code(found.error.code())
         });
         OffsetFetchResponseTopics::default()
             .with_name(topic_name(&name))

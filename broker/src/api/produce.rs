@@ -6,17 +6,18 @@
 
 use super::call::Call;
 use super::context::Shared;
-use super::convert::{no_node, node, opt_text};
+use super::convert::{no_node, node, opt_text, text};
 use super::hints::{Named, hint, wants_hint};
-use crate::replica::{Acks, LeaderHint, ProduceEntry, ProduceResult};
+use crate::replica::{Acks, LeaderHint, ProduceEntry, ProduceResult, Verified, is_transactional};
 use crate::server::{Refusal, Reply};
 use bytes::Bytes;
 use leasehold_metadata::Image;
+use leasehold_metadata::quotas::PRODUCER_BYTE_RATE;
 use leasehold_types::TopicId;
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::produce_request::TopicProduceData;
 use leasehold_wire::kafka::messages::produce_response::{
-    LeaderIdAndEpoch, PartitionProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, PartitionProduceResponse, TopicProduceResponse,
 };
 use leasehold_wire::kafka::messages::{ProduceRequest, ProduceResponse, TopicName};
 use std::sync::Arc;
@@ -31,24 +32,48 @@ enum Place {
 /// The request without its records: what is needed to answer it.
 type Plan = Vec<(TopicName, Vec<(i32, Place)>)>;
 
+/// From this version on clients know the error of that name (KIP-890).
+const KNOWS_TRANSACTION_ABORTABLE: i16 = 11;
+
+/// From this version on an answer says why, and names the records that are to blame (KIP-467).
+const TELLS_WHY: i16 = 8;
+
+/// Records that one answer names at most, over all its partitions: about a megabyte.
+const MAX_RECORD_ERRORS: usize = 10_000;
+
 /// How long a produce waits for a partition that is just coming into being here.
 const NEWBORN: Duration = Duration::from_millis(250);
 
 pub(super) async fn serve(shared: &Arc<Shared>, call: Call, body: Bytes) -> Result<Reply, Refusal> {
+    let bytes = body.len();
     let request: ProduceRequest = call.decode(body)?;
+    let wait = call.throttle.take(PRODUCER_BYTE_RATE, bytes as f64);
+    if !wait.is_zero() {
+        // At once: what is pipelined behind this request waits, too.
+        call.connection.mute(wait);
+    }
     await_newborn(shared, &request).await;
     let acks = Acks::from_kafka(request.acks);
-    let refused = match (acks, &request.transactional_id) {
-        (None, _) => Some((
+    let refused = match acks {
+        None => Some((
             ErrorCode::InvalidRequiredAcks,
             "acks is none of -1, 0 and 1",
         )),
-        (_, Some(_)) => Some((ErrorCode::InvalidTxnState, "transactions are not supported")),
-        _ => None,
+        Some(_) if request.transactional_id.is_none() && has_transactional(&request) => Some((
+            ErrorCode::TransactionalIdAuthorizationFailed,
+            "a transactional batch without a transactional id",
+        )),
+        Some(_) => None,
     };
+    let transactional_id = request.transactional_id;
     let image = shared.image();
     let mut entries = Vec::new();
     let plan = plan(&image, request.topic_data, refused, &mut entries);
+    if let Some(id) = transactional_id {
+        let knows_abortable = call.version >= KNOWS_TRANSACTION_ABORTABLE;
+        let verified = shared.replicas.verify(&id, knows_abortable, &mut entries);
+        verified.await;
+    }
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let acks = acks.unwrap_or(Acks::Leader);
     // Queued here, before the connection's next request: this is what keeps the order.
@@ -67,6 +92,11 @@ pub(super) async fn serve(shared: &Arc<Shared>, call: Call, body: Bytes) -> Resu
         let reply = reply(&shared.image(), call.version, plan, &results);
         call.encode::<ProduceRequest>(&reply).map(Some)
     })))
+}
+
+fn has_transactional(request: &ProduceRequest) -> bool {
+    let mut partitions = request.topic_data.iter().flat_map(|t| &t.partition_data);
+    partitions.any(|p| p.records.as_deref().is_some_and(is_transactional))
 }
 
 /// A new topic is known to the broker that told the client of it a moment before its leader knows.
@@ -142,6 +172,7 @@ fn plan(
             partition: index,
             records,
             leader_epoch: None,
+            verified: Verified::NotAsked,
         });
         Place::Entry(entries.len() - 1, topic.id)
     };
@@ -172,24 +203,31 @@ fn first_error(plan: &Plan, results: &[ProduceResult]) -> Option<ErrorCode> {
 
 fn reply(image: &Image, version: i16, plan: Plan, results: &[ProduceResult]) -> ProduceResponse {
     let mut named = Named::default();
+    let mut left = MAX_RECORD_ERRORS;
     let mut responses = Vec::with_capacity(plan.len());
     for (name, partitions) in plan {
         let partitions = partitions.into_iter().map(|(index, place)| match place {
             Place::Refused(error, message) => {
                 let message = Some(message.to_owned());
-                partition_reply(version, index, &ProduceResult::failed(error, message), None)
+                partition_reply(
+                    version,
+                    index,
+                    &ProduceResult::failed(error, message),
+                    None,
+                    &mut left,
+                )
             }
             Place::Entry(number, topic) => match results.get(number) {
                 None => {
                     let lost = ProduceResult::failed(ErrorCode::UnknownServerError, None);
-                    partition_reply(version, index, &lost, None)
+                    partition_reply(version, index, &lost, None, &mut left)
                 }
                 Some(result) => {
                     let hint = (version >= 10 && wants_hint(result.error))
                         .then(|| hint(image, topic, index, result.current_leader))
                         .flatten();
                     hint.iter().for_each(|hint| named.add(hint));
-                    partition_reply(version, index, result, hint)
+                    partition_reply(version, index, result, hint, &mut left)
                 }
             },
         });
@@ -209,6 +247,7 @@ fn partition_reply(
     index: i32,
     result: &ProduceResult,
     hint: Option<LeaderHint>,
+    left: &mut usize,
 ) -> PartitionProduceResponse {
     let mut reply = PartitionProduceResponse::default()
         .with_index(index)
@@ -216,8 +255,18 @@ fn partition_reply(
         .with_base_offset(result.base_offset.0)
         .with_log_append_time_ms(result.log_append_time)
         .with_log_start_offset(result.log_start_offset.0);
-    if version >= 8 && !result.error.is_ok() {
+    if version >= TELLS_WHY && !result.error.is_ok() {
         reply.error_message = opt_text(result.message.clone());
+        let rows = result.record_errors.iter().flat_map(|errors| errors.rows());
+        reply.record_errors = rows
+            .take(*left)
+            .map(|(index, message)| {
+                BatchIndexAndErrorMessage::default()
+                    .with_batch_index(index)
+                    .with_batch_index_error_message(Some(text(message)))
+            })
+            .collect();
+        *left -= reply.record_errors.len();
     }
     if let Some(hint) = hint {
         reply.current_leader = LeaderIdAndEpoch::default()

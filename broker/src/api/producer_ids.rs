@@ -3,7 +3,9 @@
 //! Promise: no id is handed out twice in the life of the cluster; a block that was granted and not
 //! used up when the broker stops is lost, which costs nothing.
 
-use super::context::ControllerCalls;
+use super::context::{ControllerCalls, Shared};
+use crate::txn::FreshProducerIds;
+use async_trait::async_trait;
 use leasehold_metadata::rpc::{Request, Response};
 use leasehold_types::{BrokerId, Incarnation, ProducerId};
 use leasehold_wire::ErrorCode;
@@ -44,6 +46,19 @@ impl ProducerIds {
         let id = block.0;
         block.0 += 1;
         Ok(ProducerId(id))
+    }
+}
+
+/// The ids, with whom to ask for more.
+pub(super) struct Fresh<'a>(pub &'a Shared);
+
+#[async_trait]
+impl FreshProducerIds for Fresh<'_> {
+    async fn next(&self) -> Result<ProducerId, ErrorCode> {
+        let Self(shared) = self;
+        let ids = &shared.producer_ids;
+        ids.next(&*shared.controller, shared.broker, shared.incarnation)
+            .await
     }
 }
 

@@ -2,6 +2,7 @@
 
 use leasehold_metadata::broker_config::BROKER_KEYS;
 use leasehold_metadata::configs::{NO_TOPIC_KEYS, Support, TOPIC_KEYS};
+use leasehold_metadata::dynamic::DynamicKey;
 use std::fmt::Write as _;
 
 /// The whole page, in Markdown.
@@ -13,7 +14,10 @@ pub fn reference() -> String {
          name: nothing is silently ignored.\n\n\
          ## Brokers\n\n\
          In `spec.config` of a `Cluster`, or in the YAML file given to `leasehold-broker` as `--config`.\n\n\
-         | key | type | default | what it does |\n|---|---|---|---|\n",
+         `while it runs` says which of them an administrator may set for one broker or for all of them, with Kafka's\n\
+         `kafka-configs` or whatever else sends IncrementalAlterConfigs: what is set for the one comes before what is\n\
+         set for all, and that before the file. All others take effect when a broker starts.\n\n\
+         | key | type | default | while it runs | what it does |\n|---|---|---|---|---|\n",
     );
     for key in BROKER_KEYS {
         let kind = format!("{:?}", key.kind).to_lowercase();
@@ -27,6 +31,7 @@ pub fn reference() -> String {
                 &code(key.name),
                 &format!("{kind}{least}"),
                 &code(key.default_text()),
+                reach(key.name),
                 key.doc.trim(),
             ],
         );
@@ -64,6 +69,15 @@ pub fn reference() -> String {
         row(&mut page, &[&code(name), why]);
     }
     page
+}
+
+/// For whom a key can be set while brokers run.
+fn reach(name: &str) -> &'static str {
+    match DynamicKey::find(name) {
+        Ok(key) if key.check_for_one().is_ok() => "one, all",
+        Ok(_) => "all",
+        Err(_) => "no",
+    }
 }
 
 fn code(text: &str) -> String {

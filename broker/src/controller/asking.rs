@@ -41,9 +41,8 @@ impl Term<'_> {
         if self.next_token.is_multiple_of(1_024) {
             self.replies.retain(|_, reply| !reply.is_closed());
         }
-        if let (Some(why), false) = (&self.frozen, matches!(request, Request::Poll(_))) {
-            let outcome = Outcome::refused(codes::POLICY_VIOLATION, format!("frozen: {why}"));
-            return self.reply(to, Response::Error(outcome));
+        if let (Some(why), false) = (self.frozen.clone(), matches!(request, Request::Poll(_))) {
+            return self.refuse_as_frozen(to, &why);
         }
         let input = match request {
             Request::Register(registration) => Input::Register { to, registration },
@@ -154,8 +153,12 @@ impl Term<'_> {
              through: the head was restored from an older copy, or the broker's disk is another's",
             doubtful.broker, doubtful.position, self.image.position
         );
-        self.frozen = Some(reason.clone());
-        self.step(Input::Freeze { reason });
+        self.freeze(reason);
         Ok(())
+    }
+
+    pub(super) fn refuse_as_frozen(&mut self, to: ReplyTo, why: &str) {
+        let outcome = Outcome::refused(codes::POLICY_VIOLATION, format!("frozen: {why}"));
+        self.reply(to, Response::Error(outcome));
     }
 }

@@ -3,18 +3,22 @@
 use super::handle::{ControllerHandle, QUEUE, Question, Role};
 use super::term::{End, Term};
 use leasehold_metadata::controller::Settings;
+use leasehold_metadata::head::keys::CLUSTER_ID;
 use leasehold_metadata::head::{ControllerRef, HeadWriter, Limits, LoadError, Loaded, load};
 use leasehold_metadata::lease::{Elector, Evidence, Holder, Tenure};
 use leasehold_metadata::store::Store;
-use leasehold_types::BrokerId;
+use leasehold_types::seams::taken_out;
+use leasehold_types::{BrokerId, ClusterId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// What a candidate needs to know.
 pub struct DriverConfig {
+    pub cluster_id: ClusterId,
     pub me: Holder,
     /// This broker's internal listener, `host:port`.
     pub address: String,
@@ -61,6 +65,7 @@ pub(crate) fn start_with(config: DriverConfig, store: Arc<dyn Store>, elector: E
         asked,
         stopped,
         lost: None,
+        foreign: false,
     };
     Driver {
         handle,
@@ -106,6 +111,8 @@ struct Candidate {
     stopped: watch::Receiver<bool>,
     /// Whom the last term of this process saw lost when it stood back.
     lost: Option<BTreeSet<BrokerId>>,
+    /// The head was another cluster's when it was last looked at.
+    foreign: bool,
 }
 
 /// Between attempts to claim that failed for want of a store.
@@ -115,6 +122,11 @@ impl Candidate {
     async fn run(mut self) {
         let mut stopped = self.stopped.clone();
         loop {
+            tokio::select! {
+                biased;
+                () = self.own_head() => {}
+                _ = stopped.wait_for(|stop| *stop) => return,
+            }
             let tenure = tokio::select! {
                 biased;
                 tenure = self.elector.acquire() => tenure,
@@ -165,13 +177,24 @@ impl Candidate {
         }
     }
 
+    /// Waits as long as the head is known to be another cluster's: whoever held the Lease then would keep it
+    /// from those whose head it is.
+    async fn own_head(&mut self) {
+        while self.foreign {
+            tokio::time::sleep(PAUSE * 10).await;
+            if let Ok(Some(head)) = self.store.read_head().await {
+                self.foreign = head.data.get(CLUSTER_ID) != Some(&self.config.cluster_id.0);
+            }
+        }
+    }
+
     /// Questions that came too late for the term get no answer from a later one.
     fn refuse_waiting(&mut self) {
         while self.asked.try_recv().is_ok() {}
     }
 
-    /// Claims the head under `tenure`. `None`: the tenure is over.
-    async fn claim(&self, tenure: &Tenure) -> Option<(HeadWriter, Loaded)> {
+    /// Claims the head under `tenure`. `None`: the tenure is over, or the head is not this cluster's.
+    async fn claim(&mut self, tenure: &Tenure) -> Option<(HeadWriter, Loaded)> {
         while tenure.may_act() {
             let loaded = match load(&*self.store).await {
                 Ok(loaded) => loaded,
@@ -186,6 +209,13 @@ impl Candidate {
                     continue;
                 }
             };
+            let (ours, found) = (&self.config.cluster_id, &loaded.head.cluster_id);
+            if found != ours && !taken_out("a-foreign-head-is-left-alone") {
+                tracing::error!(%ours, %found, store = self.store.describe(), "the head is another cluster's: \
+                    two clusters have one name; this broker stands for nothing until its own head is back");
+                self.foreign = true;
+                return None;
+            }
             let controller = ControllerRef {
                 broker: self.config.me.broker,
                 incarnation: self.config.me.incarnation,

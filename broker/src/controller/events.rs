@@ -70,6 +70,9 @@ pub(super) fn log(epoch: ControllerEpoch, event: &Event) {
         Event::TopicDeleted { name, id } => {
             tracing::info!(controller_epoch, topic = name, %id, "topic deleted");
         }
+        Event::Balance { what } => {
+            tracing::info!(controller_epoch, "balance of the brokers {what}")
+        }
         Event::Cordoned { broker, cordoned } => {
             tracing::info!(controller_epoch, %broker, cordoned, "broker cordoned or not");
         }

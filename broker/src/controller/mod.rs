@@ -16,6 +16,8 @@ mod handle;
 mod peers;
 mod polls;
 mod term;
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
 pub(crate) use driver::start_with;

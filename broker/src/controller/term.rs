@@ -31,8 +31,6 @@ use tokio::time::{Instant, sleep_until};
 
 /// How long expansions of ISRs wait for company.
 const LINGER: Duration = Duration::from_millis(500);
-/// How often chunks are collected.
-const COLLECT_EVERY: Duration = Duration::from_secs(60);
 /// Inputs taken in before the next write begins.
 const INPUTS_PER_BATCH: usize = 512;
 
@@ -102,6 +100,7 @@ pub(super) struct Term<'a> {
     pub(super) confirming: Option<Confirming>,
     pub(super) frozen: Option<String>,
     started: Instant,
+    collect_every: Duration,
     collect_at: Instant,
     survey: Option<oneshot::Receiver<Vec<ChunkInfo>>>,
     /// Set when the term must end after what was just done.
@@ -150,7 +149,8 @@ impl<'a> Term<'a> {
             confirming: None,
             frozen: None,
             started: Instant::now(),
-            collect_at: Instant::now() + COLLECT_EVERY,
+            collect_every: config.limits.collect_every,
+            collect_at: Instant::now() + config.limits.collect_every,
             survey: None,
             end: None,
         };
@@ -212,9 +212,12 @@ impl<'a> Term<'a> {
         asked: &mut mpsc::Receiver<Question>,
         stopped: &mut watch::Receiver<bool>,
     ) -> Result<(), End> {
-        let mut wake = self
-            .at(self.controller.next_deadline())
-            .min(self.collect_at);
+        let mut wake = self.at(self.controller.next_deadline());
+        // Chunks go between writes: during one, a time that has come would be one to wake for at once, again
+        // and again.
+        if self.is_idle() {
+            wake = wake.min(self.collect_at);
+        }
         if let Some(heartbeat) = self.polls.next_heartbeat() {
             wake = wake.min(heartbeat);
         }
@@ -392,6 +395,28 @@ impl<'a> Term<'a> {
         }
     }
 
+    /// From now on nothing is decided, and nothing more is written: what was decided and is not on its way
+    /// is refused, as it will never be applied. A write under way cannot be taken back.
+    pub(super) fn freeze(&mut self, reason: String) {
+        let output = self.controller.step(
+            Input::Freeze {
+                reason: reason.clone(),
+            },
+            self.now(),
+        );
+        let unwritten = match taken_out("a-frozen-controller-writes-nothing") {
+            true => Batch::default(),
+            false => std::mem::take(&mut self.gathering),
+        };
+        for effect in unwritten.effects {
+            if let Effect::Reply { to, .. } = effect {
+                self.refuse_as_frozen(to, &reason);
+            }
+        }
+        self.release(output.effects);
+        self.frozen = Some(reason);
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.writer, Writer::Idle(_))
     }
@@ -419,7 +444,7 @@ impl<'a> Term<'a> {
         if now < self.collect_at {
             return;
         }
-        self.collect_at = now + COLLECT_EVERY;
+        self.collect_at = now + self.collect_every;
         if let Some(chunks) = self.survey.as_mut().and_then(|s| s.try_recv().ok()) {
             writer.survey(&chunks);
             self.survey = None;

@@ -71,6 +71,10 @@ impl Layout {
             ("default.replication.factor", replicas.to_string()),
             ("min.insync.replicas", replicas.div_ceil(2).to_string()),
             ("offsets.topic.replication.factor", replicas.to_string()),
+            (
+                "transaction.state.log.replication.factor",
+                replicas.to_string(),
+            ),
             ("group.initial.rebalance.delay.ms", "0".to_owned()),
         ]
     }

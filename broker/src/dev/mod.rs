@@ -14,6 +14,7 @@ mod watch;
 pub use recover::recover;
 
 use crate::cli::DevArgs;
+use crate::config::BrokerConfig;
 use anyhow::{Context as _, bail, ensure};
 use child::Broker;
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -93,7 +94,8 @@ fn write_config(layout: &Layout, user: Option<&std::path::Path>) -> anyhow::Resu
     let mut values: serde_yaml::Mapping = match user {
         None => serde_yaml::Mapping::new(),
         Some(path) => {
-            crate::config::load(Some(path))?;
+            let config = crate::config::load(Some(path))?;
+            refuse_shared_directories(&config)?;
             let text = std::fs::read_to_string(path)?;
             serde_yaml::from_str::<Option<serde_yaml::Mapping>>(&text)?.unwrap_or_default()
         }
@@ -104,6 +106,18 @@ fn write_config(layout: &Layout, user: Option<&std::path::Path>) -> anyhow::Resu
     let path = layout.config_file();
     std::fs::write(&path, serde_yaml::to_string(&values)?)
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// All brokers have the same configuration, so log directories must be found from each one's own.
+fn refuse_shared_directories(config: &BrokerConfig) -> anyhow::Result<()> {
+    for directory in config.log_directories(std::path::Path::new("")) {
+        ensure!(
+            directory.is_relative(),
+            "log.dirs: {} would be one directory for all brokers; a relative path is below each broker's own",
+            directory.display()
+        );
+    }
+    Ok(())
 }
 
 struct Cluster {

@@ -1,20 +1,15 @@
 //! What the coordinator needs to know of the cluster. The metadata image provides it; tests make it up.
 
 use async_trait::async_trait;
-use leasehold_types::BrokerId;
+use leasehold_metadata::image::Image;
 use leasehold_wire::ErrorCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Kafka's name of the topic that groups and offsets are kept in.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
-/// A broker that clients can reach.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    pub broker: BrokerId,
-    pub host: String,
-    pub port: i32,
-}
+pub use crate::coordinator::find::Endpoint;
 
 /// The cluster as this broker knows it now.
 #[async_trait]
@@ -27,6 +22,9 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Whether a client may commit an offset for this partition.
     fn has_partition(&self, topic: &str, partition: i32) -> bool;
+
+    /// All that this broker knows now.
+    fn image(&self) -> Arc<Image>;
 
     /// Creates the offsets topic. Succeeds if it exists already.
     async fn create_offsets_topic(&self) -> Result<(), ErrorCode>;

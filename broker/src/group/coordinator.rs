@@ -6,25 +6,26 @@
 //! and whoever it kept waiting is told NOT_COORDINATOR.
 
 use super::cluster::Cluster;
+use super::consumer::Refused;
+use super::find::Offsets;
 use super::hash::partition_of;
-use super::log::{Leadership, OffsetsLog};
+use super::log::{Leadership, StateLog};
 use super::shard::Settings;
 use super::task::{Command, Gauges, Task};
 use super::types::*;
+use crate::coordinator::find::Finder;
+use crate::coordinator::shards::Shards;
+use leasehold_metadata::image::Image;
 use leasehold_types::TopicId;
+use leasehold_types::seams::{self, HashMap};
 use leasehold_wire::ErrorCode;
-use parking_lot::{Mutex, RwLock};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
-
-/// Questions that may wait for a shard; more make their connections wait.
-const QUEUE: usize = 1024;
 
 /// What this broker coordinates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,23 +39,14 @@ pub struct GroupStats {
     pub offsets: usize,
 }
 
-struct Handle {
-    at: Leadership,
-    commands: mpsc::Sender<Command>,
-    gauges: Arc<Gauges>,
-    /// Ends the task when the handle is dropped.
-    _guard: DropGuard,
-}
-
 /// Coordinates the groups whose `__consumer_offsets` partition this broker leads.
 pub struct GroupCoordinator {
     pub(super) settings: Settings,
     session_timeouts: RangeInclusive<i32>,
     pub(super) cluster: Arc<dyn Cluster>,
-    log: Arc<dyn OffsetsLog>,
-    shards: RwLock<HashMap<i32, Handle>>,
-    /// Held while somebody creates the offsets topic.
-    pub(super) creating: Mutex<bool>,
+    log: Arc<dyn StateLog>,
+    pub(super) shards: Shards<Command, Gauges>,
+    pub(super) finder: Finder,
     started: Instant,
 }
 
@@ -64,82 +56,62 @@ impl GroupCoordinator {
         settings: Settings,
         session_timeouts: RangeInclusive<i32>,
         cluster: Arc<dyn Cluster>,
-        log: Arc<dyn OffsetsLog>,
+        log: Arc<dyn StateLog>,
     ) -> Arc<Self> {
         Arc::new(Self {
             settings,
             session_timeouts,
+            finder: Finder::new(Arc::new(Offsets(cluster.clone()))),
             cluster,
             log,
-            shards: RwLock::new(HashMap::new()),
-            creating: Mutex::new(false),
+            shards: Shards::default(),
             started: Instant::now(),
         })
     }
 
     /// This broker leads a partition of the offsets topic from now on. Begins to load it.
     pub fn lead(&self, at: Leadership) {
-        let mut shards = self.shards.write();
-        if shards
-            .get(&at.partition)
-            .is_some_and(|handle| handle.at == at)
-        {
-            return;
-        }
-        let (sender, commands) = mpsc::channel(QUEUE);
-        let gauges = Arc::new(Gauges::default());
-        let cancel = CancellationToken::new();
-        let task = Task {
-            at,
-            settings: self.settings,
-            log: self.log.clone(),
-            commands,
-            gauges: gauges.clone(),
-            started: self.started,
-        };
-        let cancelled = cancel.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = cancelled.cancelled() => {}
-                () = task.run() => {}
-            }
+        self.shards.lead(at, |commands, gauges| {
+            let task = Task {
+                at,
+                settings: self.settings,
+                cluster: self.cluster.clone(),
+                log: self.log.clone(),
+                commands,
+                gauges,
+                started: self.started,
+            };
+            task.run()
         });
-        let handle = Handle {
-            at,
-            commands: sender,
-            gauges,
-            _guard: cancel.drop_guard(),
-        };
-        shards.insert(at.partition, handle);
     }
 
     /// This broker leads the partition no longer, in whatever epoch it did.
     pub fn resign(&self, topic: TopicId, partition: i32) {
-        let mut shards = self.shards.write();
-        if let Some(handle) = shards.get(&partition)
-            && handle.at.topic == topic
-        {
-            tracing::info!(partition, epoch = %handle.at.epoch, "the groups are let go");
-            shards.remove(&partition);
-        }
+        self.shards.resign(topic, partition);
     }
 
     /// Lets all groups go: the broker stops.
     pub fn close(&self) {
-        self.shards.write().clear();
+        self.shards.close();
     }
 
     /// Topics were deleted: the offsets committed for them are removed.
     pub fn topics_deleted(&self, names: HashSet<String>) {
         let names = Arc::new(names);
-        for handle in self.shards.read().values() {
-            let sent = handle
-                .commands
-                .try_send(Command::TopicsDeleted(names.clone()));
+        self.tell_all(|| Command::TopicsDeleted(names.clone()));
+    }
+
+    /// Topics were created, grew or were deleted: the groups that consume them learn of it.
+    pub fn topics_changed(&self, image: Arc<Image>) {
+        self.tell_all(|| Command::TopicsChanged(image.clone()));
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        for sender in self.shards.senders() {
             // A shard that has ended has nothing to remove. One that is full must not hold up those
             // who tell it that its leadership is over.
+            let sent = sender.try_send(command());
             if let Err(TrySendError::Full(command)) = sent {
-                let sender = handle.commands.clone();
                 tokio::spawn(async move { sender.send(command).await });
             }
         }
@@ -148,8 +120,7 @@ impl GroupCoordinator {
     /// How much this broker coordinates.
     pub fn stats(&self) -> GroupStats {
         let mut stats = GroupStats::default();
-        for handle in self.shards.read().values() {
-            let gauges = &handle.gauges;
+        for gauges in self.shards.gauges() {
             match gauges.loaded.load(Ordering::Acquire) {
                 true => stats.partitions += 1,
                 false => stats.loading += 1,
@@ -222,7 +193,7 @@ impl GroupCoordinator {
     /// ListGroups. With an error, the groups of the partitions that are loaded come all the same.
     pub async fn list(&self, request: ListRequest) -> ListResponse {
         let request = Arc::new(request);
-        let partitions: Vec<i32> = self.shards.read().keys().copied().collect();
+        let partitions = self.shards.partitions();
         let mut response = ListResponse {
             error: ErrorCode::None,
             groups: Vec::new(),
@@ -230,7 +201,8 @@ impl GroupCoordinator {
         for partition in partitions {
             let request = request.clone();
             match self
-                .ask_shard(partition, |reply| Command::List(request, reply))
+                .shards
+                .ask(partition, |reply| Command::List(request, reply))
                 .await
             {
                 Ok(groups) => response.groups.extend(groups),
@@ -266,6 +238,41 @@ impl GroupCoordinator {
         deleted
     }
 
+    /// ConsumerGroupHeartbeat.
+    pub async fn consumer_heartbeat(
+        &self,
+        request: ConsumerHeartbeatRequest,
+    ) -> ConsumerHeartbeatResponse {
+        if request.group_id.is_empty() {
+            let message = "GroupId can't be empty.";
+            let refused = Refused::new(ErrorCode::InvalidRequest, message);
+            return ConsumerHeartbeatResponse::refused(refused);
+        }
+        let group_id = request.group_id.clone();
+        let fresh_id: Arc<str> = uuid::Uuid::new_v4().to_string().into();
+        self.ask(&group_id, |reply| {
+            Command::ConsumerHeartbeat(Box::new(request), fresh_id, reply)
+        })
+        .await
+        .unwrap_or_else(ConsumerHeartbeatResponse::failed)
+    }
+
+    /// ConsumerGroupDescribe: one answer per id, in order.
+    pub async fn consumer_describe(&self, group_ids: Vec<String>) -> Vec<ConsumerDescribedGroup> {
+        let mut described = Vec::new();
+        for id in group_ids {
+            let asked = id.clone();
+            let refused = |error| ConsumerDescribedGroup::refused(&id, error, None);
+            if id.is_empty() {
+                described.push(refused(ErrorCode::InvalidGroupId));
+                continue;
+            }
+            let answer = self.ask(&id, |reply| Command::ConsumerDescribe(asked, reply));
+            described.push(answer.await.unwrap_or_else(refused));
+        }
+        described
+    }
+
     /// OffsetCommit.
     pub async fn commit(&self, mut request: CommitRequest) -> CommitResponse {
         let unknown = self.take_out_unknown(&mut request);
@@ -293,6 +300,19 @@ impl GroupCoordinator {
         merge(order, topics, unknown)
     }
 
+    /// OffsetDelete. `Err`: nothing of it was done.
+    pub async fn delete_offsets(
+        &self,
+        request: DeleteOffsetsRequest,
+    ) -> Result<CommitResponse, ErrorCode> {
+        if request.group_id.is_empty() {
+            return Err(ErrorCode::InvalidGroupId);
+        }
+        let group_id = request.group_id.clone();
+        self.ask(&group_id, |reply| Command::DeleteOffsets(request, reply))
+            .await?
+    }
+
     /// OffsetFetch of one group.
     pub async fn fetch(&self, request: FetchRequest) -> FetchResponse {
         let group_id = request.group_id.clone();
@@ -302,8 +322,11 @@ impl GroupCoordinator {
     }
 
     /// Offsets are kept for partitions that exist, only.
-    fn take_out_unknown(&self, request: &mut CommitRequest) -> HashMap<(String, i32), ErrorCode> {
-        let mut unknown = HashMap::new();
+    pub(super) fn take_out_unknown(
+        &self,
+        request: &mut CommitRequest,
+    ) -> HashMap<(String, i32), ErrorCode> {
+        let mut unknown = HashMap::default();
         for topic in &mut request.topics {
             let name = &topic.name;
             topic.partitions.retain(|commit| {
@@ -319,49 +342,30 @@ impl GroupCoordinator {
     }
 
     /// Asks the shard of `group_id`.
-    async fn ask<R>(
+    pub(super) async fn ask<R>(
         &self,
         group_id: &str,
         command: impl FnOnce(oneshot::Sender<R>) -> Command,
     ) -> Result<R, ErrorCode> {
         let partitions = self.cluster.offsets_partitions();
         let partitions = partitions.ok_or(ErrorCode::NotCoordinator)?;
-        self.ask_shard(partition_of(group_id, partitions), command)
+        self.shards
+            .ask(partition_of(group_id, partitions), command)
             .await
-    }
-
-    async fn ask_shard<R>(
-        &self,
-        partition: i32,
-        command: impl FnOnce(oneshot::Sender<R>) -> Command,
-    ) -> Result<R, ErrorCode> {
-        let sender = {
-            let shards = self.shards.read();
-            let handle = shards.get(&partition).ok_or(ErrorCode::NotCoordinator)?;
-            if !handle.gauges.loaded.load(Ordering::Acquire) {
-                return Err(ErrorCode::CoordinatorLoadInProgress);
-            }
-            handle.commands.clone()
-        };
-        let (reply, answer) = oneshot::channel();
-        let gone = ErrorCode::NotCoordinator;
-        sender.send(command(reply)).await.map_err(|_| gone)?;
-        // Without the sender the shard can see that nobody will ask it any more.
-        drop(sender);
-        answer.await.map_err(|_| gone)
     }
 }
 
 /// Kafka's form: what the client calls itself, and something that nobody can guess.
 fn fresh_member_id(request: &JoinRequest) -> Arc<str> {
     let name = request.instance_id.as_deref().unwrap_or(&request.client_id);
-    format!("{name}-{}", uuid::Uuid::new_v4()).into()
+    let random = uuid::Builder::from_random_bytes(seams::random_u128().to_be_bytes());
+    format!("{name}-{}", random.into_uuid()).into()
 }
 
-type Topics = Vec<(String, Vec<(i32, ErrorCode)>)>;
+pub(super) type Topics = Vec<(String, Vec<(i32, ErrorCode)>)>;
 
 /// Puts the partitions that were taken out at the end of their topic.
-fn merge(
+pub(super) fn merge(
     order: Vec<String>,
     answered: Topics,
     unknown: HashMap<(String, i32), ErrorCode>,

@@ -1,16 +1,20 @@
 //! The coordinator over logs in memory, with its tasks and its clock.
 
 use super::cluster::{Cluster, Endpoint};
+use super::consumer::ConsumerSettings;
 use super::hash::partition_of;
-use super::log::{Bounds, Leadership, OffsetsLog};
+use super::log::{Bounds, Leadership, StateLog};
 use super::shard::Settings;
 use super::state::Limits;
 use super::types::*;
 use super::{GroupCoordinator, GroupStats};
+use crate::replica::Verified;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use leasehold_log::batch::BatchHeader;
+use leasehold_metadata::image::Image;
+use leasehold_types::ClusterId;
 use leasehold_types::{BrokerId, LeaderEpoch, Offset, TopicId};
 use leasehold_wire::ErrorCode;
 use parking_lot::Mutex;
@@ -49,14 +53,19 @@ impl Memory {
 }
 
 #[async_trait]
-impl OffsetsLog for Memory {
-    fn append(&self, at: Leadership, batch: Bytes) -> BoxFuture<'static, Result<(), ErrorCode>> {
+impl StateLog for Memory {
+    fn append(
+        &self,
+        at: Leadership,
+        batch: Bytes,
+        _: Verified,
+    ) -> BoxFuture<'static, Result<Offset, ErrorCode>> {
         let refused = match (self.leads(at), *self.fails.lock()) {
             (false, _) => Some(ErrorCode::NotLeaderOrFollower),
             (true, fails) => fails,
         };
+        let base = self.end(at.partition);
         if refused.is_none() {
-            let base = self.end(at.partition);
             let mut bytes = batch.to_vec();
             bytes[..8].copy_from_slice(&base.to_be_bytes());
             *self.appends.lock() += 1;
@@ -71,7 +80,7 @@ impl OffsetsLog for Memory {
             if let Some(gate) = gate {
                 gate.notified().await;
             }
-            refused.map_or(Ok(()), Err)
+            refused.map_or(Ok(Offset(base)), Err)
         })
     }
 
@@ -122,6 +131,10 @@ impl Cluster for Topics {
         topic == "t" && (0..8).contains(&partition)
     }
 
+    fn image(&self) -> Arc<Image> {
+        Arc::new(Image::genesis(ClusterId("c".into())))
+    }
+
     async fn create_offsets_topic(&self) -> Result<(), ErrorCode> {
         *self.created.lock() += 1;
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -142,6 +155,7 @@ const SETTINGS: Settings = Settings {
         new_member_join_timeout_ms: 300_000,
         max_pending: 10,
     },
+    consumer: ConsumerSettings::DEFAULT,
     offset_metadata_max: 4096,
     offsets_retention_ms: 1_000_000,
     offsets_check_interval_ms: 600_000,
@@ -225,6 +239,8 @@ async fn offset(broker: &GroupCoordinator) -> Result<i64, ErrorCode> {
         group_id: "g".to_owned(),
         topics: Some(vec![("t".to_owned(), vec![0])]),
         require_stable: false,
+        member_id: None,
+        member_epoch: -1,
     };
     let response = broker.fetch(request).await;
     match response.error {

@@ -4,7 +4,8 @@
 //! deletion names them too and an expiry leaves them alone.
 
 use super::store::records::OffsetValue;
-use std::collections::{BTreeMap, HashMap};
+use leasehold_types::seams::HashMap;
+use std::collections::BTreeMap;
 
 /// A partition of a topic.
 pub type TopicPartition = (String, i32);

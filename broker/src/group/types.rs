@@ -4,9 +4,12 @@
 //! depends on the request's version, the version is a field of the request and the decision is made
 //! behind it; what a version cannot carry is left out by the encoder.
 
+use super::store::consumer::Partitions;
+use crate::coordinator::write::InTransaction;
 use bytes::Bytes;
-use leasehold_types::BrokerId;
+use leasehold_types::TopicId;
 use leasehold_wire::ErrorCode;
+use std::collections::BTreeSet;
 
 /// JoinGroup. Absent strings are empty where Kafka says so.
 #[derive(Clone, Debug, Default)]
@@ -184,7 +187,7 @@ impl LeaveResponse {
 pub struct ListRequest {
     /// v4+: states, in any case.
     pub states: Vec<String>,
-    /// v5+: types, in any case. All groups here are "classic".
+    /// v5+: types ("classic", "consumer"), in any case.
     pub types: Vec<String>,
 }
 
@@ -246,6 +249,13 @@ pub struct CommitRequest {
     pub topics: Vec<CommitTopic>,
 }
 
+/// TxnOffsetCommit: the same as part of a transaction.
+#[derive(Clone, Debug)]
+pub struct TxnCommitRequest {
+    pub transaction: InTransaction,
+    pub commit: CommitRequest,
+}
+
 /// The commits of one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitTopic {
@@ -275,8 +285,19 @@ pub struct FetchRequest {
     pub group_id: String,
     /// `None` (a null array, v2+): all partitions with a committed offset.
     pub topics: Option<Vec<(String, Vec<i32>)>>,
-    /// v7+. Without transactions every offset is stable.
+    /// v7+. Not to be given an offset that a transaction is about to change.
     pub require_stable: bool,
+    /// v9+: who asks, if it is a member; groups of the newer protocol check it.
+    pub member_id: Option<String>,
+    /// v9+; -1 from those who are no members.
+    pub member_epoch: i32,
+}
+
+/// OffsetDelete of one group.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOffsetsRequest {
+    pub group_id: String,
+    pub topics: Vec<(String, Vec<i32>)>,
 }
 
 /// One group's part of the answer to OffsetFetch. With an error there are no topics; v1 must then
@@ -292,23 +313,119 @@ pub struct FetchResponse {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchedOffset {
     pub partition: i32,
+    pub error: ErrorCode,
     pub offset: i64,
     /// v5+.
     pub leader_epoch: i32,
     pub metadata: String,
 }
 
-/// FindCoordinator's answer for one key.
+/// ConsumerGroupHeartbeat. What is `None` stays as the member told it before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConsumerHeartbeatRequest {
+    /// Decides whether a member must bring its own id (v1+).
+    pub api_version: i16,
+    pub group_id: String,
+    pub member_id: String,
+    /// 0 joins, -1 leaves, -2 leaves as a static member that may come back.
+    pub member_epoch: i32,
+    pub instance_id: Option<String>,
+    pub rack_id: Option<String>,
+    /// -1 if unchanged.
+    pub rebalance_timeout_ms: i32,
+    pub topics: Option<BTreeSet<String>>,
+    /// v1+; empty takes the expression back.
+    pub regex: Option<String>,
+    pub assignor: Option<String>,
+    /// What the member has.
+    pub owned: Option<Partitions>,
+    /// From the request's header; empty if null.
+    pub client_id: String,
+    /// As Kafka prints it: a slash and the address, such as `/127.0.0.1`.
+    pub client_host: String,
+}
+
+/// The answer to ConsumerGroupHeartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundCoordinator {
-    pub key: String,
+pub struct ConsumerHeartbeatResponse {
     pub error: ErrorCode,
     pub error_message: Option<String>,
-    /// -1 with an error.
-    pub broker: BrokerId,
-    pub host: String,
-    pub port: i32,
+    pub member_id: Option<String>,
+    pub member_epoch: i32,
+    pub heartbeat_interval_ms: i32,
+    /// What the member has from now on; `None` if that did not change.
+    pub assignment: Option<Partitions>,
 }
+
+impl ConsumerHeartbeatResponse {
+    /// A refusal.
+    pub fn failed(error: ErrorCode) -> Self {
+        Self {
+            error,
+            error_message: None,
+            member_id: None,
+            member_epoch: 0,
+            heartbeat_interval_ms: 0,
+            assignment: None,
+        }
+    }
+}
+
+/// One group's part of the answer to ConsumerGroupDescribe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerDescribedGroup {
+    pub error: ErrorCode,
+    pub error_message: Option<String>,
+    pub group_id: String,
+    pub state: &'static str,
+    pub epoch: i32,
+    pub assignment_epoch: i32,
+    pub assignor: &'static str,
+    pub members: Vec<ConsumerDescribedMember>,
+}
+
+/// A member of a described group of the newer protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerDescribedMember {
+    pub member_id: String,
+    pub instance_id: Option<String>,
+    pub rack_id: Option<String>,
+    pub epoch: i32,
+    pub client_id: String,
+    pub client_host: String,
+    pub topics: Vec<String>,
+    pub regex: Option<String>,
+    pub assignment: Vec<DescribedPartitions>,
+    pub target: Vec<DescribedPartitions>,
+    /// v1+: 0 uses the classic protocol, 1 the newer one.
+    pub member_type: i8,
+}
+
+/// Partitions of one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DescribedPartitions {
+    pub topic_id: TopicId,
+    pub topic: String,
+    pub partitions: Vec<i32>,
+}
+
+impl ConsumerDescribedGroup {
+    /// A group that could not be described.
+    pub fn refused(group_id: &str, error: ErrorCode, message: Option<String>) -> Self {
+        Self {
+            error,
+            error_message: message,
+            group_id: group_id.to_owned(),
+            state: "",
+            epoch: 0,
+            assignment_epoch: 0,
+            assignor: "",
+            members: Vec::new(),
+        }
+    }
+}
+
+pub use crate::coordinator::find::FoundCoordinator;
 
 impl CommitRequest {
     /// The same answer for every partition.
@@ -340,11 +457,20 @@ impl DescribedGroup {
 
     /// A group that does not exist: an error since v6, a dead group before.
     pub fn missing(group_id: &str, api_version: i16) -> Self {
+        Self::dead(
+            group_id,
+            api_version,
+            format!("Group {group_id} not found."),
+        )
+    }
+
+    /// A group that this API does not describe, and why.
+    pub fn dead(group_id: &str, api_version: i16, message: String) -> Self {
         let mut described = Self::refused(group_id, ErrorCode::None);
         described.state = "Dead";
         if api_version >= 6 {
             described.error = ErrorCode::GroupIdNotFound;
-            described.error_message = Some(format!("Group {group_id} not found."));
+            described.error_message = Some(message);
         }
         described
     }

@@ -2,36 +2,30 @@
 //! leads, the metadata image tells it of topics, the controller creates the one that it needs.
 
 use super::cluster::{Cluster, Endpoint, OFFSETS_TOPIC};
+use super::consumer::ConsumerSettings;
+use super::consumer::assignor::Assignor;
+use super::consumer::settings::Migration;
 use super::coordinator::GroupCoordinator;
-use super::log::{Bounds, Leadership, OffsetsLog};
+use super::log::Leadership;
 use super::shard::Settings;
 use super::state::Limits;
 use crate::config::BrokerConfig;
-use crate::replica::{
-    Acks, FetchEntry, FetchParams, LeadershipChange, ProduceEntry, ReplicaManager,
-};
-use crate::session::{ControllerClient, Membership};
+use crate::coordinator::find::{AskController, ImageTopic, StateTopic, through};
+use crate::coordinator::replicas::ReplicaLog;
+use crate::replica::{LeadershipChange, ReplicaManager};
+use crate::session::Membership;
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::future::BoxFuture;
 use leasehold_metadata::image::Image;
-use leasehold_metadata::rpc::{AdminRequest, AdminResponse, NewTopic, Request, Response};
-use leasehold_types::{Offset, TopicId};
 use leasehold_wire::ErrorCode;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// Kafka's constant: how long a new member may wait for its first rebalance.
 const NEW_MEMBER_JOIN_TIMEOUT: Duration = Duration::from_secs(300);
 /// Member ids of one group that were handed out and not used yet.
 const MAX_PENDING: usize = 10_000;
-/// An append waits as long as its leadership lasts; its client is answered long before.
-const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
-const READ_BYTES: usize = 1024 * 1024;
-const READ_WAIT: Duration = Duration::from_millis(500);
-const CREATION: Duration = Duration::from_secs(10);
 
 /// Starts the coordinator of this broker. It follows the leaderships until `replicas` is closed.
 pub fn start(
@@ -39,16 +33,28 @@ pub fn start(
     replicas: Arc<ReplicaManager>,
     config: &BrokerConfig,
 ) -> Arc<GroupCoordinator> {
+    let controller = through(&membership.controller);
+    let cluster = ImageCluster::new(membership.image.clone(), controller);
+    start_in(
+        Arc::new(cluster),
+        membership.image.clone(),
+        replicas,
+        config,
+    )
+}
+
+/// The same, for a broker whose way to the controller is not [`Membership`]'s.
+pub fn start_in(
+    cluster: Arc<dyn Cluster>,
+    image: watch::Receiver<Arc<Image>>,
+    replicas: Arc<ReplicaManager>,
+    config: &BrokerConfig,
+) -> Arc<GroupCoordinator> {
     let leaderships = replicas.subscribe();
-    let image = membership.image.clone();
     let coordinator = GroupCoordinator::new(
         settings(config),
         config.group_min_session_timeout_ms..=config.group_max_session_timeout_ms,
-        Arc::new(ImageCluster {
-            image: image.clone(),
-            controller: membership.controller.clone(),
-            topic_id: TopicId::random(),
-        }),
+        cluster,
         Arc::new(ReplicaLog(replicas)),
     );
     tokio::spawn(follow(coordinator.clone(), image, leaderships));
@@ -64,10 +70,30 @@ fn settings(config: &BrokerConfig) -> Settings {
             new_member_join_timeout_ms: NEW_MEMBER_JOIN_TIMEOUT.as_millis() as u64,
             max_pending: MAX_PENDING,
         },
+        consumer: consumer_settings(config),
         offset_metadata_max: usize::try_from(config.offset_metadata_max_bytes).unwrap_or(0),
         offsets_retention_ms: i64::from(config.offsets_retention_minutes) * 60_000,
         offsets_check_interval_ms: positive(config.offsets_retention_check_interval_ms),
         write_timeout_ms: positive(config.offsets_commit_timeout_ms.into()),
+    }
+}
+
+/// Kafka's defaults.
+#[cfg(test)]
+pub(super) fn default_settings() -> Settings {
+    settings(&BrokerConfig::default())
+}
+
+fn consumer_settings(config: &BrokerConfig) -> ConsumerSettings {
+    let defaults = ConsumerSettings::DEFAULT;
+    ConsumerSettings {
+        max_size: usize::try_from(config.group_consumer_max_size).unwrap_or(usize::MAX),
+        session_timeout_ms: config.group_consumer_session_timeout_ms,
+        heartbeat_interval_ms: config.group_consumer_heartbeat_interval_ms,
+        assignors: Assignor::list(&config.group_consumer_assignors).unwrap_or(defaults.assignors),
+        migration: Migration::parse(&config.group_consumer_migration_policy)
+            .unwrap_or(defaults.migration),
+        classic_max_size: usize::try_from(config.group_max_size).unwrap_or(usize::MAX),
     }
 }
 
@@ -88,6 +114,9 @@ async fn follow(
                 }
                 let newer = image.borrow_and_update().clone();
                 let deleted = deleted_topics(&known, &newer);
+                if !known.topics.ptr_eq(&newer.topics) {
+                    coordinator.topics_changed(newer.clone());
+                }
                 if !deleted.is_empty() {
                     coordinator.topics_deleted(deleted);
                 }
@@ -135,149 +164,48 @@ fn deleted_topics(before: &Image, after: &Image) -> HashSet<String> {
     gone.map(|(_, topic)| topic.name.clone()).collect()
 }
 
-/// The offsets topic's log, kept by the replicas.
-struct ReplicaLog(Arc<ReplicaManager>);
-
-#[async_trait]
-impl OffsetsLog for ReplicaLog {
-    fn append(&self, at: Leadership, batch: Bytes) -> BoxFuture<'static, Result<(), ErrorCode>> {
-        let entry = ProduceEntry {
-            topic: at.topic,
-            partition: at.partition,
-            records: batch,
-            leader_epoch: Some(at.epoch),
-        };
-        let pending = self.0.append(Acks::All, FOR_EVER, vec![entry]);
-        Box::pin(async move {
-            match pending.await.pop() {
-                Some(result) if result.error.is_ok() => Ok(()),
-                Some(result) => {
-                    let Leadership {
-                        partition, epoch, ..
-                    } = at;
-                    let message = result.message.unwrap_or_default();
-                    tracing::warn!(partition, %epoch, error = %result.error, message, "groups could not be stored");
-                    Err(result.error)
-                }
-                None => Err(ErrorCode::UnknownServerError),
-            }
-        })
-    }
-
-    fn bounds(&self, at: Leadership) -> Option<Bounds> {
-        let state = self.0.leads(at.topic, at.partition)?;
-        (state.epoch == at.epoch).then_some(Bounds {
-            log_start: state.log_start,
-            log_end: state.log_end,
-        })
-    }
-
-    async fn read(&self, at: Leadership, from: Offset) -> Result<Bytes, ErrorCode> {
-        let params = FetchParams {
-            replica: None,
-            max_wait: READ_WAIT,
-            min_bytes: 1,
-            max_bytes: READ_BYTES,
-            read_committed: false,
-        };
-        let entry = FetchEntry {
-            topic: at.topic,
-            partition: at.partition,
-            current_leader_epoch: Some(at.epoch),
-            fetch_offset: from,
-            last_fetched_epoch: None,
-            log_start_offset: None,
-            max_bytes: READ_BYTES,
-        };
-        match self.0.fetch(params, vec![entry]).await.pop() {
-            Some(result) if result.error.is_ok() => Ok(result.records),
-            Some(result) => Err(result.error),
-            None => Err(ErrorCode::UnknownServerError),
-        }
-    }
-}
-
 /// The cluster, as the metadata image has it.
-struct ImageCluster {
+pub struct ImageCluster {
     image: watch::Receiver<Arc<Image>>,
-    controller: ControllerClient,
-    /// Of the offsets topic, if this broker creates it: a repeat with the same id does no harm.
-    topic_id: TopicId,
+    offsets: ImageTopic,
 }
 
 impl ImageCluster {
-    fn now(&self) -> Arc<Image> {
-        self.image.borrow().clone()
+    /// The cluster of `image`.
+    pub fn new(image: watch::Receiver<Arc<Image>>, controller: AskController) -> Self {
+        Self {
+            offsets: ImageTopic::new(OFFSETS_TOPIC, image.clone(), controller),
+            image,
+        }
     }
 }
 
 #[async_trait]
 impl Cluster for ImageCluster {
     fn offsets_partitions(&self) -> Option<i32> {
-        let image = self.now();
-        let topic = image.topic_by_name(OFFSETS_TOPIC)?;
-        i32::try_from(topic.partitions.len()).ok()
+        self.offsets.partitions()
     }
 
     fn offsets_leader(&self, partition: i32) -> Option<Endpoint> {
-        let image = self.now();
-        let topic = image.topic_by_name(OFFSETS_TOPIC)?;
-        let leader = image.broker(topic.partition(partition)?.leader?)?;
-        Some(Endpoint {
-            broker: leader.id,
-            host: leader.client.host.clone(),
-            port: leader.client.port.into(),
-        })
+        self.offsets.leader(partition)
     }
 
     fn has_partition(&self, topic: &str, partition: i32) -> bool {
-        let image = self.now();
+        let image = self.image();
         let topic = image.topic_by_name(topic);
         topic.is_some_and(|topic| topic.partition(partition).is_some())
     }
 
+    fn image(&self) -> Arc<Image> {
+        self.image.borrow().clone()
+    }
+
     async fn create_offsets_topic(&self) -> Result<(), ErrorCode> {
-        let topic = NewTopic {
-            id: self.topic_id,
-            // Partitions, replicas and configuration are the controller's, for this topic.
-            ..NewTopic::with_defaults(OFFSETS_TOPIC)
-        };
-        let request = AdminRequest::CreateTopics {
-            topics: vec![topic],
-            validate_only: false,
-        };
-        let timeout_ms = CREATION.as_millis() as u64;
-        let request = Request::Admin {
-            request,
-            timeout_ms,
-        };
-        let outcome = match self
-            .controller
-            .call(request, Instant::now() + CREATION)
-            .await
-        {
-            Response::Admin(AdminResponse::CreateTopics(created)) => {
-                created.into_iter().next().map(|created| created.outcome)
-            }
-            Response::Error(outcome) => Some(outcome),
-            _ => None,
-        };
-        match outcome {
-            Some(outcome) if outcome.is_ok() => Ok(()),
-            Some(outcome) if outcome.code == ErrorCode::TopicAlreadyExists.code() => Ok(()),
-            Some(outcome) => {
-                tracing::warn!(message = outcome.message, "the offsets topic was refused");
-                Err(ErrorCode::from_code(outcome.code))
-            }
-            None => Err(ErrorCode::NotController),
-        }
+        self.offsets.create().await
     }
 
     async fn changed(&self, timeout: Duration) {
-        let mut image = self.image.clone();
-        image.mark_unchanged();
-        // A timeout is an answer, too: the caller looks again.
-        let _ = tokio::time::timeout(timeout, image.changed()).await;
+        self.offsets.changed(timeout).await;
     }
 }
 
@@ -285,6 +213,7 @@ impl Cluster for ImageCluster {
 mod tests {
     use super::*;
     use leasehold_metadata::image::Topic;
+    use leasehold_types::TopicId;
     use std::collections::BTreeMap;
 
     fn with(names: &[(&str, TopicId)]) -> Image {

@@ -1,12 +1,13 @@
 //! Answers the frames of the internal listener.
 
-use super::{CONTROLLER_KEY, FETCH_KEY, PING_KEY, Pong};
+use super::{CONTROLLER_KEY, FETCH_KEY, MARKERS_KEY, PING_KEY, Pong, VERIFY_KEY};
 use crate::controller::ControllerHandle;
 use crate::server::{ConnectionContext, Handler, Refusal, Reply};
 use async_trait::async_trait;
 use bytes::Bytes;
 use leasehold_metadata::rpc::{Call, Outcome, Response, codes};
 use leasehold_types::ClusterId;
+use leasehold_types::seams::taken_out;
 use leasehold_wire::OutFrame;
 use leasehold_wire::encode::encode_raw_reply;
 use leasehold_wire::header::RequestHead;
@@ -19,11 +20,22 @@ pub trait FollowerFetch: Send + Sync + 'static {
     async fn fetch(&self, head: RequestHead, body: Bytes) -> Result<OutFrame, Refusal>;
 }
 
+/// What brokers ask each other about transactions; the APIs provide it once they exist.
+#[async_trait]
+pub trait BrokerApis: Send + Sync + 'static {
+    /// Answers AddPartitionsToTxn `head.version` with `body`, which is what follows the header.
+    async fn verify(&self, head: RequestHead, body: Bytes) -> Result<OutFrame, Refusal>;
+
+    /// The same for WriteTxnMarkers.
+    async fn write_markers(&self, head: RequestHead, body: Bytes) -> Result<OutFrame, Refusal>;
+}
+
 /// The handler of the internal listener.
 pub struct InternalHandler {
     me: Pong,
     controller: OnceLock<ControllerHandle>,
     followers: OnceLock<Arc<dyn FollowerFetch>>,
+    apis: OnceLock<Arc<dyn BrokerApis>>,
 }
 
 impl InternalHandler {
@@ -33,6 +45,7 @@ impl InternalHandler {
             me,
             controller: OnceLock::new(),
             followers: OnceLock::new(),
+            apis: OnceLock::new(),
         }
     }
 
@@ -46,14 +59,23 @@ impl InternalHandler {
         let _ = self.followers.set(followers);
     }
 
+    /// From now on questions about transactions are answered. Called once.
+    pub fn serve_brokers(&self, apis: Arc<dyn BrokerApis>) {
+        let _ = self.apis.set(apis);
+    }
+
     fn check_cluster(&self, claimed: Option<&str>) -> Result<(), Refusal> {
-        let ours: &ClusterId = &self.me.cluster_id;
-        match claimed {
-            Some(id) if id == ours.0 => Ok(()),
-            other => Err(Refusal::new(format!(
-                "the peer belongs to cluster {other:?}, this is {ours}"
-            ))),
-        }
+        same_cluster(&self.me.cluster_id, claimed).map_err(Refusal::new)
+    }
+}
+
+/// Whether a peer that says it is of cluster `claimed` may be answered; why not.
+pub fn same_cluster(ours: &ClusterId, claimed: Option<&str>) -> Result<(), String> {
+    match claimed {
+        Some(id) if id == ours.0 || taken_out("a-foreign-peer-is-refused") => Ok(()),
+        other => Err(format!(
+            "the peer belongs to cluster {other:?}, this is {ours}"
+        )),
     }
 }
 
@@ -94,6 +116,16 @@ impl Handler for InternalHandler {
                     followers.fetch(head, frame).await.map(Some)
                 }))),
                 None => Err(Refusal::new("this broker has no replicas yet")),
+            },
+            VERIFY_KEY | MARKERS_KEY => match self.apis.get().cloned() {
+                Some(apis) => Ok(Reply::Pipelined(Box::pin(async move {
+                    let reply = match head.key {
+                        VERIFY_KEY => apis.verify(head, frame).await,
+                        _ => apis.write_markers(head, frame).await,
+                    };
+                    reply.map(Some)
+                }))),
+                None => Err(Refusal::new("this broker does not serve transactions yet")),
             },
             key => Err(Refusal::new(format!("key {key} is not spoken here"))),
         }

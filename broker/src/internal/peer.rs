@@ -37,7 +37,7 @@ pub struct Peer {
 
 /// Returns once there is evidence that `peer` is dead, and says what it is.
 pub async fn death_of(peer: &Peer) -> String {
-    #[cfg(feature = "simulation")]
+    #[cfg(any(test, feature = "simulation"))]
     if let Some(watch) = simulated::WATCH.get() {
         return watch(peer.clone()).await;
     }
@@ -76,8 +76,8 @@ pub async fn death_of(peer: &Peer) -> String {
     }
 }
 
-/// Who watches peers in place of sockets, in the simulation.
-#[cfg(feature = "simulation")]
+/// Who watches peers in place of sockets, in the simulation and where a test has no processes to watch.
+#[cfg(any(test, feature = "simulation"))]
 pub mod simulated {
     use super::Peer;
     use futures::future::BoxFuture;

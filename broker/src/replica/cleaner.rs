@@ -7,12 +7,13 @@
 //! committed, does it look again after a while. A log whose compaction failed is left in peace for a
 //! time, and stays as it was.
 
+use super::io::blocking;
 use super::manager::ReplicaManager;
 use super::partition::Partition;
 use super::produce::now_ms;
 use super::types::PartitionKey;
 use leasehold_log::{Cleanable, Cleaned, LogError};
-use std::collections::HashMap;
+use leasehold_types::seams::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -37,18 +38,13 @@ enum Next {
 
 /// Runs as long as the manager.
 pub async fn run(manager: Weak<ReplicaManager>, due: Arc<Notify>) {
-    let mut failed = Failed::new();
+    let mut failed = Failed::default();
     loop {
         let Some(manager) = manager.upgrade() else {
             return;
         };
-        let backoff = manager.settings().cleaner_backoff;
-        let chosen = match manager.space().is_low() {
-            // A log that is rewritten takes room before it gives any.
-            true => Some(Next::Later),
-            false => look(&manager, &mut failed).await,
-        };
-        match chosen {
+        let backoff = manager.cleaner_backoff();
+        match look(&manager, &mut failed).await {
             Some(Next::Clean(partition)) => clean(&manager, &partition, &mut failed).await,
             Some(next) => {
                 drop(manager);
@@ -69,9 +65,14 @@ async fn look(manager: &ReplicaManager, failed: &mut Failed) -> Option<Next> {
     failed.retain(|_, until| *until > Instant::now());
     let mut partitions = manager.all();
     partitions.retain(|partition| partition.log().is_some_and(|log| log.config().compact));
-    let waiting = partitions.iter().any(|p| failed.contains_key(&p.key()));
-    partitions.retain(|partition| !failed.contains_key(&partition.key()));
-    let chosen = tokio::task::spawn_blocking(move || choose(partitions)).await;
+    // A log that is rewritten takes room before it gives any.
+    let waits = |partition: &Arc<Partition>| {
+        let low = partition.place().is_some_and(|place| place.space.is_low());
+        low || failed.contains_key(&partition.key())
+    };
+    let waiting = partitions.iter().any(waits);
+    partitions.retain(|partition| !waits(partition));
+    let chosen = blocking(move || choose(partitions)).await;
     match chosen.ok()? {
         Next::Sleep if waiting => Some(Next::Later),
         next => Some(next),
@@ -120,7 +121,7 @@ async fn clean(manager: &ReplicaManager, partition: &Arc<Partition>, failed: &mu
         }
     };
     let (topic, index) = (partition.topic(), partition.key().1);
-    let error = match tokio::task::spawn_blocking(job).await {
+    let error = match blocking(job).await {
         Ok(Ok(Some(done))) => {
             counters.cleaner_runs.add(1);
             counters.cleaner_bytes_before.add(done.bytes_before);
@@ -142,7 +143,7 @@ async fn clean(manager: &ReplicaManager, partition: &Arc<Partition>, failed: &mu
         }
         Some(storage) => {
             counters.cleaner_failures.add(1);
-            if !partition.look(super::partition::is_offline) {
+            if !partition.notice_failure() {
                 partition.fail(storage.to_string());
             }
         }

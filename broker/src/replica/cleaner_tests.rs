@@ -14,8 +14,12 @@ const KEYS: i64 = 5;
 
 /// Two brokers with a compacted topic of small segments.
 async fn compacted() -> Cluster {
+    compacted_with(Duration::from_millis(20), "0").await
+}
+
+async fn compacted_with(backoff: Duration, min_lag_ms: &str) -> Cluster {
     let cluster = Cluster::start_with(2, 1, |settings| {
-        settings.cleaner_backoff = Duration::from_millis(20);
+        settings.cleaner_backoff = backoff;
     })
     .await;
     cluster.controller.commit(|image| {
@@ -24,6 +28,7 @@ async fn compacted() -> Cluster {
             ("cleanup.policy", "compact"),
             ("segment.bytes", "2000"),
             ("min.cleanable.dirty.ratio", "0"),
+            ("min.compaction.lag.ms", min_lag_ms),
         ] {
             topic.configs.insert(key.to_owned(), value.to_owned());
         }
@@ -91,6 +96,33 @@ async fn cleaned(manager: &ReplicaManager, most: u64) {
         (manager.counters().cleaner_runs.get() > 0 && log.size() < most).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_set_for_a_broker_while_it_runs_reaches_its_cleaner_and_its_logs() {
+    // The cleaner sleeps until the lag is over, and far beyond.
+    let cluster = compacted_with(Duration::from_secs(3600), "2000").await;
+    let (leader, follower) = (cluster.broker(0), cluster.broker(1));
+    put_all(&leader, 0, 100).await;
+    let set = |key: &'static str, value: &'static str| {
+        cluster.controller.commit(move |image| {
+            let all = Arc::make_mut(&mut image.broker_configs);
+            let own = all.entry(BrokerId(0)).or_default();
+            own.insert(key.to_owned(), value.to_owned());
+        });
+    };
+    set("retention.ms", "12345");
+    let retention = |manager: &ReplicaManager| {
+        let log = manager.find(KEY).ok()?.log()?.clone();
+        Some(log.config().retention_ms)
+    };
+    eventually("the broker's own value is in force", || {
+        (retention(&leader) == Some(12_345)).then_some(())
+    })
+    .await;
+    assert_ne!(retention(&follower), Some(12_345));
+    set("log.cleaner.backoff.ms", "20");
+    cleaned(&leader, 6000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

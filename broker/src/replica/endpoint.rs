@@ -1,8 +1,9 @@
 //! How a follower reaches its leader: Fetch v17 over the internal listener.
 
 use super::image_view::LeaderAddress;
-use super::types::{FetchEntry, FetchParams, FetchResult};
-use super::wire_fetch::{FETCH_VERSION, to_request, to_results};
+use super::types::{FetchEntry, FetchParams, FetchResult, PartitionKey};
+use super::wire_fetch::FETCH_VERSION;
+use crate::fetch_session::follower::FollowerSession;
 use leasehold_types::ClusterId;
 use leasehold_wire::{Client, ClientError, ClientOptions};
 use std::time::Duration;
@@ -22,12 +23,16 @@ pub enum EndpointError {
 /// One leader, as its follower sees it.
 #[async_trait::async_trait]
 pub trait LeaderEndpoint: Send {
-    /// Fetches. A call that is dropped leaves no connection with an unread answer behind.
+    /// Fetches. A partition without a result has nothing new. A call that is dropped leaves no connection
+    /// with an unread answer behind.
     async fn fetch(
         &mut self,
         params: FetchParams,
         entries: Vec<FetchEntry>,
     ) -> Result<Vec<FetchResult>, EndpointError>;
+
+    /// The last results of these did no good: they are to be given again, changed or not.
+    fn repeat(&mut self, partitions: Vec<PartitionKey>);
 }
 
 /// Makes endpoints.
@@ -62,6 +67,7 @@ impl LeaderEndpoints for TcpEndpoints {
                 ..ClientOptions::default()
             },
             client: None,
+            session: FollowerSession::default(),
         })
     }
 }
@@ -70,6 +76,7 @@ struct TcpEndpoint {
     address: String,
     options: ClientOptions,
     client: Option<Client>,
+    session: FollowerSession,
 }
 
 #[async_trait::async_trait]
@@ -84,10 +91,14 @@ impl LeaderEndpoint for TcpEndpoint {
             Some(client) => client,
             None => Client::connect(&self.address, self.options.clone()).await?,
         };
-        let request = to_request(&params, &entries);
+        let request = self.session.request(&params, &entries);
         let limit = params.max_wait + self.options.request_timeout;
         let response = client.call_within(&request, FETCH_VERSION, limit).await?;
         self.client = Some(client);
-        to_results(response).map_err(EndpointError::Refused)
+        self.session.take(response).map_err(EndpointError::Refused)
+    }
+
+    fn repeat(&mut self, partitions: Vec<PartitionKey>) {
+        self.session.repeat(partitions);
     }
 }

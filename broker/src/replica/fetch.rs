@@ -1,24 +1,30 @@
 //! Fetch, for clients and for followers.
 //!
-//! Promises: a client reads to the high watermark, a follower to the log's end; a follower's position
+//! A client that may read from followers is served by [`super::nearest`]'s rules.
+//!
+//! Promises: a client reads to the high watermark, one that wants committed records only to the last stable offset
+//! (and hears which transactions were aborted), a follower to the log's end; a follower's position
 //! counts only in the incarnation and leader epoch of the image, and only where its log agrees with
 //! ours; bytes leave only if the leadership under which they were read still stands afterwards (a
 //! truncation in between would splice two histories); nothing polls.
 
+use super::io::blocking;
 use super::leader::Refusal;
 use super::manager::ReplicaManager;
+use super::nearest::{Reader, following};
 use super::offsets::end_of_epoch;
 use super::partition::{Partition, is_offline};
 use super::state::{Change, Replica};
 use super::types::*;
+use super::view::View;
 use super::wait::Waiter;
 use bytes::{Bytes, BytesMut};
-use leasehold_log::{PartitionLog, ReadError};
+use leasehold_log::{AbortedTxn, CommittedRead, PartitionLog, ReadError};
+use leasehold_types::seams::{self, taken_out};
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, Offset};
 use leasehold_wire::ErrorCode;
 use std::sync::Arc;
-use std::time::Instant;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 /// One entry on its way to a result.
 struct Part {
@@ -29,10 +35,19 @@ struct Part {
     settled: bool,
     /// The follower has records that were deleted here: it shall hear of it now, not after its wait.
     begins_later: bool,
+    /// It goes to a replica that the controller moves here, of which there is a limit.
+    moves: bool,
+    /// So much was sent to such replicas lately that this one has to wait until then.
+    held_until: Option<Instant>,
+    /// The high watermark is another than the follower knows, which wants to hear of it early.
+    has_new_mark: bool,
     /// The leader epoch under which `chunks` were read.
     epoch: LeaderEpoch,
+    /// Set if they were read as a follower: [`Partition::uncut`] before.
+    uncut: Option<u64>,
     limit: Offset,
     chunks: Vec<Bytes>,
+    aborted: Vec<AbortedTxn>,
     next: Offset,
     bytes: usize,
 }
@@ -45,9 +60,14 @@ impl Part {
             result,
             settled: false,
             begins_later: false,
+            moves: false,
+            held_until: None,
+            has_new_mark: false,
             epoch: LeaderEpoch::NONE,
+            uncut: None,
             limit: Offset(-1),
             chunks: Vec::new(),
+            aborted: Vec::new(),
             next: entry.fetch_offset,
             bytes: 0,
             entry,
@@ -60,6 +80,7 @@ impl Part {
             ..FetchResult::failed(self.entry.topic, self.entry.partition, error)
         };
         self.chunks.clear();
+        self.aborted.clear();
         self.settled = true;
     }
 
@@ -80,6 +101,7 @@ impl Part {
                     whole.freeze()
                 }
             };
+            self.result.aborted = self.aborted;
         }
         self.result
     }
@@ -89,7 +111,17 @@ impl ReplicaManager {
     /// Answers when `min_bytes` can be returned, when any entry has an error, or after `max_wait`.
     /// Results in the order of `entries`.
     pub async fn fetch(&self, params: FetchParams, entries: Vec<FetchEntry>) -> Vec<FetchResult> {
-        let deadline = tokio::time::Instant::now() + params.max_wait;
+        self.fetch_for(Reader::default(), params, entries).await
+    }
+
+    /// The same for a reader of whom more is known.
+    pub async fn fetch_for(
+        &self,
+        reader: Reader,
+        params: FetchParams,
+        entries: Vec<FetchEntry>,
+    ) -> Vec<FetchResult> {
+        let deadline = Instant::now() + params.max_wait;
         let mut parts: Vec<Part> = entries.into_iter().map(Part::new).collect();
         for part in &mut parts {
             match self.find((part.entry.topic, part.entry.partition)) {
@@ -102,34 +134,48 @@ impl ReplicaManager {
                 Err(refused) => part.fail(refused.error, refused.current_leader),
             }
         }
-        let waiter = Waiter::new(parts.len());
+        let count = parts.len();
+        // Twice: for the log's growth, and for the high watermark.
+        let waiter = Waiter::new(2 * count);
         let mut last_look = false;
         loop {
             for (index, part) in parts.iter_mut().enumerate() {
                 let Some(partition) = &part.partition else {
                     continue;
                 };
-                let waiters = match params.replica {
-                    Some(_) => &partition.grown,
-                    None => &partition.committed,
-                };
+                let for_mark = reader.known(partition.key()).is_some();
                 // Arm first, look second: a change in between leaves a wake-up behind.
-                if waiters.arm(&waiter, index) || last_look {
-                    self.look(&params, part);
+                let changed = match params.replica {
+                    Some(_) if for_mark => {
+                        let grown = partition.grown.arm(&waiter, index);
+                        partition.committed.arm(&waiter, count + index) | grown
+                    }
+                    Some(_) => partition.grown.arm(&waiter, index),
+                    None => partition.committed.arm(&waiter, index),
+                };
+                if changed || last_look || part.held_until.is_some() {
+                    self.look(&reader, &params, part);
                 }
             }
             read(&params, &mut parts).await;
             let bytes: usize = parts.iter().map(|part| part.bytes).sum();
             let enough = bytes >= params.min_bytes || bytes >= params.max_bytes;
-            let news = |part: &Part| part.settled || part.begins_later;
+            let news = |part: &Part| part.settled || part.begins_later || part.has_new_mark;
             if last_look || enough || parts.iter().any(news) {
                 break;
             }
+            let held = parts.iter().filter_map(|part| part.held_until).min();
+            let until = held.map_or(deadline, |held| held.min(deadline));
             // At the end of the wait the leadership is judged once more: an empty answer says that
             // there was nothing.
-            last_look = timeout_at(deadline, waiter.woken()).await.is_err();
+            last_look = timeout_at(until, waiter.woken()).await.is_err() && until == deadline;
         }
+        let moved = parts.iter().filter(|part| part.moves);
+        let moved: usize = moved.map(|part| part.bytes).sum();
         let results: Vec<_> = parts.into_iter().map(Part::finish).collect();
+        if moved > 0 {
+            self.throttle.sent(moved);
+        }
         let bytes: usize = results.iter().map(|result| result.records.len()).sum();
         if params.replica.is_some() {
             self.counters().replication_bytes_out.add(bytes as u64);
@@ -168,7 +214,7 @@ impl ReplicaManager {
                 return Change::default();
             }
             let change = state.with_leader(epoch, |leader| {
-                leader.fetched(id, incarnation, part.entry.fetch_offset, Instant::now())
+                leader.fetched(id, incarnation, part.entry.fetch_offset, seams::now())
             });
             if let (Some(leader), Some(start)) = (state.leader_mut(), part.entry.log_start_offset) {
                 begins_elsewhere = leader.begins_at(id, start);
@@ -190,7 +236,7 @@ impl ReplicaManager {
     }
 
     /// What can be read now, or why not.
-    fn look(&self, params: &FetchParams, part: &mut Part) {
+    fn look(&self, reader: &Reader, params: &FetchParams, part: &mut Part) {
         let Some(partition) = part.partition.clone().filter(|_| !part.settled) else {
             return;
         };
@@ -198,30 +244,47 @@ impl ReplicaManager {
             part.fail(ErrorCode::NotLeaderOrFollower, partition.hint());
             return;
         };
-        if params.replica.is_none() && !self.proof().holds(&partition) {
+        let near = reader.may_follow() && partition.look_leader(|_| ()).is_none();
+        // Before the look at what may be read: see `Part::took`.
+        let before = part.uncut;
+        part.uncut = if near { partition.uncut() } else { None };
+        let cut_since = part.uncut != before;
+        let stands = match near {
+            true => part.uncut.is_some() && self.hears_its_leader(&partition),
+            false => params.replica.is_some() || self.proof().holds(&partition),
+        };
+        if !stands && !partition.look(is_offline) {
             part.fail(ErrorCode::NotLeaderOrFollower, partition.hint());
             return;
         }
         let wanted = part.entry.current_leader_epoch;
+        let mut moves = false;
         let leader = partition.look(|state| match (state.leader(), params.replica) {
-            (_, Some((id, incarnation))) => {
+            (leader, Some((id, incarnation))) => {
                 let epoch = wanted.unwrap_or(LeaderEpoch::NONE);
                 admit(state, id, incarnation, epoch)?;
+                // Once it is in sync it is like any other: the partition waits for it.
+                let newcomer = |view: &View| view.moves && !view.in_sync(id);
+                moves = leader.is_some_and(|leader| newcomer(leader.view()));
                 Ok((epoch, state.high_watermark(), state.log_end()))
             }
             (None, None) if is_offline(state) => Err(ErrorCode::KafkaStorageError),
-            (None, None) => Err(ErrorCode::NotLeaderOrFollower),
-            (Some(leader), None) => match wanted {
-                Some(wanted) if wanted < leader.epoch() => Err(ErrorCode::FencedLeaderEpoch),
-                Some(wanted) if wanted > leader.epoch() => Err(ErrorCode::UnknownLeaderEpoch),
-                _ => Ok((leader.epoch(), leader.high_watermark(), leader.log_end())),
+            (None, None) => match following(state).filter(|_| near) {
+                Some((_, epoch, mark, end)) => {
+                    known_epoch(wanted, epoch).map(|()| (epoch, mark, end))
+                }
+                None => Err(ErrorCode::NotLeaderOrFollower),
             },
+            (Some(leader), None) if !near => known_epoch(wanted, leader.epoch())
+                .map(|()| (leader.epoch(), leader.high_watermark(), leader.log_end())),
+            // Elected since: with the next look.
+            (Some(_), None) => Err(ErrorCode::NotLeaderOrFollower),
         });
         let (epoch, high_watermark, log_end) = match leader {
             Ok(state) => state,
             Err(error) => return part.fail(error, partition.hint()),
         };
-        if !part.chunks.is_empty() && part.epoch != epoch {
+        if !part.chunks.is_empty() && (part.epoch != epoch || cut_since) {
             return part.fail(ErrorCode::NotLeaderOrFollower, partition.hint());
         }
         part.epoch = epoch;
@@ -230,15 +293,63 @@ impl ReplicaManager {
         {
             return stop.settle(part, log, high_watermark);
         }
+        let last_stable = log.last_stable_offset(high_watermark);
         part.limit = match params.replica {
-            Some(_) => log_end,
-            None => high_watermark,
+            None if params.read_committed => last_stable,
+            None if !taken_out("readers-stop-at-the-high-watermark") => high_watermark,
+            _ => log_end,
         };
+        part.moves = moves;
+        part.held_until = None;
+        if moves {
+            self.hold(part);
+        }
         part.result.high_watermark = high_watermark;
-        part.result.last_stable_offset = high_watermark;
+        part.result.last_stable_offset = last_stable;
         part.result.log_start_offset = log.log_start_offset();
+        if let Reader::Near { rack } = reader
+            && !near
+            && part.chunks.is_empty()
+            && let Some(closest) =
+                self.closest(&partition, rack.as_deref(), part.entry.fetch_offset)
+        {
+            part.result.preferred_replica = Some(closest);
+            part.settled = true;
+            return;
+        }
+        // One that is held back is too far behind to care.
+        part.has_new_mark = part.held_until.is_none()
+            && reader
+                .known(partition.key())
+                .is_some_and(|known| known < high_watermark);
         let theirs = part.entry.log_start_offset;
         part.begins_later = theirs.is_some_and(|start| start < part.result.log_start_offset);
+    }
+}
+
+impl ReplicaManager {
+    /// Lets a newcomer of a move wait while newcomers were sent more than the limit.
+    fn hold(&self, part: &mut Part) {
+        let image = self.last_image();
+        let Some(limit) = image.and_then(|image| image.balancing.bytes_per_second) else {
+            return;
+        };
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        part.entry.max_bytes = part.entry.max_bytes.min(most);
+        let wait = self.throttle.wait(limit, seams::now());
+        if !wait.is_zero() {
+            part.held_until = Some(Instant::now() + wait);
+            part.limit = part.next;
+        }
+    }
+}
+
+/// Whether a client believes in the present leader epoch, if it told.
+fn known_epoch(wanted: Option<LeaderEpoch>, present: LeaderEpoch) -> Result<(), ErrorCode> {
+    match wanted {
+        Some(wanted) if wanted < present => Err(ErrorCode::FencedLeaderEpoch),
+        Some(wanted) if wanted > present => Err(ErrorCode::UnknownLeaderEpoch),
+        _ => Ok(()),
     }
 }
 
@@ -282,7 +393,7 @@ impl Stop {
             }
         }
         part.result.high_watermark = high_watermark;
-        part.result.last_stable_offset = high_watermark;
+        part.result.last_stable_offset = log.last_stable_offset(high_watermark);
         part.result.log_start_offset = log.log_start_offset();
     }
 }
@@ -292,7 +403,9 @@ fn agrees(log: &PartitionLog, entry: &FetchEntry) -> Result<(), Stop> {
     if entry.fetch_offset < log.log_start_offset() {
         return Err(Stop::OutOfRange);
     }
-    if let Some(last) = entry.last_fetched_epoch {
+    if let Some(last) = entry.last_fetched_epoch
+        && !taken_out("logs-are-compared")
+    {
         let Some((epoch, end)) = end_of_epoch(log, last) else {
             return Err(Stop::OutOfRange);
         };
@@ -313,6 +426,25 @@ struct Read {
     limit: Offset,
     max: usize,
     so_far: usize,
+}
+
+impl Read {
+    fn run(
+        &self,
+        max: usize,
+        at_least_one: bool,
+        committed: bool,
+    ) -> Result<CommittedRead, ReadError> {
+        let (from, limit) = (self.from, self.limit);
+        if committed {
+            return self.log.read_committed(from, max, limit, at_least_one);
+        }
+        let batches = self.log.read(from, max, limit, at_least_one)?;
+        Ok(CommittedRead {
+            batches,
+            aborted: Vec::new(),
+        })
+    }
 }
 
 /// Reads what the parts allow, on a blocking thread, within the fetch's budget.
@@ -337,6 +469,7 @@ async fn read(params: &FetchParams, parts: &mut [Part]) {
     }
     let mut total: usize = parts.iter().map(|part| part.bytes).sum();
     let max_bytes = params.max_bytes;
+    let committed = params.read_committed && params.replica.is_none();
     let work = move || {
         let mut done = Vec::with_capacity(reads.len());
         for read in reads {
@@ -347,17 +480,15 @@ async fn read(params: &FetchParams, parts: &mut [Part]) {
                 break;
             }
             let max = read.max.min(left);
-            let result = read
-                .log
-                .read(read.from, max, read.limit, first && read.so_far == 0);
-            if let Ok(bytes) = &result {
-                total += bytes.len();
+            let result = read.run(max, first && read.so_far == 0, committed);
+            if let Ok(found) = &result {
+                total += found.batches.len();
             }
             done.push((read.index, result));
         }
         done
     };
-    let Ok(done) = tokio::task::spawn_blocking(work).await else {
+    let Ok(done) = blocking(work).await else {
         return;
     };
     for (index, result) in done {
@@ -366,18 +497,31 @@ async fn read(params: &FetchParams, parts: &mut [Part]) {
 }
 
 impl Part {
-    fn took(&mut self, result: Result<Bytes, ReadError>) {
+    fn took(&mut self, result: Result<CommittedRead, ReadError>) {
         let Some(partition) = self.partition.clone() else {
             return;
         };
         // Roles change before logs do: the same leadership now means that nothing was cut meanwhile.
-        if partition.look_leader(|leader| leader.epoch()) != Some(self.epoch) {
+        let stands = match self.uncut {
+            None => partition.look_leader(|leader| leader.epoch()) == Some(self.epoch),
+            // A follower's log may be cut while it follows the same leader.
+            Some(uncut) => {
+                partition.look(following).map(|found| found.1) == Some(self.epoch)
+                    && partition.uncut() == Some(uncut)
+            }
+        };
+        if !stands {
             self.fail(ErrorCode::NotLeaderOrFollower, partition.hint());
             return;
         }
         match result {
-            Ok(bytes) if bytes.is_empty() => {}
-            Ok(bytes) => {
+            Ok(found) if found.batches.is_empty() => {}
+            Ok(found) => {
+                let bytes = found.batches;
+                // One that an earlier chunk had part in is known already.
+                let new = |txn: &AbortedTxn| !self.aborted.contains(txn);
+                let new: Vec<_> = found.aborted.into_iter().filter(new).collect();
+                self.aborted.extend(new);
                 self.bytes += bytes.len();
                 self.next = end_of_batches(&bytes).unwrap_or(self.limit);
                 self.chunks.push(bytes);
@@ -385,6 +529,7 @@ impl Part {
             Err(ReadError::OutOfRange { .. }) => self.fail(ErrorCode::OffsetOutOfRange, None),
             Err(error) => {
                 tracing::error!(topic = %partition.topic(), partition = partition.key().1, %error, "cannot read the log");
+                partition.notice_failure();
                 self.fail(ErrorCode::from_code(error.kafka_code()), None);
             }
         }
@@ -424,7 +569,10 @@ mod tests {
             (state.epoch == LeaderEpoch(1)).then_some(())
         })
         .await;
-        part.took(Ok(batch("read before")));
+        part.took(Ok(CommittedRead {
+            batches: batch("read before"),
+            aborted: Vec::new(),
+        }));
         let result = part.finish();
         assert_eq!(result.error, ErrorCode::NotLeaderOrFollower);
         assert!(result.records.is_empty());

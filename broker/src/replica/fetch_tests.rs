@@ -42,6 +42,51 @@ async fn an_empty_answer_comes_at_max_wait_and_not_before() {
     assert_eq!((result.error, result.records.len()), (ErrorCode::None, 0));
 }
 
+/// Broker 1 is behind by 20 batches of 5 kB, and broker 0 may send it 20 kB each second if `moves`.
+async fn one_behind(moves: bool) -> (Cluster, Duration) {
+    let cluster = Cluster::start(2, 1).await;
+    cluster.leader(0).await;
+    cluster.cut(1);
+    for _ in 0..20 {
+        produce_ok(&cluster.broker(0), Acks::Leader, &"x".repeat(5000)).await;
+    }
+    // Only now, as it would have been let in again while it had everything.
+    cluster.controller.change(KEY, |partition| {
+        partition.isr = vec![BrokerId(0)];
+        partition.balancing = moves;
+        if moves {
+            partition.adding = vec![BrokerId(1)];
+        }
+    });
+    cluster
+        .controller
+        .commit(|image| image.balancing.bytes_per_second = Some(20_000));
+    let began = Instant::now();
+    cluster.mend(1);
+    eventually("broker 1 has caught up", || {
+        cluster.controller.partition().isr.get(1).map(drop)
+    })
+    .await;
+    (cluster, began.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_of_a_move_gets_what_the_limit_allows_and_anyone_else_all_at_once() {
+    let (cluster, took) = one_behind(true).await;
+    // 100 kB: the first second's worth at once, then an answer that is held against the next.
+    assert!(took >= Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    // In sync it is waited for, and not held back.
+    let began = Instant::now();
+    for _ in 0..20 {
+        produce_ok(&cluster.broker(0), Acks::All, &"x".repeat(5000)).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(4));
+    drop(cluster);
+    let (_, took) = one_behind(false).await;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_error_is_answered_at_once() {
     let cluster = one_broker().await;

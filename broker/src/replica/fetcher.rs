@@ -11,12 +11,12 @@ use super::follow::{Followed, follow};
 use super::image_view::LeaderAddress;
 use super::manager::ReplicaSettings;
 use super::partition::Partition;
-use super::space::{Space, Writer};
+use super::space::Writer;
 use super::suspects::Suspects;
 use super::types::*;
+use leasehold_types::seams::HashMap;
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch};
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -34,7 +34,6 @@ pub struct Fetchers {
     me: (BrokerId, Incarnation),
     endpoints: Arc<dyn LeaderEndpoints>,
     counters: Arc<Counters>,
-    space: Arc<Space>,
     params: FetchParams,
     partition_max_bytes: usize,
     running: Mutex<HashMap<BrokerId, Running>>,
@@ -63,14 +62,12 @@ impl Fetchers {
         me: (BrokerId, Incarnation),
         endpoints: Arc<dyn LeaderEndpoints>,
         counters: Arc<Counters>,
-        space: Arc<Space>,
         settings: &ReplicaSettings,
     ) -> Self {
         Self {
             me,
             endpoints,
             counters,
-            space,
             params: FetchParams {
                 replica: Some(me),
                 max_wait: settings.fetch_wait_max,
@@ -109,10 +106,9 @@ impl Fetchers {
                 me: self.me,
                 endpoints: self.endpoints.clone(),
                 counters: self.counters.clone(),
-                space: self.space.clone(),
                 params: self.params.clone(),
                 partition_max_bytes: self.partition_max_bytes,
-                resting: HashMap::new(),
+                resting: HashMap::default(),
                 turn: 0,
                 suspects: self.suspects.clone(),
             };
@@ -151,7 +147,6 @@ struct Fetcher {
     me: (BrokerId, Incarnation),
     endpoints: Arc<dyn LeaderEndpoints>,
     counters: Arc<Counters>,
-    space: Arc<Space>,
     params: FetchParams,
     partition_max_bytes: usize,
     /// Partitions that the leader refused, or that could not be appended to.
@@ -168,6 +163,7 @@ impl Fetcher {
             self.resting.clear();
             let mut endpoint = self.endpoints.to(&assignment.0);
             tokio::select! {
+                biased;
                 changed = assignments.changed() => {
                     if changed.is_err() {
                         return;
@@ -207,7 +203,10 @@ impl Fetcher {
                     if connection_rest.take().is_some() {
                         tracing::info!(broker = self.me.0.0, leader = leader.0, "fetching again");
                     }
-                    self.take(leader, due, results).await;
+                    let badly = self.take(leader, due, results).await;
+                    if !badly.is_empty() {
+                        endpoint.repeat(badly);
+                    }
                 }
                 Err(error) => {
                     self.counters.fetch_errors.add(1);
@@ -247,13 +246,13 @@ impl Fetcher {
             .collect()
     }
 
-    /// Brings the answers to the logs, and waits for all of them.
+    /// Brings the answers to the logs, and waits for all of them. Gives those that did no good.
     async fn take(
         &mut self,
         leader: BrokerId,
         due: Vec<(Arc<Partition>, FetchEntry)>,
         results: Vec<FetchResult>,
-    ) {
+    ) -> Vec<PartitionKey> {
         let mut results: HashMap<PartitionKey, FetchResult> = results
             .into_iter()
             .map(|result| ((result.topic, result.partition), result))
@@ -262,16 +261,20 @@ impl Fetcher {
         for (partition, entry) in due {
             let key = partition.key();
             let Some(result) = results.remove(&key) else {
-                self.rest(key);
+                // Nothing new there, so nothing is wrong there.
+                self.resting.remove(&key);
                 continue;
             };
             let (done, outcome) = oneshot::channel();
             let counters = self.counters.clone();
-            let space = self.space.clone();
             partition.submit(move |partition| {
                 // Without room the records stay where they are: this replica falls behind, and leaves
                 // the ISR, until there is room.
-                let followed = match space.take(result.records.len(), Writer::Records) {
+                let bytes = result.records.len();
+                let room = partition
+                    .place()
+                    .is_none_or(|place| place.space.take(bytes, Writer::Records));
+                let followed = match room {
                     true => follow(partition, leader, &entry, result, &counters),
                     false => Followed::Badly,
                 };
@@ -279,14 +282,19 @@ impl Fetcher {
             });
             outcomes.push((key, outcome));
         }
+        let mut badly = Vec::new();
         for (key, outcome) in outcomes {
             match outcome.await {
                 Ok(Followed::Well) => {
                     self.resting.remove(&key);
                 }
-                Ok(Followed::Badly) | Err(_) => self.rest(key),
+                Ok(Followed::Badly) | Err(_) => {
+                    self.rest(key);
+                    badly.push(key);
+                }
             }
         }
+        badly
     }
 
     fn rest(&mut self, key: PartitionKey) {

@@ -5,6 +5,7 @@ use super::partition::Partition;
 use super::state::Role;
 use super::types::{FetchEntry, FetchResult};
 use leasehold_log::{AppendError, LogError, PartitionLog};
+use leasehold_types::seams::taken_out;
 use leasehold_types::{BrokerId, LeaderEpoch, Offset};
 use leasehold_wire::ErrorCode;
 use std::sync::Arc;
@@ -78,8 +79,11 @@ fn truncate(
             cut = cut.0, high_watermark = high_watermark.0,
             "the leader lacks records that were committed: an unclean election lost them");
     }
-    let end = log.truncate_to(cut).map_err(|error| error.to_string())?;
-    partition.adjust(|state| state.truncated(end));
+    let end = partition.cutting(|| {
+        let end = log.truncate_to(cut).map_err(|error| error.to_string())?;
+        partition.adjust(|state| state.truncated(end));
+        Ok::<_, String>(end)
+    })?;
     counters.truncations.add(1);
     tracing::info!(topic = %partition.topic(), partition = partition.key().1,
         from = asked.fetch_offset.0, to = end.0, epoch = epoch.0,
@@ -98,7 +102,9 @@ fn append(
             Ok(_) => counters
                 .replication_bytes_in
                 .add(answer.records.len() as u64),
-            Err(AppendError::Storage(error)) => return Err(error.to_string()),
+            Err(AppendError::Storage(error)) if log.offline().is_some() => {
+                return Err(error.to_string());
+            }
             Err(error) => {
                 // Damaged on the way, or not what continues our log: ask again.
                 tracing::warn!(topic = %partition.topic(), partition = partition.key().1, %error,
@@ -109,9 +115,19 @@ fn append(
     }
     let end = log.log_end_offset();
     let high_watermark = answer.high_watermark.min(end);
-    partition.adjust(|state| state.followed(end, answer.high_watermark));
-    if answer.log_start_offset > log.log_start_offset() && answer.log_start_offset <= high_watermark
-    {
+    let moved = partition.adjust(|state| {
+        let before = state.high_watermark();
+        state.followed(end, answer.high_watermark);
+        state.high_watermark() > before
+    });
+    // What has ended below it need not be remembered.
+    let _ = log.last_stable_offset(high_watermark);
+    if moved {
+        // Consumers may read here, too.
+        partition.committed.wake();
+    }
+    let later = answer.log_start_offset > log.log_start_offset();
+    if later && answer.log_start_offset <= high_watermark && !taken_out("deletions-are-followed") {
         // The leader deleted records that we hold committed: so do we.
         match log.delete_records_before(answer.log_start_offset) {
             Ok(_) | Err(LogError::OutOfRange { .. }) => {}
@@ -140,7 +156,10 @@ fn start_over(
     tracing::warn!(topic = %partition.topic(), partition = partition.key().1,
         log_end = asked.fetch_offset.0, leader_log_start = start.0,
         "this replica's log lies outside of its leader's; starting over at the leader's start");
-    log.reset_to(start).map_err(|error| error.to_string())?;
-    partition.adjust(|state| state.reset(start));
+    partition.cutting(|| {
+        log.reset_to(start).map_err(|error| error.to_string())?;
+        partition.adjust(|state| state.reset(start));
+        Ok::<_, String>(())
+    })?;
     Ok(Followed::Well)
 }

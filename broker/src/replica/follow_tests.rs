@@ -150,3 +150,30 @@ async fn records_that_the_leader_deleted_are_deleted_here() {
     );
     assert_eq!(partition.log().unwrap().log_start_offset(), Offset(1));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_begins_in_the_midst_of_a_batch_can_be_followed_from_nothing() {
+    let cluster = Cluster::start(2, 1).await;
+    let partition = follower(&cluster).await;
+    let counters = Counters::default();
+    let bring = |offset, answer| follow(&partition, LEADER, &asked(0, offset), answer, &counters);
+    let beyond = FetchResult {
+        error: ErrorCode::OffsetOutOfRange,
+        log_start_offset: Offset(50),
+        ..answer(Bytes::new(), 52)
+    };
+    assert_eq!(bring(0, beyond), Followed::Well);
+    let after_deletion = |records| FetchResult {
+        log_start_offset: Offset(50),
+        ..answer(records, 52)
+    };
+    // What does not reach it is not what was asked for.
+    let short = after_deletion(records(48, 0, &["a", "b"]));
+    assert_eq!(bring(50, short), Followed::Badly);
+    assert_eq!(end(&partition), 50);
+    let whole = after_deletion(records(48, 0, &["a", "b", "c", "d"]));
+    assert_eq!(bring(50, whole), Followed::Well);
+    assert_eq!(end(&partition), 52);
+    assert_eq!(partition.log().unwrap().log_start_offset(), Offset(50));
+    assert_eq!(partition.look(|state| state.high_watermark()), Offset(52));
+}

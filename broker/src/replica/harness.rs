@@ -2,9 +2,10 @@
 //! network of direct calls that can be cut.
 
 use super::*;
+use crate::fetch_session::follower::FollowerSession;
 use crate::replica::image_view::LeaderAddress;
 use bytes::Bytes;
-use leasehold_log::LogDir;
+use leasehold_log::LogDirs;
 use leasehold_log::batch::{RecordBatchBuilder, batches};
 use leasehold_metadata::image::{Broker, Endpoint, Image, Partition, Topic};
 use leasehold_metadata::rpc::{IsrProposal, IsrVerdict, Outcome, codes};
@@ -46,6 +47,7 @@ struct Direct {
     net: Arc<Net>,
     me: BrokerId,
     leader: BrokerId,
+    session: FollowerSession,
 }
 
 impl LeaderEndpoints for Direct {
@@ -54,6 +56,7 @@ impl LeaderEndpoints for Direct {
             net: self.net.clone(),
             me: self.me,
             leader: leader.id,
+            session: FollowerSession::default(),
         })
     }
 }
@@ -70,13 +73,17 @@ impl LeaderEndpoint for Direct {
             .net
             .reach(self.me, self.leader)
             .ok_or_else(unreachable)?;
-        let request = wire_fetch::to_request(&params, &entries);
+        let request = self.session.request(&params, &entries);
         let response = leader.serve_follower(request).await;
         // An answer does not get through a cut either.
         self.net
             .reach(self.me, self.leader)
             .ok_or_else(unreachable)?;
-        wire_fetch::to_results(response).map_err(EndpointError::Refused)
+        self.session.take(response).map_err(EndpointError::Refused)
+    }
+
+    fn repeat(&mut self, partitions: Vec<PartitionKey>) {
+        self.session.repeat(partitions);
     }
 }
 
@@ -169,6 +176,7 @@ impl Controller {
                 cordoned: false,
                 registered_at: seq,
                 changed_at: seq,
+                directories: Vec::new(),
             };
             image.brokers.insert(id, Arc::new(broker));
             // A new incarnation of a leader means a new leader epoch.
@@ -200,7 +208,7 @@ impl Controller {
             return codes::INVALID_UPDATE_VERSION;
         }
         let fits = |(id, incarnation): &(BrokerId, Incarnation)| {
-            present.is_eligible(*id)
+            present.may_lead(partition, *id)
                 && present
                     .broker(*id)
                     .is_some_and(|b| b.incarnation == *incarnation)
@@ -255,6 +263,8 @@ pub struct Cluster {
     lives: Mutex<HashMap<BrokerId, Life>>,
     cluster_id: ClusterId,
     pub settings: ReplicaSettings,
+    /// Names of each broker's log directories; the first is its own, too.
+    directories: &'static [&'static str],
 }
 
 impl Cluster {
@@ -264,6 +274,16 @@ impl Cluster {
     }
 
     pub async fn start_with(
+        brokers: i32,
+        min_isr: usize,
+        tune: impl FnOnce(&mut ReplicaSettings),
+    ) -> Self {
+        Self::start_on(&[""], brokers, min_isr, tune).await
+    }
+
+    /// [`Self::start_with`], with several log directories.
+    pub async fn start_on(
+        directories: &'static [&'static str],
         brokers: i32,
         min_isr: usize,
         tune: impl FnOnce(&mut ReplicaSettings),
@@ -287,6 +307,7 @@ impl Cluster {
             lives: Mutex::default(),
             cluster_id,
             settings,
+            directories,
         };
         for id in 0..brokers {
             cluster.boot(BrokerId(id), Incarnation(1)).await;
@@ -331,16 +352,16 @@ impl Cluster {
         &self,
         id: BrokerId,
         incarnation: Incarnation,
-        prepare: impl FnOnce(&LogDir) + Send + 'static,
+        prepare: impl FnOnce(&LogDirs) + Send + 'static,
     ) {
-        let path = self.folder.path().join(id.0.to_string());
+        let paths = self.paths(id.0);
         let cluster_id = self.cluster_id.clone();
-        let log_dir = tokio::task::spawn_blocking(move || {
-            let dir = LogDir::open(path, &cluster_id, id).unwrap();
-            dir.begin(incarnation).unwrap();
-            dir.confirm(incarnation).unwrap();
-            prepare(&dir);
-            dir
+        let log_dirs = tokio::task::spawn_blocking(move || {
+            let dirs = LogDirs::open(&paths[0], &paths, &cluster_id, id).unwrap();
+            dirs.begin(incarnation).unwrap();
+            dirs.confirm(incarnation).unwrap();
+            prepare(&dirs);
+            dirs
         });
         let (sender, image) = watch::channel(Arc::new(Image::genesis(self.cluster_id.clone())));
         let confirmed = Arc::new(AtomicBool::new(true));
@@ -349,7 +370,7 @@ impl Cluster {
             broker: id,
             incarnation,
             image,
-            log_dir: log_dir.await.unwrap(),
+            log_dirs: log_dirs.await.unwrap(),
             controller: Arc::new(Line {
                 controller: self.controller.clone(),
                 me: id,
@@ -358,6 +379,7 @@ impl Cluster {
                 net: self.net.clone(),
                 me: id,
                 leader: id,
+                session: FollowerSession::default(),
             }),
             last_confirmed: Arc::new(move || fresh.load(Ordering::SeqCst).then(Instant::now)),
         };
@@ -366,6 +388,15 @@ impl Cluster {
         self.lives.lock().insert(id, Life { manager, confirmed });
         self.controller.watchers.lock().insert(id, sender);
         self.controller.register(id, incarnation);
+    }
+
+    /// The log directories of a broker.
+    pub fn paths(&self, id: i32) -> Vec<std::path::PathBuf> {
+        let folder = self.folder.path().join(id.to_string());
+        self.directories
+            .iter()
+            .map(|name| folder.join(name))
+            .collect()
     }
 
     /// Ends a broker without any goodbye. What its last writes returned for is still there.
@@ -470,6 +501,7 @@ pub fn entry(value: &str) -> ProduceEntry {
         partition: KEY.1,
         records: batch(value),
         leader_epoch: None,
+        verified: Verified::NotAsked,
     }
 }
 

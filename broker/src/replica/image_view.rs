@@ -4,8 +4,8 @@ use super::types::{LeaderHint, PartitionKey};
 use super::view::{Member, View};
 use leasehold_log::{LogConfig, TimestampType};
 use leasehold_metadata::image::{Image, Topic};
+use leasehold_types::seams::HashMap;
 use leasehold_types::{BrokerId, Incarnation};
-use std::collections::HashMap;
 
 /// Whether `me` is registered with this very process in `image`. Nothing is done on an image that
 /// does not say so: it is older than this process, or this process was replaced.
@@ -23,7 +23,7 @@ pub fn view_of(image: &Image, topic: &Topic, index: i32) -> Option<View> {
         Some(Member {
             id: *id,
             incarnation: broker.incarnation,
-            may_join: broker.is_eligible(),
+            may_join: image.may_lead(partition, *id),
         })
     };
     Some(View {
@@ -34,6 +34,7 @@ pub fn view_of(image: &Image, topic: &Topic, index: i32) -> Option<View> {
         isr: partition.isr.clone(),
         effective_min: image.effective_min_isr(topic, partition),
         unclean: image.unclean_election_allowed(topic),
+        moves: partition.balancing || partition.draining,
         members: partition.replicas.iter().filter_map(member).collect(),
     })
 }
@@ -72,17 +73,17 @@ pub fn addresses(image: &Image, me: BrokerId) -> HashMap<BrokerId, LeaderAddress
         .collect()
 }
 
-fn value<T: std::str::FromStr>(image: &Image, topic: &Topic, key: &str) -> Option<T> {
-    image.topic_config(topic, key)?.trim().parse().ok()
+fn value<T: std::str::FromStr>(image: &Image, me: BrokerId, topic: &Topic, key: &str) -> Option<T> {
+    image.topic_config_at(me, topic, key)?.trim().parse().ok()
 }
 
-/// The log settings of `topic`: its own, else the cluster's, else Kafka's defaults. Values were
-/// validated before they were committed; one that cannot be read keeps the default.
-pub fn log_config(image: &Image, topic: &Topic) -> LogConfig {
+/// The log settings of `topic` at broker `me`: its own, else the broker's, else the cluster's, else Kafka's defaults.
+/// Values were validated before they were committed; one that cannot be read keeps the default.
+pub fn log_config(image: &Image, me: BrokerId, topic: &Topic) -> LogConfig {
     let mut config = LogConfig::default();
     macro_rules! take {
         ($($field:ident = $key:literal),* $(,)?) => {
-            $(if let Some(value) = value(image, topic, $key) { config.$field = value; })*
+            $(if let Some(value) = value(image, me, topic, $key) { config.$field = value; })*
         };
     }
     take!(
@@ -108,10 +109,12 @@ pub fn log_config(image: &Image, topic: &Topic) -> LogConfig {
         flush_messages = "flush.messages",
         flush_ms = "flush.ms",
     );
-    if value::<String>(image, topic, "message.timestamp.type").as_deref() == Some("LogAppendTime") {
+    if value::<String>(image, me, topic, "message.timestamp.type").as_deref()
+        == Some("LogAppendTime")
+    {
         config.timestamp_type = TimestampType::LogAppendTime;
     }
-    if let Some(policy) = value::<String>(image, topic, "cleanup.policy") {
+    if let Some(policy) = value::<String>(image, me, topic, "cleanup.policy") {
         let names = |wanted| policy.split(',').any(|part| part.trim() == wanted);
         (config.compact, config.delete) = (names("compact"), names("delete"));
     }
@@ -144,6 +147,7 @@ mod tests {
             cordoned: false,
             registered_at: Seq(1),
             changed_at: Seq(1),
+            directories: Vec::new(),
         }
     }
 
@@ -199,15 +203,22 @@ mod tests {
     #[test]
     fn a_topics_own_settings_come_before_the_clusters() {
         let (mut image, mut topic) = image();
-        assert_eq!(log_config(&image, &topic), LogConfig::default());
+        assert_eq!(
+            log_config(&image, BrokerId(1), &topic),
+            LogConfig::default()
+        );
         let cluster = [("retention.ms", "5"), ("segment.bytes", "2000000")];
         let pairs = cluster.map(|(key, value)| (key.to_owned(), value.to_owned()));
         image.cluster_configs = Arc::new(pairs.into());
+        let own = [("retention.ms".into(), "6".into())].into();
+        image.broker_configs = Arc::new([(BrokerId(1), own)].into());
+        let retention = |broker| log_config(&image, BrokerId(broker), &topic).retention_ms;
+        assert_eq!((retention(1), retention(2)), (6, 5), "the broker's own");
         topic.configs.insert("retention.ms".into(), "7".into());
         topic
             .configs
             .insert("message.timestamp.type".into(), "LogAppendTime".into());
-        let config = log_config(&image, &topic);
+        let config = log_config(&image, BrokerId(1), &topic);
         assert_eq!((config.retention_ms, config.segment_bytes), (7, 2_000_000));
         assert_eq!(config.timestamp_type, TimestampType::LogAppendTime);
     }
@@ -231,7 +242,7 @@ mod tests {
             };
             let mut topic = topic.clone();
             topic.configs.insert(key.name.into(), value.into());
-            let config = log_config(&image, &topic);
+            let config = log_config(&image, BrokerId(1), &topic);
             assert_ne!(config, LogConfig::default(), "{}={value}", key.name);
         }
     }
@@ -247,7 +258,7 @@ mod tests {
             ("", false, false),
         ] {
             topic.configs.insert("cleanup.policy".into(), policy.into());
-            let config = log_config(&image, &topic);
+            let config = log_config(&image, BrokerId(1), &topic);
             assert_eq!(
                 (config.compact, config.delete),
                 (compact, delete),
@@ -262,7 +273,7 @@ mod tests {
         ] {
             topic.configs.insert(key.into(), value.into());
         }
-        let config = log_config(&image, &topic);
+        let config = log_config(&image, BrokerId(1), &topic);
         let lags = (config.min_compaction_lag_ms, config.max_compaction_lag_ms);
         assert_eq!((lags, config.delete_retention_ms), ((2, 3), 4));
         assert!((config.min_cleanable_dirty_ratio - 0.1).abs() < 1e-9);

@@ -3,16 +3,27 @@
 //! Each partition has one lane, a thread that runs its jobs in the order in which they were
 //! submitted: appends keep their callers' order, and whatever changes a log never overlaps with
 //! another change of it. Reads do not come here.
+//!
+//! In the simulation lanes, and what else may block, are tasks of the process' own runtime, which take
+//! as long as the seed says.
 
+use leasehold_types::seams;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+enum Lane {
+    Thread(Sender<Job>),
+    #[cfg(feature = "simulation")]
+    Task(tokio::sync::mpsc::UnboundedSender<Job>),
+}
+
 /// A fixed number of lanes. Dropped, they finish what is queued and end.
 pub struct IoPool {
-    lanes: Vec<Sender<Job>>,
+    lanes: Vec<Lane>,
 }
 
 impl IoPool {
@@ -20,11 +31,16 @@ impl IoPool {
     pub fn start(lanes: usize) -> std::io::Result<Self> {
         let mut pool = Self { lanes: Vec::new() };
         for n in 0..lanes.max(1) {
+            if seams::one_thread() {
+                #[cfg(feature = "simulation")]
+                pool.lanes.push(simulated::lane());
+                continue;
+            }
             let (sender, jobs) = channel();
             std::thread::Builder::new()
                 .name(format!("log-{n}"))
                 .spawn(move || run(&jobs))?;
-            pool.lanes.push(sender);
+            pool.lanes.push(Lane::Thread(sender));
         }
         Ok(pool)
     }
@@ -33,7 +49,11 @@ impl IoPool {
     pub fn submit(&self, key: u64, job: impl FnOnce() + Send + 'static) {
         let lane = (key % self.lanes.len() as u64) as usize;
         // The thread, and with it the receiver, lives as long as this sender.
-        let _ = self.lanes[lane].send(Box::new(job));
+        match &self.lanes[lane] {
+            Lane::Thread(jobs) => drop(jobs.send(Box::new(job))),
+            #[cfg(feature = "simulation")]
+            Lane::Task(jobs) => drop(jobs.send(Box::new(job))),
+        }
     }
 
     /// Resolves when everything submitted before has run.
@@ -52,11 +72,64 @@ impl IoPool {
 
 fn run(jobs: &Receiver<Job>) {
     while let Ok(job) = jobs.recv() {
-        // A lane must outlive a fault in one job: many partitions depend on it. Whoever waited for
-        // that job sees its channel closed.
-        if catch_unwind(AssertUnwindSafe(job)).is_err() {
-            tracing::error!("a job of the log threads panicked; its request fails");
-        }
+        run_one(job);
+    }
+}
+
+fn run_one(job: Job) {
+    // A lane must outlive a fault in one job: many partitions depend on it. Whoever waited for
+    // that job sees its channel closed.
+    if catch_unwind(AssertUnwindSafe(job)).is_err() {
+        tracing::error!("a job of the log threads panicked; its request fails");
+    }
+}
+
+/// Does what may block, and belongs to no lane, off the async workers.
+pub fn blocking<R: Send + 'static>(job: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
+    #[cfg(feature = "simulation")]
+    if seams::one_thread() {
+        return simulated::blocking(job);
+    }
+    tokio::task::spawn_blocking(job)
+}
+
+#[cfg(feature = "simulation")]
+mod simulated {
+    use super::{Job, Lane, run_one};
+    use leasehold_types::seams::simulated::up_to;
+    use std::time::Duration;
+    use tokio::sync::mpsc::unbounded_channel;
+    use tokio::task::JoinHandle;
+    use tokio::time::sleep;
+
+    pub(super) fn lane() -> Lane {
+        let (sender, mut jobs) = unbounded_channel::<Job>();
+        tokio::spawn(async move {
+            while let Some(job) = jobs.recv().await {
+                the_disk().await;
+                run_one(job);
+            }
+        });
+        Lane::Task(sender)
+    }
+
+    pub(super) fn blocking<R: Send + 'static>(
+        job: impl FnOnce() -> R + Send + 'static,
+    ) -> JoinHandle<R> {
+        tokio::spawn(async move {
+            the_disk().await;
+            job()
+        })
+    }
+
+    /// As long as a disk takes: now and then longer, and rarely so long that a leader may be replaced meanwhile.
+    async fn the_disk() {
+        let ms = match up_to(1_999) {
+            0 => up_to(900),
+            1..20 => up_to(60),
+            n => n % 3,
+        };
+        sleep(Duration::from_millis(ms)).await;
     }
 }
 

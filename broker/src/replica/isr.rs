@@ -8,9 +8,8 @@ use super::manager::ReplicaManager;
 use super::partition::Partition;
 use super::proposal::{IsrHint, IsrRequest};
 use leasehold_metadata::rpc::{IsrProposal, IsrVerdict, codes};
-use std::collections::HashMap;
+use leasehold_types::seams::{self, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// The controller, as far as ISR changes go.
@@ -43,7 +42,7 @@ pub async fn run(
         while let Ok(next) = due.try_recv() {
             partitions.push(next);
         }
-        let now = Instant::now();
+        let now = seams::now();
         let lag_max = manager.settings().replica_lag_time_max;
         let requests: Vec<_> = partitions
             .into_iter()
@@ -97,7 +96,7 @@ async fn ask(
         let hint = verdict.map_or(IsrHint::Unknown, |outcome| hint(outcome.code));
         let next = partition.adjust(|state| {
             let leader = state.leader_mut()?;
-            leader.answered(&request, hint, Instant::now());
+            leader.answered(&request, hint, seams::now());
             leader.request_due()
         });
         if let Some(at) = next {

@@ -29,6 +29,15 @@ struct Follower {
     caught_up_at: Instant,
 }
 
+/// What a leader knows of a follower that tells where its log begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowerState {
+    pub log_start: Offset,
+    pub log_end: Offset,
+    pub fetched_at: Instant,
+    pub caught_up_at: Instant,
+}
+
 /// Why a follower's fetch does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -259,6 +268,17 @@ impl Leader {
     /// How far `id` is known to have fetched, in the incarnation that the image names.
     pub fn follower_log_end(&self, id: BrokerId) -> Option<Offset> {
         self.followers.get(&id).map(|follower| follower.log_end)
+    }
+
+    /// What is known of `id`, in the incarnation that the image names.
+    pub fn follower_state(&self, id: BrokerId) -> Option<FollowerState> {
+        let follower = self.followers.get(&id)?;
+        Some(FollowerState {
+            log_start: follower.log_start?,
+            log_end: follower.log_end,
+            fetched_at: follower.fetched_at,
+            caught_up_at: follower.caught_up_at,
+        })
     }
 
     /// Whether every other member of the maximal ISR fetched in this epoch since `since`: then no

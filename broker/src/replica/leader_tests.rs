@@ -25,6 +25,7 @@ fn view(isr: &[BrokerId]) -> View {
         isr: isr.to_vec(),
         effective_min: 2,
         unclean: false,
+        moves: false,
         members: [ME, F1, F2]
             .map(|id| Member {
                 id,

@@ -6,26 +6,32 @@
 
 use super::cleaner;
 use super::counters::Counters;
+use super::disks::Disks;
 use super::endpoint::LeaderEndpoints;
+use super::failures;
 use super::fetcher::Fetchers;
 use super::image_view::{addresses, hint_of, is_registered, log_config, view_of};
-use super::io::IoPool;
+use super::io::{IoPool, blocking};
 use super::isr::{self, IsrController};
 use super::partition::{Leaderships, Partition};
 use super::proof::{LastConfirmed, Proof};
-use super::space::Space;
 use super::state::{Change, Role};
+use super::throttle::Throttle;
+use super::transactions::TransactionSeams;
 use super::types::*;
 use super::upkeep;
 use super::view::View;
-use leasehold_log::{LogConfig, LogDir, LogError};
+use crate::fetch_session::FetchSessions;
+use crate::fetch_session::cache::Limits as SessionLimits;
+use leasehold_log::{LogConfig, LogDirs, LogError};
+use leasehold_metadata::dynamic::LOG_CLEANER_BACKOFF_MS;
 use leasehold_metadata::image::{Image, Topic};
+use leasehold_types::seams::{self, HashMap, HashSet};
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, Offset};
 use leasehold_wire::ErrorCode;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -42,6 +48,8 @@ pub struct ReplicaSettings {
     pub fetch_max_bytes: usize,
     /// `replica.fetch.response.max.bytes`.
     pub fetch_response_max_bytes: usize,
+    /// `replica.selector.class`: whether consumers are sent to followers in their rack.
+    pub closest_replica: bool,
     /// `replica.high.watermark.checkpoint.interval.ms`.
     pub checkpoint_interval: Duration,
     /// `log.retention.check.interval.ms`.
@@ -67,6 +75,7 @@ impl Default for ReplicaSettings {
             fetch_wait_max: Duration::from_millis(500),
             fetch_max_bytes: 1 << 20,
             fetch_response_max_bytes: 10 << 20,
+            closest_replica: false,
             checkpoint_interval: Duration::from_secs(5),
             retention_check_interval: Duration::from_secs(300),
             cleaner_backoff: Duration::from_secs(15),
@@ -84,7 +93,7 @@ pub struct ReplicaParts {
     pub broker: BrokerId,
     pub incarnation: Incarnation,
     pub image: watch::Receiver<Arc<Image>>,
-    pub log_dir: Arc<LogDir>,
+    pub log_dirs: Arc<LogDirs>,
     pub controller: Arc<dyn IsrController>,
     pub endpoints: Arc<dyn LeaderEndpoints>,
     pub last_confirmed: LastConfirmed,
@@ -96,20 +105,21 @@ pub struct ReplicaManager {
     incarnation: Incarnation,
     settings: ReplicaSettings,
     io: Arc<IoPool>,
-    log_dir: Arc<LogDir>,
+    disks: Arc<Disks>,
     partitions: RwLock<HashMap<PartitionKey, Arc<Partition>>>,
     /// The last image acted on.
     image: Mutex<Option<Arc<Image>>>,
     /// The high watermarks as they were on the disk at the start.
     marks: HashMap<PartitionKey, Offset>,
-    /// As they are on the disk now; one writer at a time.
-    written: Mutex<Vec<(PartitionKey, Offset)>>,
     leaderships: Arc<Leaderships>,
     counters: Arc<Counters>,
-    space: Arc<Space>,
+    pub(super) throttle: Throttle,
+    transactions: Arc<TransactionSeams>,
     proof: Proof,
     isr_due: mpsc::UnboundedSender<Arc<Partition>>,
     fetchers: Fetchers,
+    /// Those of followers.
+    sessions: FetchSessions,
     /// A log was opened: who to fetch from may have changed.
     reassign: Arc<Notify>,
     /// A log may have something to compact.
@@ -118,7 +128,7 @@ pub struct ReplicaManager {
 }
 
 impl ReplicaManager {
-    /// Starts; acts as soon as the image shows this process as registered. The log directory must
+    /// Starts; acts as soon as the image shows this process as registered. The log directories must
     /// have this incarnation confirmed by then. Reads checkpoints: call off the async workers.
     pub fn start(parts: ReplicaParts, settings: ReplicaSettings) -> std::io::Result<Arc<Self>> {
         let (isr_due, due) = mpsc::unbounded_channel();
@@ -127,29 +137,29 @@ impl ReplicaManager {
             last_confirmed: parts.last_confirmed,
             session_timeout: settings.session_timeout,
         };
-        let space = Arc::new(Space::of(parts.log_dir.path(), settings.min_free_bytes));
+        let disks = Arc::new(Disks::new(parts.log_dirs, settings.min_free_bytes));
         let fetchers = Fetchers::new(
             (parts.broker, parts.incarnation),
             parts.endpoints,
             counters.clone(),
-            space.clone(),
             &settings,
         );
         let manager = Arc::new(Self {
             me: parts.broker,
             incarnation: parts.incarnation,
             io: Arc::new(IoPool::start(settings.io_threads)?),
-            marks: parts.log_dir.high_watermark_checkpoints(),
-            written: Mutex::default(),
-            log_dir: parts.log_dir,
+            marks: disks.dirs().high_watermark_checkpoints(),
+            disks,
             partitions: RwLock::default(),
             image: Mutex::default(),
             leaderships: Arc::default(),
             counters,
-            space,
+            throttle: Throttle::default(),
+            transactions: Arc::default(),
             proof,
             isr_due,
             fetchers,
+            sessions: FetchSessions::new(SessionLimits::of_followers()),
             reassign: Arc::default(),
             cleaner_due: Arc::default(),
             tasks: Mutex::default(),
@@ -160,8 +170,14 @@ impl ReplicaManager {
         tasks.spawn(isr::run(weak.clone(), parts.controller, due));
         tasks.spawn(follow_image(weak.clone(), parts.image));
         upkeep::spawn(&mut tasks, &manager);
-        let due = manager.cleaner_due.clone();
-        manager.log_dir.on_roll(move || due.notify_one());
+        let failed = Arc::new(Notify::new());
+        for dir in manager.disks.dirs().all() {
+            let due = manager.cleaner_due.clone();
+            dir.on_roll(move || due.notify_one());
+            let failed = failed.clone();
+            dir.on_failure(move || failed.notify_one());
+        }
+        tasks.spawn(failures::run(weak.clone(), failed));
         tasks.spawn(cleaner::run(weak.clone(), manager.cleaner_due.clone()));
         drop(tasks);
         Ok(manager)
@@ -176,9 +192,9 @@ impl ReplicaManager {
         }
         self.io.drain().await;
         let this = self.clone();
-        let closed = tokio::task::spawn_blocking(move || {
-            this.checkpoint()?;
-            this.log_dir.close_clean()
+        let closed = blocking(move || {
+            let written = this.checkpoint();
+            written.and(this.disks.dirs().close_clean())
         });
         match closed.await {
             Ok(result) => result,
@@ -196,8 +212,24 @@ impl ReplicaManager {
         }
     }
 
+    pub(super) fn sessions(&self) -> &FetchSessions {
+        &self.sessions
+    }
+
     pub(super) fn settings(&self) -> &ReplicaSettings {
         &self.settings
+    }
+
+    /// How soon the cleaner looks again at a log that waits for time to pass.
+    pub(super) fn cleaner_backoff(&self) -> Duration {
+        let image = self.last_image();
+        let set = image.as_ref().and_then(|image| {
+            image
+                .dynamic_config(self.me, LOG_CLEANER_BACKOFF_MS)?
+                .parse()
+                .ok()
+        });
+        set.map_or(self.settings.cleaner_backoff, Duration::from_millis)
     }
 
     /// What was counted so far.
@@ -205,23 +237,31 @@ impl ReplicaManager {
         &self.counters
     }
 
-    /// The room on the disk.
-    pub fn space(&self) -> &Arc<Space> {
-        &self.space
+    /// Where the coordinators are wired.
+    pub(super) fn transactions(&self) -> &Arc<TransactionSeams> {
+        &self.transactions
+    }
+
+    /// The log directories, and the room on their disks.
+    pub fn disks(&self) -> &Arc<Disks> {
+        &self.disks
+    }
+
+    pub(super) fn id(&self) -> BrokerId {
+        self.me
     }
 
     pub(super) fn proof(&self) -> Proof {
         self.proof.clone()
     }
 
-    /// Told after a partition went out of service.
-    pub(super) fn failed(&self) -> &Notify {
-        &self.leaderships.failed
+    pub(super) fn ended(&self) -> Option<&String> {
+        self.leaderships.ended.get()
     }
 
-    /// Where the logs are.
-    pub fn log_dir(&self) -> &Arc<LogDir> {
-        &self.log_dir
+    /// Counts what went out of service.
+    pub(super) fn failures(&self) -> &watch::Sender<u64> {
+        &self.leaderships.failures
     }
 
     pub(super) fn last_image(&self) -> Option<Arc<Image>> {
@@ -232,28 +272,9 @@ impl ReplicaManager {
         self.partitions.read().values().cloned().collect()
     }
 
-    /// Writes the high watermarks to the disk if they changed. Blocks.
+    /// Writes the high watermarks to the disks if they changed. Blocks.
     pub(super) fn checkpoint(&self) -> Result<(), LogError> {
-        let mut written = self.written.lock();
-        let mut marks = self.high_watermarks();
-        marks.sort_unstable();
-        if marks != *written {
-            self.log_dir
-                .checkpoint_high_watermarks(marks.iter().copied())?;
-            *written = marks;
-        }
-        Ok(())
-    }
-
-    fn high_watermarks(&self) -> Vec<(PartitionKey, Offset)> {
-        let opened = |partition: &Arc<Partition>| {
-            partition.log()?;
-            Some((
-                partition.key(),
-                partition.look(|state| state.high_watermark()),
-            ))
-        };
-        self.partitions.read().values().filter_map(opened).collect()
+        self.disks.checkpoint(&self.all())
     }
 
     /// A leader answered.
@@ -310,16 +331,24 @@ impl ReplicaManager {
                 for partition in self.all() {
                     partition.change(|state| state.resign());
                 }
-                self.fetchers.assign(HashMap::new());
+                self.fetchers.assign(HashMap::default());
             }
             return;
         }
         let before = self.image.lock().replace(image.clone());
-        let brokers_changed = before.as_ref().is_none_or(|before| {
-            !before.brokers.ptr_eq(&image.brokers)
+        let configs_changed = before.as_ref().is_none_or(|before| {
+            before.broker_configs.get(&self.me) != image.broker_configs.get(&self.me)
                 || before.cluster_configs != image.cluster_configs
                 || before.static_configs != image.static_configs
         });
+        let brokers_changed = configs_changed
+            || before
+                .as_ref()
+                .is_none_or(|before| !before.brokers.ptr_eq(&image.brokers));
+        if configs_changed {
+            // Its pause may be another now.
+            self.cleaner_due.notify_one();
+        }
         for topic in image.topics.values() {
             let known = before.as_ref().and_then(|before| before.topic(&topic.id));
             let same = known.is_some_and(|known| Arc::ptr_eq(known, topic));
@@ -352,9 +381,11 @@ impl ReplicaManager {
                 continue;
             };
             let config = config
-                .get_or_insert_with(|| log_config(image, topic))
+                .get_or_insert_with(|| log_config(image, self.me, topic))
                 .clone();
-            self.apply_partition((topic.id, index), topic, config, view);
+            // Known as out of service before this process has it: it may lie where nothing can be read.
+            let out_of_reach = partition.is_offline(self.me);
+            self.apply_partition((topic.id, index), topic, (config, out_of_reach), view);
         }
     }
 
@@ -362,7 +393,7 @@ impl ReplicaManager {
         self: &Arc<Self>,
         key: PartitionKey,
         topic: &Topic,
-        config: LogConfig,
+        (config, out_of_reach): (LogConfig, bool),
         view: View,
     ) {
         let known = self.partitions.read().get(&key).cloned();
@@ -371,11 +402,11 @@ impl ReplicaManager {
                 self.configure(&partition, config);
                 partition
             }
-            None => self.host(key, topic, config),
+            None => self.host(key, topic, (!out_of_reach).then_some(config)),
         };
         let view = Arc::new(view);
         let isr_before = partition.look_leader(|leader| leader.view().clone());
-        let prepare = partition.change(|state| state.observe(view.clone(), Instant::now()));
+        let prepare = partition.change(|state| state.observe(view.clone(), seams::now()));
         // Who lives may be others.
         partition.starts.wake();
         if let Some(before) = isr_before
@@ -425,8 +456,9 @@ impl ReplicaManager {
         });
     }
 
-    /// Begins to host a replica: its log is opened on its lane, before any other job of it.
-    fn host(&self, key: PartitionKey, topic: &Topic, config: LogConfig) -> Arc<Partition> {
+    /// Begins to host a replica: its log is opened on its lane, before any other job of it. One that is out of
+    /// service has no settings: it is not opened, as that might begin it anew beside what it had.
+    fn host(&self, key: PartitionKey, topic: &Topic, config: Option<LogConfig>) -> Arc<Partition> {
         let partition = Arc::new(Partition::new(
             self.me,
             key,
@@ -435,13 +467,21 @@ impl ReplicaManager {
             self.leaderships.clone(),
         ));
         self.partitions.write().insert(key, partition.clone());
-        let log_dir = self.log_dir.clone();
+        let Some(config) = config else {
+            partition.fail("its log may lie in a log directory that is offline".to_owned());
+            return partition;
+        };
+        let disks = self.disks.clone();
         let mark = self.marks.get(&key).copied().unwrap_or(Offset(0));
         let reassign = self.reassign.clone();
         let cleaner_due = self.cleaner_due.clone();
         partition.submit(move |partition| {
-            match log_dir.open_partition(key.0, key.1, config) {
-                Ok(log) => partition.opened(log, mark),
+            let opened = disks.dirs().open_partition(key.0, key.1, config);
+            match opened.map(|(log, dir)| (log, disks.place(dir))) {
+                Ok((log, Some(place))) => partition.opened(log, place, mark),
+                Ok((_, None)) => partition.fail("its log directory is not this broker's".into()),
+                // Left alone, it would be out of service for want of a file handle a moment ago.
+                Err(error) if error.is_passing() => partition.give_up(error.to_string()),
                 Err(error) => partition.fail(error.to_string()),
             }
             reassign.notify_one();
@@ -457,9 +497,9 @@ impl ReplicaManager {
         partition.change(|state| state.resign());
         tracing::info!(topic = %partition.topic(), topic_id = %topic, partition = index,
             "deleting a replica that is no longer assigned to this broker");
-        let log_dir = self.log_dir.clone();
+        let disks = self.disks.clone();
         partition.submit(move |_| {
-            if let Err(error) = log_dir.delete_partition(topic, index) {
+            if let Err(error) = disks.dirs().delete_partition(topic, index) {
                 tracing::warn!(topic_id = %topic, partition = index, %error, "cannot delete a replica");
             }
         });
@@ -468,7 +508,7 @@ impl ReplicaManager {
     /// Deletes, after a while, folders that were here at the start and belong to no replica.
     fn look_for_strays(self: &Arc<Self>, image: &Image) {
         let weak = Arc::downgrade(self);
-        let (log_dir, delay, me) = (self.log_dir.clone(), self.settings.stray_delay, self.me);
+        let (disks, delay, me) = (self.disks.clone(), self.settings.stray_delay, self.me);
         let assigned: HashSet<PartitionKey> = image
             .topics
             .values()
@@ -481,7 +521,7 @@ impl ReplicaManager {
             .map(|(key, _)| key)
             .collect();
         self.tasks.lock().spawn(async move {
-            let list = tokio::task::spawn_blocking(move || log_dir.partitions());
+            let list = blocking(move || disks.dirs().partitions());
             let Ok(Ok(found)) = list.await else { return };
             let strays: Vec<_> = found.into_iter().filter(|key| !assigned.contains(key)).collect();
             for (topic, partition) in &strays {
@@ -502,9 +542,9 @@ impl ReplicaManager {
                 if assigned || manager.partitions.read().contains_key(&key) {
                     continue;
                 }
-                let log_dir = manager.log_dir.clone();
+                let disks = manager.disks.clone();
                 manager.io.submit(0, move || {
-                    if let Err(error) = log_dir.delete_partition(key.0, key.1) {
+                    if let Err(error) = disks.dirs().delete_partition(key.0, key.1) {
                         tracing::warn!(topic_id = %key.0, partition = key.1, %error, "cannot delete a stray log folder");
                     }
                 });
@@ -513,7 +553,8 @@ impl ReplicaManager {
     }
 
     fn assign_fetchers(&self, image: &Image) {
-        let mut by_leader: HashMap<BrokerId, Vec<(Arc<Partition>, LeaderEpoch)>> = HashMap::new();
+        let mut by_leader: HashMap<BrokerId, Vec<(Arc<Partition>, LeaderEpoch)>> =
+            HashMap::default();
         for partition in self.partitions.read().values() {
             if partition.log().is_none() {
                 continue;
@@ -551,7 +592,7 @@ fn begin(partition: &Arc<Partition>, epoch: LeaderEpoch) {
         Ok(start) => {
             let bounds = (start, log.log_end_offset());
             partition.change(|state| Change {
-                role_changed: state.begun(epoch, bounds, Instant::now()),
+                role_changed: state.begun(epoch, bounds, seams::now()),
                 ..Change::default()
             });
         }
@@ -559,6 +600,7 @@ fn begin(partition: &Arc<Partition>, epoch: LeaderEpoch) {
         Err(LogError::FencedEpoch { last, .. }) => {
             partition.change(|state| state.heard(last));
         }
+        Err(error) if log.offline().is_none() => partition.give_up(error.to_string()),
         Err(error) => partition.fail(error.to_string()),
     }
 }
@@ -573,6 +615,7 @@ async fn follow_image(
     image.mark_changed();
     loop {
         tokio::select! {
+            biased;
             changed = image.changed() => {
                 if changed.is_err() {
                     return;

@@ -5,17 +5,19 @@
 //! consumers read to the high watermark only.
 //!
 //! From the outside in: [`manager`] follows the metadata image and gives each partition its role;
-//! [`produce`], [`fetch`] and [`offsets`] serve requests; [`fetcher`] and [`follow`] copy from other
+//! [`produce`], [`fetch`] (with [`nearest`] and [`throttle`]) and [`offsets`] serve requests; [`fetcher`] and [`follow`] copy from other
 //! leaders; [`isr`] carries ISR changes to the controller; [`upkeep`] does what time asks for;
-//! [`cleaner`] compacts; [`delete_records`] does what its name says;
-//! [`status`] reports. The decisions are pure: [`state`], [`leader`], [`proposal`] and [`acks`], over a
+//! [`transactions`] writes markers and asks coordinators; [`cleaner`] compacts; [`delete_records`] does what its name says; [`disks`] are the log directories,
+//! [`failures`] what follows when one goes; [`status`] reports. The decisions are pure: [`state`], [`leader`], [`proposal`] and [`acks`], over a
 //! [`view`] of the image.
 
 pub mod acks;
 pub mod cleaner;
 pub mod counters;
 pub mod delete_records;
+pub mod disks;
 pub mod endpoint;
+pub mod failures;
 pub mod fetch;
 pub mod fetcher;
 pub mod follow;
@@ -24,6 +26,7 @@ pub mod io;
 pub mod isr;
 pub mod leader;
 pub mod manager;
+pub mod nearest;
 pub mod offsets;
 pub mod partition;
 pub mod produce;
@@ -35,6 +38,8 @@ pub mod space;
 pub mod state;
 pub mod status;
 pub mod suspects;
+pub mod throttle;
+mod transactions;
 pub mod types;
 pub mod upkeep;
 pub mod view;
@@ -46,6 +51,8 @@ mod cleaner_tests;
 #[cfg(test)]
 mod delete_records_tests;
 #[cfg(test)]
+mod disks_tests;
+#[cfg(test)]
 mod fetch_tests;
 #[cfg(test)]
 mod follow_tests;
@@ -54,18 +61,30 @@ mod harness;
 #[cfg(test)]
 mod leader_tests;
 #[cfg(test)]
+mod nearest_tests;
+#[cfg(test)]
+mod refusal_tests;
+#[cfg(test)]
 mod replication_tests;
 #[cfg(test)]
 mod space_tests;
 #[cfg(test)]
 mod state_tests;
 #[cfg(test)]
+mod transaction_tests;
+#[cfg(test)]
 mod walk_tests;
 
 pub use counters::Counters;
+pub use disks::DiskStatus;
 pub use endpoint::{EndpointError, LeaderEndpoint, LeaderEndpoints, TcpEndpoints};
 pub use isr::IsrController;
 pub use manager::{ReplicaManager, ReplicaParts, ReplicaSettings};
+pub use nearest::Reader;
 pub use produce::PendingProduce;
 pub use status::{LogSize, PartitionStatus, ReplicaStatus};
+pub use transactions::{
+    AppendedMarker, MarkerEntry, MarkerListener, TransactionQuestion, VerifyTransaction,
+    is_transactional,
+};
 pub use types::*;

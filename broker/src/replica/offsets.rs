@@ -1,5 +1,6 @@
 //! Questions about offsets, and reads of the broker's own coordinators.
 
+use super::io::blocking;
 use super::manager::ReplicaManager;
 use super::partition::{Partition, hint, is_offline};
 use super::types::*;
@@ -27,7 +28,7 @@ impl ReadRefused {
 }
 
 /// The leadership that answers a question: asked of at the beginning, and again after the disk.
-struct Asked {
+pub(super) struct Asked {
     partition: Arc<Partition>,
     log: Arc<PartitionLog>,
     state: LeaderState,
@@ -46,12 +47,12 @@ impl Asked {
         })
     }
 
-    async fn read<R: Send + 'static>(
+    pub(super) async fn read<R: Send + 'static>(
         &self,
         read: impl FnOnce(&PartitionLog) -> Result<R, ReadError> + Send + 'static,
     ) -> Result<R, ReadRefused> {
         let log = self.log.clone();
-        let read = tokio::task::spawn_blocking(move || read(&log)).await;
+        let read = blocking(move || read(&log)).await;
         let found = read
             .map_err(|_| ReadRefused::new(ErrorCode::UnknownServerError))?
             .map_err(|error| ReadRefused::new(ErrorCode::from_code(error.kafka_code())))?;
@@ -62,7 +63,11 @@ impl Asked {
 
 impl ReplicaManager {
     /// The leadership over `key`, if this broker may answer for it to someone who believes in `epoch`.
-    fn ask(&self, key: PartitionKey, epoch: Option<LeaderEpoch>) -> Result<Asked, ReadRefused> {
+    pub(super) fn ask(
+        &self,
+        key: PartitionKey,
+        epoch: Option<LeaderEpoch>,
+    ) -> Result<Asked, ReadRefused> {
         let partition = self.find(key)?;
         let refuse = |error| {
             Err(ReadRefused {
@@ -98,14 +103,14 @@ impl ReplicaManager {
     }
 
     /// ListOffsets: −1 latest, −2 earliest, −3 largest timestamp, −4 earliest local, −5 latest
-    /// tiered, else the first record at or after `timestamp`. Without transactions the last stable
-    /// offset is the high watermark, so the isolation level changes nothing.
+    /// tiered, else the first record at or after `timestamp`. Who reads committed records only is told of
+    /// nothing above the last stable offset.
     pub async fn list_offsets(
         &self,
         key: PartitionKey,
         current_leader_epoch: Option<LeaderEpoch>,
         timestamp: i64,
-        _read_committed: bool,
+        read_committed: bool,
     ) -> Result<FoundOffset, ReadRefused> {
         let asked = self.ask(key, current_leader_epoch)?;
         let state = asked.state;
@@ -117,7 +122,10 @@ impl ReplicaManager {
         // Until the high watermark reaches the epoch's start it may be behind what the last leader
         // had already shown.
         let behind = state.high_watermark < state.epoch_start;
-        let limit = state.high_watermark;
+        let limit = match read_committed {
+            true => asked.log.last_stable_offset(state.high_watermark),
+            false => state.high_watermark,
+        };
         match timestamp {
             LATEST if behind => Err(ReadRefused::new(ErrorCode::OffsetNotAvailable)),
             LATEST => Ok(at(limit, Some(state.epoch))),

@@ -8,15 +8,17 @@
 use super::io::IoPool;
 use super::leader::Leader;
 use super::refusals::Refusals;
+use super::space::Space;
 use super::state::{Change, Replica, Role};
 use super::types::{LeaderHint, LeaderState, LeadershipChange, PartitionKey, ProduceResult};
 use super::wait::Waiters;
-use leasehold_log::PartitionLog;
+use leasehold_log::{LogDir, PartitionLog};
 use leasehold_types::{BrokerId, LeaderEpoch, Offset};
 use leasehold_wire::ErrorCode;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// A producer that waits for its record to be committed, and what it will hear.
 #[derive(Debug)]
@@ -25,12 +27,21 @@ pub struct AckWaiter {
     pub done: ProduceResult,
 }
 
-/// Those who follow changes of leadership, and the one who must hear when a disk fails.
+/// Those who follow changes of leadership, and those who must hear when a log fails.
 #[derive(Default)]
 pub struct Leaderships {
     subscribers: parking_lot::Mutex<Vec<mpsc::UnboundedSender<LeadershipChange>>>,
-    /// Told after a partition went out of service.
-    pub failed: Notify,
+    /// Counts the partitions that went out of service.
+    pub failures: watch::Sender<u64>,
+    /// Why this process must end, though no disk failed.
+    pub ended: OnceLock<String>,
+}
+
+/// The log directory that a partition lies in, and the room on its disk.
+#[derive(Clone)]
+pub struct Place {
+    pub dir: Arc<LogDir>,
+    pub space: Arc<Space>,
 }
 
 impl Leaderships {
@@ -60,8 +71,11 @@ pub struct Partition {
     lane: u64,
     io: Arc<IoPool>,
     log: OnceLock<Arc<PartitionLog>>,
+    place: OnceLock<Place>,
     state: parking_lot::Mutex<Replica<AckWaiter>>,
     leaderships: Arc<Leaderships>,
+    /// Counts when a cut of this follower's log begins and when it is done.
+    cuts: AtomicU64,
     /// Batches that producers must send again first.
     pub refusals: parking_lot::Mutex<Refusals>,
     /// Woken when the log grows: for followers.
@@ -90,8 +104,10 @@ impl Partition {
             lane: hasher.finish(),
             io,
             log: OnceLock::new(),
+            place: OnceLock::new(),
             state: parking_lot::Mutex::new(Replica::new(me, Offset(0), Offset(0))),
             leaderships,
+            cuts: AtomicU64::new(0),
             refusals: parking_lot::Mutex::default(),
             grown: Waiters::default(),
             committed: Waiters::default(),
@@ -114,8 +130,13 @@ impl Partition {
         self.log.get()
     }
 
+    /// Where its log lies, once it is open.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.get()
+    }
+
     /// The log was opened. Its checkpointed high watermark is believed as far as the log reaches.
-    pub fn opened(&self, log: Arc<PartitionLog>, high_watermark: Offset) {
+    pub fn opened(&self, log: Arc<PartitionLog>, place: Place, high_watermark: Offset) {
         let high_watermark = high_watermark.max(log.log_start_offset());
         let last_epoch = log.last_epoch().unwrap_or(LeaderEpoch::NONE);
         let mut state = self.state.lock();
@@ -128,7 +149,10 @@ impl Partition {
         }
         drop(state);
         // Opened once per partition, by its lane.
+        let _ = self.place.set(place);
         let _ = self.log.set(log);
+        // Whoever looked for the logs of a directory that failed may have missed this one.
+        self.notice_failure();
     }
 
     /// Queues a job on this partition's lane.
@@ -218,12 +242,47 @@ impl Partition {
         hint(&self.state.lock())
     }
 
+    /// Runs `cut`, which takes away records of this follower's log: who reads meanwhile notices.
+    pub fn cutting<R>(&self, cut: impl FnOnce() -> R) -> R {
+        self.cuts.fetch_add(1, Ordering::AcqRel);
+        let done = cut();
+        self.cuts.fetch_add(1, Ordering::AcqRel);
+        done
+    }
+
+    /// A number that another look finds unchanged if nothing was cut in between; `None` during a cut.
+    pub fn uncut(&self) -> Option<u64> {
+        let cuts = self.cuts.load(Ordering::Acquire);
+        cuts.is_multiple_of(2).then_some(cuts)
+    }
+
     /// Takes the partition out of service: its storage failed.
     pub fn fail(&self, reason: String) {
         tracing::error!(topic = %self.topic, topic_id = %self.key.0, partition = self.key.1, %reason,
             "partition is offline on this broker until it is restarted");
         self.change(|state| state.fail(reason));
-        self.leaderships.failed.notify_waiters();
+        self.leaderships.failures.send_modify(|count| *count += 1);
+    }
+
+    /// As [`Self::fail`], for what no disk is to blame for and another start may mend: this process must end.
+    pub fn give_up(&self, reason: String) {
+        let named = format!("{}-{}: {reason}", self.topic, self.key.1);
+        // The first reason is the one that is told.
+        let _ = self.leaderships.ended.set(named);
+        self.fail(reason);
+    }
+
+    /// Takes the partition out of service if its log is: by an error of its own, or of another log in the
+    /// same directory. Tells whether it is out of service now.
+    pub fn notice_failure(&self) -> bool {
+        if self.look(is_offline) {
+            return true;
+        }
+        let storage = self.log().and_then(|log| log.offline());
+        if let Some(storage) = &storage {
+            self.fail(storage.to_string());
+        }
+        storage.is_some()
     }
 }
 

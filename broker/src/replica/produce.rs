@@ -7,20 +7,20 @@
 use super::counters::Counters;
 use super::manager::ReplicaManager;
 use super::partition::{AckWaiter, Partition, hint, is_offline, not_leader};
-use super::space::{Space, Writer};
+use super::space::Writer;
 use super::types::*;
-use leasehold_log::AppendError;
 use leasehold_log::batch::BatchHeader;
-use leasehold_types::LeaderEpoch;
+use leasehold_log::{AppendError, AppendInfo, PartitionLog};
+use leasehold_types::{LeaderEpoch, seams};
 use leasehold_wire::ErrorCode;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
-enum Slot {
+pub(super) enum Slot {
     Waiting(oneshot::Receiver<ProduceResult>, Arc<Partition>),
     Done(ProduceResult),
     Taken,
@@ -30,6 +30,13 @@ enum Slot {
 pub struct PendingProduce {
     slots: Vec<Slot>,
     deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl PendingProduce {
+    pub(super) fn new(slots: Vec<Slot>, timeout: Option<Duration>) -> Self {
+        let deadline = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+        Self { slots, deadline }
+    }
 }
 
 impl Future for PendingProduce {
@@ -79,9 +86,7 @@ fn timed_out(partition: &Partition) -> ProduceResult {
 
 /// Milliseconds since 1970.
 pub fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |now| now.as_millis().try_into().unwrap_or(i64::MAX))
+    seams::wall_ms()
 }
 
 impl ReplicaManager {
@@ -94,83 +99,148 @@ impl ReplicaManager {
         timeout: Duration,
         entries: Vec<ProduceEntry>,
     ) -> PendingProduce {
-        let slots = entries
-            .into_iter()
-            .map(|entry| match self.find((entry.topic, entry.partition)) {
-                Ok(partition) => {
-                    let (reply, answer) = oneshot::channel();
-                    let proof = self.proof();
-                    let counters = self.counters().clone();
-                    let space = self.space().clone();
-                    partition.submit(move |partition| {
-                        let append = Append {
-                            partition,
-                            entry: &entry,
-                            acks,
-                            counters: &counters,
-                            space: &space,
-                        };
-                        append.run(|| proof.holds(partition), reply);
-                    });
-                    Slot::Waiting(answer, partition)
-                }
-                Err(refused) => Slot::Done(ProduceResult {
-                    current_leader: refused.current_leader,
-                    ..ProduceResult::failed(refused.error, None)
-                }),
+        let slots = entries.into_iter().map(|entry| {
+            if let Verified::Refused(error, message) = entry.verified {
+                return Slot::Done(ProduceResult::failed(error, Some(message)));
+            }
+            self.queued((entry.topic, entry.partition), |partition, reply| {
+                let proof = self.proof();
+                let counters = self.counters().clone();
+                partition.submit(move |partition| {
+                    let append = Append {
+                        at: Leading { partition, acks },
+                        entry: &entry,
+                        counters: &counters,
+                    };
+                    append.run(|| proof.holds(partition), reply);
+                });
             })
-            .collect();
-        let deadline = (acks == Acks::All).then(|| Box::pin(tokio::time::sleep(timeout)));
-        PendingProduce { slots, deadline }
+        });
+        PendingProduce::new(slots.collect(), (acks == Acks::All).then_some(timeout))
+    }
+
+    /// Has `submit` queue something on a partition's lane that will answer.
+    pub(super) fn queued(
+        &self,
+        key: PartitionKey,
+        submit: impl FnOnce(&Arc<Partition>, oneshot::Sender<ProduceResult>),
+    ) -> Slot {
+        match self.find(key) {
+            Ok(partition) => {
+                let (reply, answer) = oneshot::channel();
+                submit(&partition, reply);
+                Slot::Waiting(answer, partition)
+            }
+            Err(refused) => Slot::Done(ProduceResult {
+                current_leader: refused.current_leader,
+                ..ProduceResult::failed(refused.error, None)
+            }),
+        }
     }
 }
 
+/// A partition on whose lane something is appended as leader.
+pub(super) struct Leading<'a> {
+    pub partition: &'a Partition,
+    pub acks: Acks,
+}
+
 struct Append<'a> {
-    partition: &'a Partition,
+    at: Leading<'a>,
     entry: &'a ProduceEntry,
-    acks: Acks,
     counters: &'a Counters,
-    space: &'a Space,
 }
 
 impl Append<'_> {
     fn run(&self, proven: impl FnOnce() -> bool, reply: oneshot::Sender<ProduceResult>) {
-        let epoch = match self.admitted(proven).and_then(|epoch| self.in_order(epoch)) {
+        let epoch = match self
+            .at
+            .admitted(self.entry.leader_epoch, proven)
+            .and_then(|epoch| self.in_order(epoch))
+        {
             Ok(epoch) => epoch,
-            Err(refusal) => {
-                if refusal.error == ErrorCode::NotLeaderOrFollower {
-                    self.remember_refusal();
-                }
-                let _ = reply.send(refusal);
-                return;
-            }
+            Err(refusal) => return self.refuse(refusal, reply),
         };
-        let Some(log) = self.partition.log() else {
-            let _ = reply.send(not_leader(self.partition.hint()));
+        let (Some(log), Some(place)) = (self.at.partition.log(), self.at.partition.place()) else {
+            let _ = reply.send(not_leader(self.at.partition.hint()));
             return;
         };
         let writer = match self.entry.leader_epoch {
             Some(_) => Writer::Coordinator,
             None => Writer::Records,
         };
-        if !self.space.take(self.entry.records.len(), writer) {
+        if !place.space.take(self.entry.records.len(), writer) {
             // Of Kafka's errors the one that clients take for what it is: they try again.
             let refused =
-                ProduceResult::failed(ErrorCode::KafkaStorageError, Some(self.space.refusal()));
-            let _ = reply.send(refused);
-            return;
+                ProduceResult::failed(ErrorCode::KafkaStorageError, Some(place.space.refusal()));
+            return self.refuse(refused, reply);
         }
-        let info = match log.append_leader(&self.entry.records, epoch, now_ms()) {
+        let guard = match self.entry.verified {
+            Verified::Guarded(guard) => Some(guard),
+            _ => None,
+        };
+        let (records, now) = (&self.entry.records, now_ms());
+        let appended = match self.entry.leader_epoch {
+            Some(_) => log.append_coordinator(records, epoch, now, guard),
+            None => log.append_verified(records, epoch, now, guard),
+        };
+        if appended.as_ref().is_ok_and(|info| !info.duplicate) {
+            self.counters.bytes_in.add(self.entry.records.len() as u64);
+            self.counters.batches_in.add(1);
+        }
+        self.at.settle(log, epoch, appended, reply);
+    }
+
+    /// Answers that nothing was appended; one of the refusals that clients repeat is remembered.
+    fn refuse(&self, refusal: ProduceResult, reply: oneshot::Sender<ProduceResult>) {
+        if matches!(
+            refusal.error,
+            ErrorCode::NotLeaderOrFollower | ErrorCode::KafkaStorageError
+        ) && let Ok(batch) = BatchHeader::parse(&self.entry.records)
+        {
+            let mut refusals = self.at.partition.refusals.lock();
+            refusals.refused(&batch, refusal.error, seams::now());
+        }
+        let _ = reply.send(refusal);
+    }
+
+    /// Refuses what follows a batch that was refused: when this broker did not lead yet, or had no room.
+    fn in_order(&self, epoch: LeaderEpoch) -> Result<LeaderEpoch, ProduceResult> {
+        let mut refusals = self.at.partition.refusals.lock();
+        if refusals.is_empty() {
+            return Ok(epoch);
+        }
+        // What cannot be read is the log's to refuse.
+        let Ok(batch) = BatchHeader::parse(&self.entry.records) else {
+            return Ok(epoch);
+        };
+        match refusals.must_wait(&batch, seams::now()) {
+            None => Ok(epoch),
+            Some(ErrorCode::NotLeaderOrFollower) => Err(not_leader(self.at.partition.hint())),
+            Some(error) => {
+                let message = "a batch that this producer sent before was refused".to_owned();
+                Err(ProduceResult::failed(error, Some(message)))
+            }
+        }
+    }
+}
+
+impl Leading<'_> {
+    /// What follows an append: an error is told, and what was appended is acknowledged when `acks` says so.
+    pub fn settle(
+        &self,
+        log: &PartitionLog,
+        epoch: LeaderEpoch,
+        appended: Result<AppendInfo, AppendError>,
+        reply: oneshot::Sender<ProduceResult>,
+    ) {
+        let info = match appended {
             Ok(info) => info,
             Err(error) => {
                 let _ = reply.send(self.refused(error));
                 return;
             }
         };
-        if !info.duplicate {
-            self.counters.bytes_in.add(self.entry.records.len() as u64);
-            self.counters.batches_in.add(1);
-        }
         let done = ProduceResult {
             error: ErrorCode::None,
             message: None,
@@ -178,6 +248,7 @@ impl Append<'_> {
             log_append_time: info.log_append_time,
             log_start_offset: info.log_start_offset,
             current_leader: None,
+            record_errors: None,
         };
         let waiter = AckWaiter { reply, done };
         let log_end = log.log_end_offset();
@@ -203,8 +274,12 @@ impl Append<'_> {
         self.partition.grown.wake();
     }
 
-    /// The epoch in which this entry may be appended.
-    fn admitted(&self, proven: impl FnOnce() -> bool) -> Result<LeaderEpoch, ProduceResult> {
+    /// The epoch in which something may be appended; with `wanted`, only that one.
+    pub fn admitted(
+        &self,
+        wanted: Option<LeaderEpoch>,
+        proven: impl FnOnce() -> bool,
+    ) -> Result<LeaderEpoch, ProduceResult> {
         let epoch = self.partition.look(|state| {
             let Some(leader) = state.leader() else {
                 return Err(if is_offline(state) {
@@ -213,11 +288,7 @@ impl Append<'_> {
                     not_leader(hint(state))
                 });
             };
-            if self
-                .entry
-                .leader_epoch
-                .is_some_and(|epoch| epoch != leader.epoch())
-            {
+            if wanted.is_some_and(|epoch| epoch != leader.epoch()) {
                 return Err(not_leader(hint(state)));
             }
             if self.acks == Acks::All && !leader.has_min_isr() {
@@ -242,31 +313,12 @@ impl Append<'_> {
         Ok(epoch)
     }
 
-    /// Refuses what follows a batch that was refused when this broker did not lead yet.
-    fn in_order(&self, epoch: LeaderEpoch) -> Result<LeaderEpoch, ProduceResult> {
-        let mut refusals = self.partition.refusals.lock();
-        if refusals.is_empty() {
-            return Ok(epoch);
-        }
-        match BatchHeader::parse(&self.entry.records) {
-            Ok(batch) if refusals.must_wait(&batch, Instant::now()) => {
-                Err(not_leader(self.partition.hint()))
-            }
-            // What cannot be read is the log's to refuse.
-            _ => Ok(epoch),
-        }
-    }
-
-    fn remember_refusal(&self) {
-        if let Ok(batch) = BatchHeader::parse(&self.entry.records) {
-            let mut refusals = self.partition.refusals.lock();
-            refusals.refused(&batch, Instant::now());
-        }
-    }
-
     fn refused(&self, error: AppendError) -> ProduceResult {
         match &error {
-            AppendError::Storage(storage) => self.partition.fail(storage.to_string()),
+            // That a file handle was wanting for a moment is no failure: the log is in service.
+            AppendError::Storage(_) => {
+                self.partition.notice_failure();
+            }
             AppendError::FencedEpoch { .. }
             | AppendError::EpochNotBegun(_)
             | AppendError::NotConfirmed(_) => {
@@ -276,9 +328,14 @@ impl Append<'_> {
             }
             _ => {}
         }
-        ProduceResult::failed(
-            ErrorCode::from_code(error.kafka_code()),
-            Some(error.to_string()),
-        )
+        let (code, message) = (error.kafka_code(), error.to_string());
+        let record_errors = match error {
+            AppendError::Records(errors) => Some(errors),
+            _ => None,
+        };
+        ProduceResult {
+            record_errors,
+            ..ProduceResult::failed(ErrorCode::from_code(code), Some(message))
+        }
     }
 }

@@ -7,6 +7,7 @@
 //! stops answering. (acks=all needs no proof; a paused virtual machine voids the bound.)
 
 use super::partition::Partition;
+use leasehold_types::seams;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ pub struct Proof {
 impl Proof {
     /// Whether this broker surely led `partition` within the last session timeout.
     pub fn holds(&self, partition: &Partition) -> bool {
-        let Some(since) = Instant::now().checked_sub(self.session_timeout) else {
+        let Some(since) = seams::now().checked_sub(self.session_timeout) else {
             // The machine booted less than a session timeout ago.
             return true;
         };

@@ -9,12 +9,13 @@ use crate::internal::FollowerFetch;
 use crate::server::Refusal;
 use crate::session::{ControllerClient, Membership, ReplicaReports};
 use bytes::Bytes;
-use leasehold_log::LogDir;
+use leasehold_log::LogDirs;
 use leasehold_metadata::rpc::{AlterPartition, IsrProposal, IsrVerdict, LogEnd, Request, Response};
 use leasehold_types::{BrokerId, Incarnation, TopicId};
 use leasehold_wire::{OutFrame, RequestHead, decode, encode_reply};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How long an ISR proposal waits for its answer before it is sent again.
 const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,6 +34,9 @@ impl ReplicaSettings {
             fetch_wait_max: ms(config.replica_fetch_wait_max_ms.into()),
             fetch_max_bytes: bytes(config.replica_fetch_max_bytes),
             fetch_response_max_bytes: bytes(config.replica_fetch_response_max_bytes),
+            closest_replica: config
+                .replica_selector_class
+                .ends_with("RackAwareReplicaSelector"),
             checkpoint_interval: ms(config.replica_high_watermark_checkpoint_interval_ms),
             retention_check_interval: ms(config.log_retention_check_interval_ms),
             cleaner_backoff: ms(config.log_cleaner_backoff_ms),
@@ -43,10 +47,10 @@ impl ReplicaSettings {
 }
 
 impl ReplicaManager {
-    /// Starts the replicas of the broker that `membership` describes, over `log_dir`.
+    /// Starts the replicas of the broker that `membership` describes, over `log_dirs`.
     pub fn start_in(
         membership: &Membership,
-        log_dir: Arc<LogDir>,
+        log_dirs: Arc<LogDirs>,
         config: &BrokerConfig,
     ) -> std::io::Result<Arc<Self>> {
         let health = membership.health.clone();
@@ -54,7 +58,7 @@ impl ReplicaManager {
             broker: membership.broker,
             incarnation: membership.incarnation,
             image: membership.image.clone(),
-            log_dir,
+            log_dirs,
             controller: Arc::new(SessionLine {
                 broker: membership.broker,
                 incarnation: membership.incarnation,
@@ -107,6 +111,14 @@ impl ReplicaReports for ReplicaManager {
 
     fn epochs_ahead(&self) -> Vec<LogEnd> {
         self.ahead_of_metadata()
+    }
+
+    fn offline(&self) -> Vec<(TopicId, i32)> {
+        self.untold_failures()
+    }
+
+    fn failures(&self) -> watch::Receiver<u64> {
+        self.watch_failures()
     }
 }
 

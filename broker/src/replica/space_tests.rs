@@ -21,7 +21,7 @@ async fn cluster(brokers: i32) -> Cluster {
 
 /// Says how much is free, and again whenever the broker looks by itself.
 fn pretend(cluster: &Cluster, id: i32, free: u64) {
-    cluster.broker(id).space().pretend(free);
+    cluster.broker(id).disks().spaces()[0].pretend(free);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -41,6 +41,7 @@ async fn producers_are_refused_with_an_error_that_they_repeat_and_taken_again_by
     assert_eq!(values(seen.records).len(), 1);
     let own = ProduceEntry {
         leader_epoch: Some(LeaderEpoch(0)),
+        verified: Verified::NotAsked,
         ..entry("a group's")
     };
     let own = leader

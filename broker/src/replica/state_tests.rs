@@ -18,6 +18,7 @@ fn view(leader: Option<BrokerId>, epoch: i32) -> Arc<View> {
         isr: vec![ME, OTHER],
         effective_min: 2,
         unclean: false,
+        moves: false,
         members: [ME, OTHER]
             .map(|id| Member {
                 id,

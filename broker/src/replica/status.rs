@@ -1,11 +1,11 @@
-//! The state of all replicas, for `/status` and metrics, and the one state that ends the broker.
+//! The state of all replicas, for `/status`, metrics and the controller.
 
 use super::manager::ReplicaManager;
 use super::partition::Partition;
 use super::state::Role;
 use leasehold_log::PartitionLog;
 use leasehold_metadata::rpc::LogEnd;
-use leasehold_types::{BrokerId, LeaderEpoch, Offset, PartitionEpoch, TopicId};
+use leasehold_types::{BrokerId, DirectoryId, LeaderEpoch, Offset, PartitionEpoch, TopicId};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -27,7 +27,11 @@ pub struct PartitionStatus {
     pub isr: Vec<BrokerId>,
     pub log_start: Offset,
     pub high_watermark: Offset,
+    /// Where readers of committed records stop.
+    pub last_stable: Offset,
     pub log_end: Offset,
+    /// Transactions that are open in the log.
+    pub open_transactions: usize,
     pub size_bytes: u64,
 }
 
@@ -48,6 +52,8 @@ pub struct ReplicaStatus {
 /// What one replica takes on the disk.
 #[derive(Clone, Debug)]
 pub struct LogSize {
+    /// The log directory that it lies in.
+    pub directory: DirectoryId,
     pub topic: Arc<str>,
     pub partition: i32,
     pub bytes: u64,
@@ -63,6 +69,7 @@ impl ReplicaManager {
             let (high_watermark, log_end) =
                 partition.look(|state| (state.high_watermark(), state.log_end()));
             Some(LogSize {
+                directory: partition.place()?.dir.id(),
                 topic: partition.topic().clone(),
                 partition: partition.key().1,
                 bytes,
@@ -90,22 +97,6 @@ impl ReplicaManager {
         all
     }
 
-    /// Resolves once a replica of this broker is out of service because its storage failed, with which
-    /// and why. The controller knows nothing of it, and nobody else leads as long as this broker lives:
-    /// it must end. A replica that is no longer assigned to this broker does not count.
-    pub async fn storage_failure(&self) -> String {
-        loop {
-            let told = self.failed().notified();
-            tokio::pin!(told);
-            // Registered before the look, so that no failure in between is missed.
-            told.as_mut().enable();
-            if let Some(failure) = self.all().iter().find_map(|p| failure_of(p)) {
-                return failure;
-            }
-            told.await;
-        }
-    }
-
     /// Ends of the logs of these partitions, as far as they are open: what the controller asks for
     /// when all who had every record may have lost some.
     pub fn ends_of(&self, wanted: &[(TopicId, i32)]) -> Vec<LogEnd> {
@@ -126,17 +117,6 @@ impl ReplicaManager {
         };
         self.all().iter().filter_map(ahead).collect()
     }
-}
-
-fn failure_of(partition: &Partition) -> Option<String> {
-    partition.look(|state| match state.role() {
-        Role::Offline(reason) => Some(format!(
-            "the storage of {}-{} failed: {reason}",
-            partition.topic(),
-            partition.key().1
-        )),
-        _ => None,
-    })
 }
 
 fn log_end(partition: &Partition, log: &PartitionLog) -> LogEnd {
@@ -179,7 +159,11 @@ fn status_of(partition: &Partition) -> PartitionStatus {
             isr: view.map_or_else(Vec::new, |view| view.isr.clone()),
             log_start: log.map_or(Offset(0), |log| log.log_start_offset()),
             high_watermark: state.high_watermark(),
+            last_stable: log.map_or(Offset(0), |log| {
+                log.last_stable_offset(state.high_watermark())
+            }),
             log_end: state.log_end(),
+            open_transactions: log.map_or(0, |log| log.open_transactions()),
             size_bytes: log.map_or(0, |log| log.size()),
         }
     })

@@ -5,9 +5,9 @@
 //! timer (librdkafka: a second). So who answers metadata asks here whether to wait a moment. Only a
 //! hint: nothing but an answer's delay, which is bounded, depends on it.
 
+use leasehold_types::seams::HashMap;
 use leasehold_types::{BrokerId, Incarnation};
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use tokio::time::Instant;
 
 /// Since when which process is not reached.

@@ -1,8 +1,10 @@
 //! What the rest of the broker asks of its replicas, and the answers, as plain structs.
 
 use bytes::Bytes;
+use leasehold_log::{AbortedTxn, RecordErrors, VerificationGuard};
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, Offset, TopicId};
 use leasehold_wire::ErrorCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A partition's name inside the broker.
@@ -47,6 +49,21 @@ pub struct ProduceEntry {
     pub records: Bytes,
     /// Append only in this leader epoch (for the broker's own coordinators); clients have none.
     pub leader_epoch: Option<LeaderEpoch>,
+    /// What the transaction coordinator said.
+    pub verified: Verified,
+}
+
+/// Whether the transaction coordinator knows the partition as part of the batch's transaction (KIP-890). Set by
+/// [`super::ReplicaManager::verify`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Verified {
+    /// It was not asked: the batch belongs to no transaction, or to one that is open here.
+    #[default]
+    NotAsked,
+    /// It is, as long as this guard holds.
+    Guarded(VerificationGuard),
+    /// It is not, or nobody could say: nothing is appended.
+    Refused(ErrorCode, String),
 }
 
 /// What became of a [`ProduceEntry`].
@@ -61,6 +78,8 @@ pub struct ProduceResult {
     pub log_start_offset: Offset,
     /// Set with NOT_LEADER_OR_FOLLOWER.
     pub current_leader: Option<LeaderHint>,
+    /// Which records are to blame, if single ones are (KIP-467).
+    pub record_errors: Option<Arc<RecordErrors>>,
 }
 
 impl ProduceResult {
@@ -73,6 +92,7 @@ impl ProduceResult {
             log_append_time: -1,
             log_start_offset: Offset(-1),
             current_leader: None,
+            record_errors: None,
         }
     }
 }
@@ -90,7 +110,7 @@ pub struct FetchParams {
 }
 
 /// One partition of a fetch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchEntry {
     pub topic: TopicId,
     pub partition: i32,
@@ -114,10 +134,14 @@ pub struct FetchResult {
     pub last_stable_offset: Offset,
     pub log_start_offset: Offset,
     pub records: Bytes,
+    /// The aborted transactions that have records in these; only for who reads committed ones.
+    pub aborted: Vec<AbortedTxn>,
     /// The fetcher's log parts from ours: the largest epoch not above its own, and where it ends.
     pub diverging_epoch: Option<(LeaderEpoch, Offset)>,
     /// Set with NOT_LEADER_OR_FOLLOWER and FENCED_LEADER_EPOCH.
     pub current_leader: Option<LeaderHint>,
+    /// A follower that is closer to the consumer (KIP-392); then there are no records.
+    pub preferred_replica: Option<BrokerId>,
 }
 
 impl FetchResult {
@@ -131,8 +155,10 @@ impl FetchResult {
             last_stable_offset: Offset(-1),
             log_start_offset: Offset(-1),
             records: Bytes::new(),
+            aborted: Vec::new(),
             diverging_epoch: None,
             current_leader: None,
+            preferred_replica: None,
         }
     }
 }

@@ -1,11 +1,13 @@
 //! What time asks for: lagging followers, retention, flushes, files of deleted segments, room on the
 //! disk, high watermark checkpoints.
 
+use super::io::blocking;
 use super::manager::ReplicaManager;
 use super::partition::Partition;
 use super::produce::now_ms;
+use leasehold_types::seams;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// Starts the periodic tasks; they end with the manager.
@@ -39,10 +41,10 @@ pub fn spawn(tasks: &mut JoinSet<()>, manager: &Arc<ReplicaManager>) {
         Duration::from_secs(1),
         Arc::downgrade(manager),
         |manager| {
-            let space = manager.space().clone();
+            let disks = manager.disks().clone();
             async move {
                 // A disk that hangs must not hold an async worker. A panic has said its word.
-                let _ = tokio::task::spawn_blocking(move || space.look()).await;
+                let _ = blocking(move || disks.look()).await;
             }
         },
     ));
@@ -121,7 +123,7 @@ fn remove_discarded(manager: &Arc<ReplicaManager>) {
             partition.submit(|partition| {
                 let removed = partition
                     .log()
-                    .map(|log| log.remove_discarded(Instant::now()));
+                    .map(|log| log.remove_discarded(seams::now()));
                 if let Some(Err(error)) = removed {
                     report(partition, &error);
                 }
@@ -131,15 +133,9 @@ fn remove_discarded(manager: &Arc<ReplicaManager>) {
 }
 
 fn report(partition: &Partition, error: &leasehold_log::LogError) {
-    // A log that an I/O error took offline says so at every call.
-    let offline = partition.log().and_then(|log| log.offline());
-    match offline {
-        Some(storage) if !partition.look(super::partition::is_offline) => {
-            partition.fail(storage.to_string());
-        }
-        _ => {
-            tracing::warn!(topic = %partition.topic(), partition = partition.key().1, %error, "upkeep of the log failed");
-        }
+    // A log that is offline says so at every call, and was told of once.
+    if !partition.notice_failure() {
+        tracing::warn!(topic = %partition.topic(), partition = partition.key().1, %error, "upkeep of the log failed");
     }
 }
 
@@ -151,7 +147,7 @@ async fn checkpoint(interval: Duration, manager: Weak<ReplicaManager>) {
         let Some(manager) = manager.upgrade() else {
             return;
         };
-        match tokio::task::spawn_blocking(move || manager.checkpoint()).await {
+        match blocking(move || manager.checkpoint()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "cannot write the high watermarks"),
             Err(_) => return,

@@ -10,7 +10,7 @@ use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, PartitionEpoch};
 pub struct Member {
     pub id: BrokerId,
     pub incarnation: Incarnation,
-    /// Unfenced and not shutting down: the controller would take it into an ISR.
+    /// Unfenced, not shutting down, and its log in service: the controller would take it into an ISR.
     pub may_join: bool,
 }
 
@@ -27,6 +27,8 @@ pub struct View {
     pub effective_min: usize,
     /// Whether the topic allows an election outside ISR and ELR.
     pub unclean: bool,
+    /// The controller moves it on its own account: newcomers are sent no more than it allows.
+    pub moves: bool,
     /// The registered ones among the replicas.
     pub members: Vec<Member>,
 }

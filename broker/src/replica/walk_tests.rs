@@ -89,6 +89,7 @@ impl World {
             isr: BROKERS.to_vec(),
             effective_min: if seed.is_multiple_of(3) { 1 } else { 2 },
             unclean: false,
+            moves: false,
             members: BROKERS.map(member).to_vec(),
         };
         let node = |id| {

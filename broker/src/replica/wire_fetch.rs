@@ -1,7 +1,9 @@
 //! Fetch v17 between brokers, to and from this module's own structs.
 
 use super::manager::ReplicaManager;
+use super::nearest::Reader;
 use super::types::*;
+use crate::fetch_session::refusal;
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, Offset, TopicId};
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::fetch_request::{FetchPartition, FetchTopic, ReplicaState};
@@ -152,6 +154,7 @@ pub fn to_results(response: FetchResponse) -> Result<Vec<FetchResult>, ErrorCode
             last_stable_offset: Offset(data.last_stable_offset),
             log_start_offset: Offset(data.log_start_offset),
             records: data.records.unwrap_or_default(),
+            aborted: Vec::new(),
             diverging_epoch: (data.diverging_epoch.end_offset >= 0).then_some((
                 LeaderEpoch(data.diverging_epoch.epoch),
                 Offset(data.diverging_epoch.end_offset),
@@ -161,6 +164,7 @@ pub fn to_results(response: FetchResponse) -> Result<Vec<FetchResult>, ErrorCode
                     .then_some(BrokerId(data.current_leader.leader_id.0)),
                 epoch,
             }),
+            preferred_replica: None,
         })
     });
     Ok(results.collect())
@@ -168,11 +172,26 @@ pub fn to_results(response: FetchResponse) -> Result<Vec<FetchResult>, ErrorCode
 
 impl ReplicaManager {
     /// Serves a follower's fetch that arrived on the internal listener (Fetch v17).
-    pub async fn serve_follower(&self, request: FetchRequest) -> FetchResponse {
-        match from_request(request) {
-            Some((params, entries)) => to_response(self.fetch(params, entries).await),
-            None => FetchResponse::default().with_error_code(ErrorCode::InvalidRequest.code()),
-        }
+    pub async fn serve_follower(&self, mut request: FetchRequest) -> FetchResponse {
+        let turn = match self.sessions().begin(&mut request, FETCH_VERSION) {
+            Ok(turn) => turn,
+            Err(error) => return refusal(error),
+        };
+        let Some((params, entries)) = from_request(request) else {
+            return refusal(ErrorCode::InvalidRequest);
+        };
+        // Where consumers read from followers, those hear of a new high watermark without delay.
+        let reader = match self.settings().closest_replica {
+            true => Reader::Follower {
+                known: turn.known_marks(),
+            },
+            false => Reader::OfLeader,
+        };
+        // All partitions of the session count as fetched now: what its owner did not name again stands
+        // where it stood.
+        let mut response = to_response(self.fetch_for(reader, params, entries).await);
+        self.sessions().finish(turn, &mut response);
+        response
     }
 }
 

@@ -1,9 +1,12 @@
 //! Prometheus metrics: read from the parts at each scrape, so that nothing is counted twice.
 
 use super::status::Status;
+use crate::controller::Role;
+use crate::replica::DiskStatus;
 use leasehold_types::ControllerEpoch;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
@@ -68,6 +71,17 @@ impl Collector for Scrape {
             "Brokers of the cluster that are fenced",
             number(image.brokers.values().filter(|b| b.fenced).count()),
         )?;
+        let partitions = image.topics.values().flat_map(|topic| &topic.partitions);
+        gauge(
+            "partitions_without_leader",
+            "Partitions of the cluster without a leader, by the metadata that this broker has applied",
+            number(partitions.filter(|p| p.leader.is_none()).count()),
+        )?;
+        gauge(
+            "metadata_frozen",
+            "Whether this broker is the controller and decides nothing: brokers hold more than the head",
+            i64::from(matches!(role, Role::Controller { frozen: true, .. })),
+        )?;
         gauge(
             "partitions",
             "Replicas on this broker",
@@ -103,16 +117,17 @@ impl Collector for Scrape {
             "Size of all logs",
             i64::try_from(size).unwrap_or(i64::MAX),
         )?;
-        let space = parts.replicas.space();
+        let led = replicas.partitions.iter().filter(|p| p.role == "leader");
         gauge(
-            "log_dir_free_bytes",
-            "Free bytes of the log directory's disk, where log.dir.min.free.bytes is not 0",
-            i64::try_from(space.free()).unwrap_or(-1),
+            "transactions_open",
+            "Transactions that are open in partitions led here, each counted once per partition",
+            number(led.map(|p| p.open_transactions).sum()),
         )?;
+        let disks = parts.replicas.disks().status();
         gauge(
-            "log_dir_nearly_full",
-            "Whether records are refused because fewer bytes are free than log.dir.min.free.bytes",
-            i64::from(space.is_low()),
+            "log_dirs_offline",
+            "Log directories of this broker that are offline",
+            number(disks.iter().filter(|disk| !disk.online).count()),
         )?;
         gauge(
             "groups",
@@ -125,6 +140,11 @@ impl Collector for Scrape {
             number(groups.members),
         )?;
         gauge(
+            "transactional_ids",
+            "Transactional ids coordinated here",
+            number(parts.transactions.stats().transactional_ids),
+        )?;
+        gauge(
             "connections",
             "Client connections",
             number(clients.connections),
@@ -133,6 +153,30 @@ impl Collector for Scrape {
             "request_memory_bytes",
             "Memory taken by client requests",
             number(clients.request_memory),
+        )?;
+        per_directory(
+            &mut encoder,
+            &disks,
+            "log_dir_online",
+            "Whether the log directory is in service",
+            |disk| i64::from(disk.online),
+        )?;
+        per_directory(
+            &mut encoder,
+            &disks,
+            "log_dir_free_bytes",
+            "Free bytes of the log directory's disk, where log.dir.min.free.bytes is not 0",
+            |disk| {
+                disk.free_bytes
+                    .map_or(-1, |free| i64::try_from(free).unwrap_or(i64::MAX))
+            },
+        )?;
+        per_directory(
+            &mut encoder,
+            &disks,
+            "log_dir_nearly_full",
+            "Whether records are refused because fewer bytes are free than log.dir.min.free.bytes",
+            |disk| i64::from(disk.nearly_full),
         )?;
         let mut counter = |name: &str, help: &str, value: u64| {
             let metric = ConstCounter::new(value);
@@ -217,4 +261,20 @@ impl Collector for Scrape {
         )?;
         Ok(())
     }
+}
+
+/// One gauge with a value for each log directory.
+fn per_directory(
+    encoder: &mut DescriptorEncoder<'_>,
+    disks: &[DiskStatus],
+    name: &str,
+    help: &str,
+    value: impl Fn(&DiskStatus) -> i64,
+) -> fmt::Result {
+    let mut described = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for disk in disks {
+        let labels = [("directory", disk.path.display().to_string())];
+        ConstGauge::new(value(disk)).encode(described.encode_family(&labels)?)?;
+    }
+    Ok(())
 }

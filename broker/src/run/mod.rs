@@ -1,10 +1,12 @@
 //! Wires one broker together and keeps it until it is told to stop.
 //!
-//! Order matters, and this file is where it stands. Start: lock the log directory, listen for other
+//! Order matters, and this file is where it stands. Start: lock the log directories, listen for other
 //! brokers, stand for election, register, follow partitions, and only then listen for clients. Stop:
 //! leaders move away, the Lease is released, clients are let go, logs are closed, and last of all the
-//! clean marker is written. A second signal ends the process at once, and so does a log that failed.
+//! clean markers are written. A second signal ends the process at once, and so does the loss of the last log
+//! directory.
 
+mod dynamic;
 mod identity;
 mod metrics;
 mod rack;
@@ -20,8 +22,9 @@ use crate::internal::{InternalHandler, Pong};
 use crate::replica::ReplicaManager;
 use crate::server::{Limits, Server};
 use crate::session::{self, Session, SessionConfig};
+use crate::txn;
 use anyhow::{Context as _, bail};
-use leasehold_log::LogDir;
+use leasehold_log::LogDirs;
 use leasehold_metadata::controller::Settings;
 use leasehold_metadata::head;
 use leasehold_metadata::head::keys::CLUSTER_ID;
@@ -58,8 +61,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             let reason = tokio::select! {
                 name = signals.next() => Ok(name),
                 reason = running.session.ended() => Err(reason),
-                // The controller fences a broker that is gone and elects others; of one that lives
-                // with a dead log it would hear nothing.
+                // With one of several gone it goes on; with the last it has nothing left to do.
                 failure = running.replicas.storage_failure() => Err(failure),
             };
             match reason {
@@ -106,7 +108,7 @@ struct Broker {
     session: Session,
     driver: Driver,
     replicas: Arc<ReplicaManager>,
-    log_dir: Arc<LogDir>,
+    log_dirs: Arc<LogDirs>,
     clients: Arc<Server>,
     internal: Server,
     http: tokio::task::JoinHandle<()>,
@@ -129,7 +131,7 @@ impl Broker {
 
         let store = open_store(args).await?;
         let cluster_id = await_head(&*store, &status).await;
-        let log_dir = open_log_dir(args, &cluster_id, broker, &status).await?;
+        let log_dirs = open_log_dirs(args, &config, &cluster_id, broker, &status).await?;
 
         let incarnation = Incarnation::random();
         tracing::info!(%broker, %incarnation, %cluster_id, store = store.describe(), "starting");
@@ -145,6 +147,7 @@ impl Broker {
 
         let driver = controller::start(
             DriverConfig {
+                cluster_id: cluster_id.clone(),
                 me: Holder {
                     broker,
                     incarnation,
@@ -166,18 +169,22 @@ impl Broker {
                 http: Some(identity::socket_endpoint(http_address)),
                 rack: rack::watch(args.rack_file.clone()),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                log_dir: log_dir.clone(),
+                home: args.data.clone(),
+                log_dirs: log_dirs.clone(),
             },
             driver.handle(),
             driver.evidence(),
         )
         .await?;
 
-        let replicas = start_replicas(&session, &config, log_dir.clone()).await?;
+        let replicas = start_replicas(&session, &config, log_dirs.clone()).await?;
         session.set_reports(replicas.clone());
         handler.serve_followers(replicas.clone());
         let member = session.membership().clone();
         let coordinator = group::start(&member, replicas.clone(), &config);
+        let transactions = txn::start(&member, replicas.clone(), &config);
+        replicas.verify_with(transactions.verifier.clone());
+        replicas.tell_of_markers(coordinator.clone());
         let kafka = Arc::new(KafkaHandler::new(Context {
             broker,
             incarnation,
@@ -186,7 +193,9 @@ impl Broker {
             controller: Arc::new(member.controller.clone()),
             replicas: replicas.clone(),
             groups: coordinator.clone(),
+            transactions: transactions.clone(),
         }));
+        handler.serve_brokers(kafka.clone());
         // A client that comes before this broker knows the cluster would be told that there is none.
         let mut registered = session.status();
         tokio::select! {
@@ -195,6 +204,7 @@ impl Broker {
         }
         let clients = Server::bind(&args.client_listen, kafka, client_limits(&config)).await?;
         let clients = Arc::new(clients);
+        dynamic::follow(member.image.clone(), broker, config.clone(), &clients);
         tracing::info!(%broker, %incarnation, clients = %clients.local_addr(), internal = %internal.local_addr(), http = %http_address, "ready");
         status.running(status::Parts {
             member,
@@ -203,13 +213,14 @@ impl Broker {
             lease: driver.handle().lease(),
             replicas: replicas.clone(),
             groups: coordinator,
+            transactions: transactions.coordinator,
             clients: clients.clone(),
         });
         Ok(Self {
             session,
             driver,
             replicas,
-            log_dir,
+            log_dirs,
             clients,
             internal,
             http,
@@ -230,8 +241,8 @@ impl Broker {
         self.internal.shutdown(DRAIN).await;
         // Its poll must not write into a directory that is said to be closed.
         drop(self.session);
-        let log_dir = self.log_dir;
-        match tokio::task::spawn_blocking(move || log_dir.close_clean()).await {
+        let log_dirs = self.log_dirs;
+        match tokio::task::spawn_blocking(move || log_dirs.close_clean()).await {
             Ok(Ok(())) => tracing::info!("stopped cleanly"),
             Ok(Err(error)) => tracing::error!(%error, "the clean marker could not be written"),
             Err(error) => tracing::error!(%error, "the clean marker could not be written"),
@@ -282,31 +293,33 @@ async fn await_head(store: &dyn Store, status: &status::Status) -> ClusterId {
     }
 }
 
-async fn open_log_dir(
+async fn open_log_dirs(
     args: &RunArgs,
+    config: &BrokerConfig,
     cluster_id: &ClusterId,
     broker: BrokerId,
     status: &status::Status,
-) -> anyhow::Result<Arc<LogDir>> {
-    let (path, id) = (args.data.clone(), cluster_id.clone());
-    status.waiting(&format!(
-        "opening (or waiting for the lock of) {}",
-        path.display()
-    ));
-    let opened = tokio::task::spawn_blocking(move || LogDir::open(&path, &id, broker)).await?;
-    opened.with_context(|| format!("cannot open the log directory {}", args.data.display()))
+) -> anyhow::Result<Arc<LogDirs>> {
+    let (home, id) = (args.data.clone(), cluster_id.clone());
+    let paths = config.log_directories(&home);
+    let shown: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+    let shown = shown.join(", ");
+    status.waiting(&format!("opening (or waiting for the lock of) {shown}"));
+    let open = move || LogDirs::open(&home, &paths, &id, broker);
+    let opened = tokio::task::spawn_blocking(open).await?;
+    opened.with_context(|| format!("cannot open the log directories ({shown})"))
 }
 
 async fn start_replicas(
     session: &Session,
     config: &BrokerConfig,
-    log_dir: Arc<LogDir>,
+    log_dirs: Arc<LogDirs>,
 ) -> anyhow::Result<Arc<ReplicaManager>> {
     let (member, config) = (session.membership().clone(), config.clone());
     let runtime = tokio::runtime::Handle::current();
     let started = tokio::task::spawn_blocking(move || {
         let _entered = runtime.enter();
-        ReplicaManager::start_in(&member, log_dir, &config)
+        ReplicaManager::start_in(&member, log_dirs, &config)
     });
     Ok(started.await??)
 }

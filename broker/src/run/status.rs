@@ -8,6 +8,7 @@ use crate::replica::{ReplicaManager, status::ReplicaStatus};
 use crate::server::Server;
 use crate::session::find::holder_of;
 use crate::session::{Membership, SessionStatus, copy_path};
+use crate::txn::TxnCoordinator;
 use leasehold_metadata::store::LeaseRecord;
 use leasehold_types::BrokerId;
 use parking_lot::Mutex;
@@ -25,6 +26,7 @@ pub struct Parts {
     pub lease: watch::Receiver<Option<LeaseRecord>>,
     pub replicas: Arc<ReplicaManager>,
     pub groups: Arc<GroupCoordinator>,
+    pub transactions: Arc<TxnCoordinator>,
     pub clients: Arc<Server>,
 }
 
@@ -178,6 +180,7 @@ impl Source for Status {
             "under_replicated": under_replicated,
             "under_min_isr": under_min_isr,
             "offline": offline,
+            "log_dirs": parts.replicas.disks().status(),
             "partitions": partitions,
         })
     }

@@ -13,12 +13,13 @@ use futures::channel::mpsc;
 use futures::stream::{FuturesOrdered, StreamExt};
 use futures::{FutureExt, future};
 use leasehold_wire::OutFrame;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
@@ -43,10 +44,36 @@ pub struct ConnectionContext {
     pub listener: &'static str,
     /// Name and version of the client's software, if it said so.
     pub software: OnceLock<(String, String)>,
+    /// Until when nothing is read from the peer: it is above a quota.
+    pub(super) muted_until: parking_lot::Mutex<Option<Instant>>,
     pub(super) memory: Arc<Memory>,
 }
 
 impl ConnectionContext {
+    /// Reads nothing from the peer for `wait`, once the request at hand has its reply.
+    pub fn mute(&self, wait: Duration) {
+        let until = Instant::now().checked_add(wait);
+        let mut muted = self.muted_until.lock();
+        *muted = (*muted).max(until);
+    }
+
+    /// Waits until the peer may be read from, or no more is read anyway.
+    async fn unmuted(&self, stopped: impl Future<Output = ()>) {
+        tokio::pin!(stopped);
+        loop {
+            let until = *self.muted_until.lock();
+            let Some(until) = until.filter(|until| *until > Instant::now()) else {
+                *self.muted_until.lock() = None;
+                return;
+            };
+            tokio::select! {
+                biased;
+                () = &mut stopped => return,
+                () = tokio::time::sleep_until(until.into()) => {}
+            }
+        }
+    }
+
     /// How many bytes of reply are wise to build now, given what all connections have not yet read.
     pub fn reply_room(&self) -> usize {
         self.memory.reply_room()
@@ -57,9 +84,8 @@ impl ConnectionContext {
         self.memory.await_reply_room(2 * PRESSED).await;
     }
 
-    /// A context without a connection.
-    #[cfg(test)]
-    pub(crate) fn for_tests() -> Arc<Self> {
+    /// A context without a connection, to call a handler without a server.
+    pub fn for_tests() -> Arc<Self> {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         Arc::new(Self {
             id: 0,
@@ -67,6 +93,7 @@ impl ConnectionContext {
             local: nowhere,
             listener: "test",
             software: OnceLock::new(),
+            muted_until: parking_lot::Mutex::default(),
             memory: Memory::new(1 << 20),
         })
     }
@@ -161,6 +188,10 @@ async fn take_requests(
     mut queue: mpsc::Sender<Queued>,
 ) -> End {
     loop {
+        if context.muted_until.lock().is_some() {
+            // Boxed: few connections are ever muted.
+            Box::pin(context.unmuted(reader.stopped())).await;
+        }
         let next = match reader.next(limits).await {
             Ok(next) => next,
             Err(end) => return end.into(),

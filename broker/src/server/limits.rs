@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Limits {
     /// Name of the listener, for log lines.
     pub name: &'static str,
-    /// `max.connections`.
+    /// `max.connections`, at the start.
     pub max_connections: usize,
     /// `connections.max.idle.ms`.
     pub max_idle: Duration,

@@ -35,6 +35,7 @@ struct Shared {
     /// End every connection now.
     kill: CancellationToken,
     connections: AtomicUsize,
+    max_connections: AtomicUsize,
     accepted: AtomicU64,
     refused: AtomicU64,
     faults: AtomicU64,
@@ -67,6 +68,7 @@ impl Server {
         })?;
         let local = listener.local_addr()?;
         let memory = Memory::new(limits.request_memory);
+        let max_connections = AtomicUsize::new(limits.max_connections);
         let shared = Arc::new(Shared {
             limits: Arc::new(limits),
             handler,
@@ -76,6 +78,7 @@ impl Server {
             shutdown: CancellationToken::new(),
             kill: CancellationToken::new(),
             connections: AtomicUsize::new(0),
+            max_connections,
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             faults: AtomicU64::new(0),
@@ -87,6 +90,11 @@ impl Server {
     /// The address that was bound.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Another bound from now on. Connections that are open stay, even if they are more.
+    pub fn set_max_connections(&self, max: usize) {
+        self.shared.max_connections.store(max, Ordering::Relaxed);
     }
 
     /// Figures for metrics.
@@ -150,11 +158,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
     let limits = &shared.limits;
-    if shared.connections.load(Ordering::Relaxed) >= limits.max_connections {
+    let limit = shared.max_connections.load(Ordering::Relaxed);
+    if shared.connections.load(Ordering::Relaxed) >= limit {
         shared.refused.fetch_add(1, Ordering::Relaxed);
         if let Some(suppressed) = shared.quiet.allow(Instant::now()) {
             warn!(
-                listener = limits.name, %peer, limit = limits.max_connections, suppressed,
+                listener = limits.name, %peer, limit, suppressed,
                 "connection refused: max.connections is reached"
             );
         }
@@ -172,6 +181,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
     shared.connections.fetch_add(1, Ordering::Relaxed);
     shared.accepted.fetch_add(1, Ordering::Relaxed);
     let context = Arc::new(ConnectionContext {
+        muted_until: parking_lot::Mutex::default(),
         id: NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed),
         peer,
         local,

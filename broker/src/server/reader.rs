@@ -75,6 +75,11 @@ impl FrameReader {
         }
     }
 
+    /// Returns when no more frames are taken.
+    pub(super) async fn stopped(&self) {
+        self.shutdown.cancelled().await;
+    }
+
     /// The next whole frame and the claim on its memory. Cancelled only together with the connection.
     pub(super) async fn next(&mut self, limits: &Limits) -> Result<(Bytes, Claim), ReadEnd> {
         loop {

@@ -316,6 +316,23 @@ async fn one_connection_too_many_is_closed_and_the_others_live() {
         .await
         .unwrap();
     assert_eq!(server.stats().refused, 1);
+    // The bound is another from now on, and nobody is sent away for it.
+    server.set_max_connections(2);
+    let third = Client::connect(&address, ClientOptions::default())
+        .await
+        .unwrap();
+    for bound in [2, 1] {
+        server.set_max_connections(bound);
+        for client in [&first, &third] {
+            client
+                .call_raw(ECHO, 0, Bytes::new(), Duration::from_secs(2))
+                .await
+                .unwrap();
+        }
+    }
+    let mut fourth = TcpStream::connect(&address).await.unwrap();
+    until_closed(&mut fourth).await;
+    assert_eq!(server.stats().refused, 2);
 }
 
 #[tokio::test]

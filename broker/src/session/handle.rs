@@ -4,11 +4,12 @@ use super::durable::{Durable, DurableError};
 use super::run::Runner;
 use super::{ControllerClient, Membership, ReplicaReports, SessionHealth, watch as holder_watch};
 use crate::controller::ControllerHandle;
-use leasehold_log::LogDir;
+use leasehold_log::LogDirs;
 use leasehold_metadata::image::{Endpoint, Image};
 use leasehold_metadata::lease::{Evidence, Holder};
 use leasehold_metadata::rpc::Request;
 use leasehold_types::{BrokerId, ClusterId, Incarnation};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -28,7 +29,9 @@ pub struct SessionConfig {
     /// `None`: not known (yet); the last known one stays. A change is registered.
     pub rack: watch::Receiver<Option<String>>,
     pub version: String,
-    pub log_dir: Arc<LogDir>,
+    /// Where the copy of the metadata is kept.
+    pub home: PathBuf,
+    pub log_dirs: Arc<LogDirs>,
 }
 
 /// How the session stands, for probes and status.
@@ -66,7 +69,7 @@ pub async fn start(
     controller: ControllerHandle,
     evidence: Evidence,
 ) -> Result<Session, DurableError> {
-    let (dir, cluster_id) = (config.log_dir.path().to_owned(), config.cluster_id.clone());
+    let (dir, cluster_id) = (config.home.clone(), config.cluster_id.clone());
     let opened = tokio::task::spawn_blocking(move || Durable::open(&dir, &cluster_id)).await;
     let (durable, known) =
         opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;

@@ -23,6 +23,7 @@ mod tests;
 
 pub use client::ControllerClient;
 pub use durable::path_in as copy_path;
+pub use find::address_of;
 pub use handle::{Session, SessionConfig, SessionStatus, start};
 pub use health::SessionHealth;
 
@@ -49,4 +50,8 @@ pub trait ReplicaReports: Send + Sync + 'static {
     fn log_ends(&self, wanted: &[(TopicId, i32)]) -> Vec<LogEnd>;
     /// Replicas that refused an epoch of the metadata because their log is ahead of it.
     fn epochs_ahead(&self) -> Vec<LogEnd>;
+    /// Replicas whose log failed, of which the metadata does not know yet.
+    fn offline(&self) -> Vec<(TopicId, i32)>;
+    /// Rises when there may be more of those: they are told at once.
+    fn failures(&self) -> tokio::sync::watch::Receiver<u64>;
 }

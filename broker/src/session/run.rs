@@ -6,10 +6,11 @@ use super::find::{Target, address_of};
 use super::{ReplicaReports, SessionConfig, SessionHealth, SessionStatus};
 use crate::controller::{ControllerHandle, Role};
 use crate::internal::{self, controller_call};
+use leasehold_log::DirectoryStart;
 use leasehold_metadata::image::Image;
 use leasehold_metadata::rpc::{
-    BrokerState, ConfirmedRun, Poll, PollAnswer, Registration, Request, Response, RestartReport,
-    codes,
+    BrokerState, ConfirmedRun, DirectoryReport, Poll, PollAnswer, Registration, Request, Response,
+    RestartReport, codes,
 };
 use leasehold_types::{Seq, TopicId};
 use leasehold_wire::Client;
@@ -48,6 +49,26 @@ pub(super) struct Runner {
     pub(super) disowned_since: Option<Instant>,
 }
 
+/// What the log directories brought to this life.
+struct Start {
+    directories: Vec<DirectoryReport>,
+    unreadable: u32,
+}
+
+fn report_of(found: leasehold_log::RestartReport) -> RestartReport {
+    RestartReport {
+        confirmed: found.confirmed.map(|c| ConfirmedRun {
+            incarnation: c.incarnation,
+            boot_id: c.boot_id,
+            pod_uid: c.pod_uid,
+            clean: c.clean,
+        }),
+        attempted: found.attempted,
+        boot_id: found.boot_id,
+        pod_uid: found.pod_uid,
+    }
+}
+
 /// Where to ask.
 enum Route {
     Here,
@@ -65,34 +86,32 @@ enum Stop {
 impl Runner {
     pub(super) async fn run(mut self) {
         let reason = match self.begin_life().await {
-            Ok(report) => self.serve(report).await,
+            Ok(start) => self.serve(start).await,
             Err(reason) => reason,
         };
         tracing::error!(reason, "this broker's session is over");
         self.ended.send_replace(Some(reason));
     }
 
-    /// Notes in the `run` file, durably, that this incarnation is about to register.
-    async fn begin_life(&self) -> Result<RestartReport, String> {
-        let (dir, incarnation) = (Arc::clone(&self.config.log_dir), self.config.incarnation);
-        let begun = tokio::task::spawn_blocking(move || dir.begin(incarnation)).await;
-        let report = begun
+    /// Notes in every `run` file, durably, that this incarnation is about to register.
+    async fn begin_life(&self) -> Result<Start, String> {
+        let (dirs, incarnation) = (Arc::clone(&self.config.log_dirs), self.config.incarnation);
+        let begun = tokio::task::spawn_blocking(move || dirs.begin(incarnation)).await;
+        let (directories, unreadable) = begun
             .map_err(|e| e.to_string())?
             .map_err(|e| format!("the run file cannot be written: {e}"))?;
-        Ok(RestartReport {
-            confirmed: report.confirmed.map(|c| ConfirmedRun {
-                incarnation: c.incarnation,
-                boot_id: c.boot_id,
-                pod_uid: c.pod_uid,
-                clean: c.clean,
-            }),
-            attempted: report.attempted,
-            boot_id: report.boot_id,
-            pod_uid: report.pod_uid,
+        let report = |start: DirectoryStart| DirectoryReport {
+            id: start.id,
+            restart: report_of(start.restart),
+            partitions: start.partitions,
+        };
+        Ok(Start {
+            directories: directories.into_iter().map(report).collect(),
+            unreadable,
         })
     }
 
-    async fn serve(&mut self, report: RestartReport) -> String {
+    async fn serve(&mut self, start: Start) -> String {
         let mut redirect = None;
         let mut pause = FIRST_PAUSE;
         let mut lease = self.controller.lease();
@@ -102,7 +121,7 @@ impl Runner {
             role.borrow_and_update();
             if let Some(route) = self.route(redirect.take()).await {
                 let confirmed = self.health.last_confirmed();
-                let stop = self.converse(&route, &report).await;
+                let stop = self.converse(&route, &start).await;
                 if self.health.last_confirmed() != confirmed {
                     pause = FIRST_PAUSE;
                 }
@@ -161,13 +180,13 @@ impl Runner {
         }
     }
 
-    async fn converse(&mut self, route: &Route, report: &RestartReport) -> Stop {
+    async fn converse(&mut self, route: &Route, start: &Start) -> Stop {
         let mut rack = self.config.rack.clone();
         let mut must_register = self.registered_at.is_none();
         loop {
             if must_register || rack.has_changed().unwrap_or(false) {
                 rack.borrow_and_update();
-                match self.register(route, report).await {
+                match self.register(route, start).await {
                     Ok(()) => must_register = false,
                     Err(stop) => return stop,
                 }
@@ -178,7 +197,7 @@ impl Runner {
         }
     }
 
-    async fn register(&mut self, route: &Route, report: &RestartReport) -> Result<(), Stop> {
+    async fn register(&mut self, route: &Route, start: &Start) -> Result<(), Stop> {
         let registration = Registration {
             broker: self.config.broker,
             incarnation: self.config.incarnation,
@@ -187,7 +206,12 @@ impl Runner {
             http: self.config.http.clone(),
             rack: self.config.rack.borrow().clone(),
             version: self.config.version.clone(),
-            restart: report.clone(),
+            restart: start
+                .directories
+                .first()
+                .map_or_else(Default::default, |first| first.restart.clone()),
+            directories: start.directories.clone(),
+            unreadable: start.unreadable,
         };
         let request = Request::Register(registration);
         let at = match self.ask(route, request, REGISTER_LIMIT).await {
@@ -200,8 +224,8 @@ impl Runner {
             Err(why) => return Err(self.unanswered("registering", &why)),
         };
         if self.registered_at.is_none() {
-            let (dir, incarnation) = (Arc::clone(&self.config.log_dir), self.config.incarnation);
-            let confirmed = tokio::task::spawn_blocking(move || dir.confirm(incarnation)).await;
+            let (dirs, incarnation) = (Arc::clone(&self.config.log_dirs), self.config.incarnation);
+            let confirmed = tokio::task::spawn_blocking(move || dirs.confirm(incarnation)).await;
             if let Err(why) = confirmed
                 .map_err(|e| e.to_string())
                 .and_then(|r| r.map_err(|e| e.to_string()))
@@ -218,10 +242,13 @@ impl Runner {
         let leaving = *self.leaving.borrow_and_update();
         let known = self.image.position.seq.0 > 0;
         let reports = self.reports.get();
+        // Before the look, so that none in between is missed.
+        let mut failures = reports.map(|r| r.failures());
         let state = BrokerState {
             wants_shutdown: leaving,
             log_ends: reports.map_or_else(Vec::new, |r| r.log_ends(&self.wanted_ends)),
             epochs_ahead: reports.map_or_else(Vec::new, |r| r.epochs_ahead()),
+            offline: reports.map_or_else(Vec::new, |r| r.offline()),
         };
         let poll = Poll {
             broker: self.config.broker,
@@ -237,6 +264,7 @@ impl Runner {
             answer = self.ask(route, Request::Poll(poll), POLL_LIMIT) => answer,
             // News to tell: the controller lets the poll that waits there go when the next one comes.
             _ = leave.changed() => return Ok(()),
+            () = next_of(&mut failures) => return Ok(()),
             // We became controller, or are none any more: the other way is the right one now.
             _ = role.wait_for(|role| (*role != Role::Standby) != asked) => {
                 return Err(Stop::Elsewhere(None));
@@ -364,12 +392,22 @@ impl Runner {
                 ));
             }
         }
-        tracing::warn!(
-            doing,
-            code = outcome.code,
-            message,
-            "the controller refused"
-        );
+        // It is asked several times a second: once is enough to be read.
+        let known = self.status.borrow().trouble.as_ref() == Some(&message);
+        match known {
+            true => tracing::debug!(
+                doing,
+                code = outcome.code,
+                message,
+                "the controller refused"
+            ),
+            false => tracing::warn!(
+                doing,
+                code = outcome.code,
+                message,
+                "the controller refused"
+            ),
+        }
         self.note(|status| status.trouble = Some(message.clone()));
         sleep(PAUSE).await;
         Stop::Elsewhere(None)
@@ -388,4 +426,14 @@ impl Runner {
             *status != before
         });
     }
+}
+
+/// Resolves at the next failure that there is to tell; never, where nothing can fail yet.
+async fn next_of(failures: &mut Option<watch::Receiver<u64>>) {
+    if let Some(failures) = failures
+        && failures.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }

@@ -5,24 +5,24 @@ use crate::controller::{Driver, DriverConfig, Role, start_with as start_driver};
 use crate::internal::{InternalHandler, Pong};
 use crate::server::{Limits as ListenerLimits, Server};
 use find::address_of;
-use leasehold_log::LogDir;
+use leasehold_log::LogDirs;
 use leasehold_metadata::broker_config::BrokerConfig;
 use leasehold_metadata::controller::Settings;
 use leasehold_metadata::head::{Limits, genesis, load};
 use leasehold_metadata::image::{Endpoint, Position};
 use leasehold_metadata::lease::{Elector, Holder};
-use leasehold_metadata::rpc::{AdminRequest, NewTopic, Request, Response};
+use leasehold_metadata::rpc::{AdminRequest, LogEnd, NewTopic, Request, Response};
 use leasehold_metadata::store::Store;
 use leasehold_metadata::store::directory::DirectoryStore;
 use leasehold_metadata::store::simulated::SimulatedStore;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 struct Node {
     session: Session,
     driver: Driver,
     _listener: Server,
-    _log_dir: Arc<LogDir>,
+    _log_dirs: Arc<LogDirs>,
 }
 
 impl Node {
@@ -38,9 +38,10 @@ impl Node {
         change: impl FnOnce(Elector) -> Elector,
     ) -> Self {
         let (broker, incarnation) = (BrokerId(id), Incarnation::random());
-        let log_dir = {
+        let log_dirs = {
             let (dir, cluster_id) = (dir.join(format!("broker-{id}")), cluster_id.clone());
-            let open = move || LogDir::open(dir, &cluster_id, broker);
+            let all = directories_of(&dir);
+            let open = move || LogDirs::open(&dir, &all, &cluster_id, broker);
             tokio::task::spawn_blocking(open).await.unwrap().unwrap()
         };
         let handler = Arc::new(InternalHandler::new(Pong {
@@ -56,6 +57,7 @@ impl Node {
             port: listener.local_addr().port(),
         };
         let config = DriverConfig {
+            cluster_id: cluster_id.clone(),
             me: Holder {
                 broker,
                 incarnation,
@@ -77,7 +79,8 @@ impl Node {
             http: None,
             rack,
             version: "test".into(),
-            log_dir: Arc::clone(&log_dir),
+            home: dir.join(format!("broker-{id}")),
+            log_dirs: Arc::clone(&log_dirs),
         };
         let session = start(config, driver.handle(), driver.evidence())
             .await
@@ -86,7 +89,7 @@ impl Node {
             session,
             driver,
             _listener: listener,
-            _log_dir: log_dir,
+            _log_dirs: log_dirs,
         }
     }
 
@@ -111,6 +114,12 @@ impl Node {
             ),
         }
     }
+}
+
+/// A broker's log directories: its own, and two more.
+fn directories_of(home: &Path) -> [PathBuf; 3] {
+    let beside = |end| home.with_extension(end);
+    [home.to_owned(), beside("b"), beside("c")]
 }
 
 async fn controller_of(nodes: &[Node]) -> usize {
@@ -145,8 +154,13 @@ async fn three(store: Arc<dyn Store>, dir: &Path, cluster_id: &ClusterId) -> Vec
 }
 
 async fn create_topic(node: &Node, name: &str) -> Response {
+    create(node, name, 3).await
+}
+
+/// Creates a topic of three partitions.
+async fn create(node: &Node, name: &str, replication_factor: i16) -> Response {
     let mut topic = NewTopic::with_defaults(name);
-    (topic.partitions, topic.replication_factor) = (3, 3);
+    (topic.partitions, topic.replication_factor) = (3, replication_factor);
     let request = Request::Admin {
         request: AdminRequest::CreateTopics {
             topics: vec![topic],
@@ -447,5 +461,115 @@ async fn a_store_restored_to_an_older_copy_freezes_the_controller() {
     }
     for node in &nodes {
         assert!(node.image().topic_by_name("t").is_some(), "a position fell");
+    }
+}
+
+/// Replicas of which some fail.
+#[derive(Default)]
+struct Failing {
+    offline: parking_lot::Mutex<Vec<(TopicId, i32)>>,
+    failures: tokio::sync::watch::Sender<u64>,
+}
+
+impl ReplicaReports for Failing {
+    fn log_ends(&self, _: &[(TopicId, i32)]) -> Vec<LogEnd> {
+        Vec::new()
+    }
+
+    fn epochs_ahead(&self) -> Vec<LogEnd> {
+        Vec::new()
+    }
+
+    fn offline(&self) -> Vec<(TopicId, i32)> {
+        self.offline.lock().clone()
+    }
+
+    fn failures(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.failures.subscribe()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_failed_is_told_and_another_broker_leads_while_this_one_keeps_the_rest() {
+    logs();
+    let dir = tempfile::tempdir().unwrap();
+    let cluster_id = ClusterId::random();
+    let store = Arc::new(DirectoryStore::open(dir.path().join("store")).unwrap());
+    genesis(&*store, &cluster_id).await.unwrap();
+    let nodes = three(store.clone(), dir.path(), &cluster_id).await;
+    create_topic(&nodes[0], "t").await;
+    for node in &nodes {
+        let image = node
+            .until("the topic", |image| image.topic_by_name("t").is_some())
+            .await;
+        let topic = image.topic_by_name("t").unwrap();
+        let me = node.session.membership().broker;
+        let mut partitions = topic.partitions.iter();
+        let failed = partitions.position(|p| p.replicas[0] == me);
+        let failed = failed.expect("three partitions on three brokers");
+        let replicas = Arc::new(Failing::default());
+        node.session.set_reports(replicas.clone());
+        replicas
+            .offline
+            .lock()
+            .push((topic.id, failed.try_into().unwrap()));
+        replicas.failures.send_modify(|count| *count += 1);
+        node.until("another leader", |image| {
+            let p = &image.topic_by_name("t").unwrap().partitions[failed];
+            p.is_offline(me) && p.leader.is_some_and(|leader| leader != me) && image.is_live(me)
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_without_what_was_in_a_directory_is_a_loss_and_one_in_other_places_is_none() {
+    logs();
+    let dir = tempfile::tempdir().unwrap();
+    let cluster_id = ClusterId::random();
+    let store = Arc::new(DirectoryStore::open(dir.path().join("store")).unwrap());
+    genesis(&*store, &cluster_id).await.unwrap();
+    let [home, b, c] = directories_of(&dir.path().join("broker-0"));
+    let swap = || {
+        std::fs::rename(&b, home.with_extension("x")).unwrap();
+        std::fs::rename(&c, &b).unwrap();
+        std::fs::rename(home.with_extension("x"), &c).unwrap();
+    };
+    let empty = || {
+        std::fs::remove_dir_all(&c).unwrap();
+        std::fs::create_dir(&c).unwrap();
+    };
+    let missing = || std::fs::remove_dir_all(&b).unwrap();
+    let mut node = Node::start(0, store.clone(), dir.path(), &cluster_id).await;
+    node.until("itself", |image| live(image) == 1).await;
+    let cases: [(&str, &dyn Fn(), bool); 4] = [
+        ("as it was", &|| {}, false),
+        ("swapped", &swap, false),
+        ("empty", &empty, true),
+        ("missing", &missing, true),
+    ];
+    for (name, change, lossy) in cases {
+        let name = name.replace(' ', "-");
+        create(&node, &name, 1).await;
+        node.until("the topic", |image| image.topic_by_name(&name).is_some())
+            .await;
+        let before = node.session.membership().incarnation;
+        drop(node);
+        change();
+        node = Node::start(0, store.clone(), dir.path(), &cluster_id).await;
+        let image = node
+            .until("leaders", |image| {
+                let Some(topic) = image.topic_by_name(&name) else {
+                    return false;
+                };
+                let new = image.broker(BrokerId(0)).map(|b| b.incarnation) != Some(before);
+                new && topic.partitions.iter().all(|p| p.leader.is_some())
+            })
+            .await;
+        let topic = image.topic_by_name(&name).unwrap();
+        assert!(
+            topic.partitions.iter().all(|p| p.recovering == lossy),
+            "{name}"
+        );
     }
 }

@@ -121,55 +121,69 @@ impl fmt::Display for ClusterId {
     }
 }
 
-/// Identifies a topic across deletion and re-creation under one name. Shown as Kafka shows it: base64.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TopicId(pub uuid::Uuid);
+macro_rules! uuid_newtype {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub uuid::Uuid);
 
-impl TopicId {
-    /// A fresh id for a new topic.
-    pub fn random() -> Self {
-        Self(uuid::Uuid::new_v4())
-    }
+        impl $name {
+            /// A fresh one.
+            pub fn random() -> Self {
+                let bytes = crate::seams::random_u128().to_be_bytes();
+                Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
+            }
 
-    /// Parses the form that `Display` prints. `None` if `text` is not 16 bytes of URL-safe base64.
-    pub fn parse(text: &str) -> Option<Self> {
-        use base64::Engine as _;
-        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
-            .decode(text)
-            .ok()?;
-        Some(Self(uuid::Uuid::from_bytes(bytes.try_into().ok()?)))
-    }
+            /// Parses the form that `Display` prints. `None` if `text` is not 16 bytes of URL-safe base64.
+            pub fn parse(text: &str) -> Option<Self> {
+                use base64::Engine as _;
+                let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+                    .decode(text)
+                    .ok()?;
+                Some(Self(uuid::Uuid::from_bytes(bytes.try_into().ok()?)))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&encode_uuid(self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({self})", stringify!($name))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                Self::parse(&text)
+                    .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not {}", $what)))
+            }
+        }
+    };
+}
+
+uuid_newtype! {
+    /// Identifies a topic across deletion and re-creation under one name. Shown as Kafka shows it: base64.
+    TopicId, "a topic id"
+}
+uuid_newtype! {
+    /// Identifies a log directory for its whole life, wherever it is mounted; as Kafka's `directory.id`.
+    DirectoryId, "a directory id"
 }
 
 fn encode_uuid(id: uuid::Uuid) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(id.as_bytes())
-}
-
-impl fmt::Display for TopicId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&encode_uuid(self.0))
-    }
-}
-
-impl fmt::Debug for TopicId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TopicId({self})")
-    }
-}
-
-impl Serialize for TopicId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TopicId {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text)
-            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not a topic id")))
-    }
 }
 
 #[cfg(test)]

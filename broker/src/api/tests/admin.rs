@@ -187,7 +187,7 @@ async fn partitions_are_added_in_every_version() {
 }
 
 #[tokio::test]
-async fn configurations_are_changed_for_topics_and_for_all_and_not_for_one_broker() {
+async fn configurations_are_changed_for_topics_for_all_and_for_the_broker_that_is_asked() {
     let stage = Stage::up().await;
     stage.add_topic("a", &[Some(ME)]);
     for version in versions(ApiKey::IncrementalAlterConfigs) {
@@ -205,17 +205,31 @@ async fn configurations_are_changed_for_topics_and_for_all_and_not_for_one_broke
             resource(2, "a", "retention.ms"),
             resource(4, "", "log.retention.ms"),
             resource(2, "a", "retention.ms"),
+            resource(4, "2", "log.retention.ms"),
+            resource(4, "x", "log.retention.ms"),
         ]);
         let reply = stage.ask(&request, version).await;
         let codes: Vec<i16> = reply.responses.iter().map(|row| row.error_code).collect();
         let invalid = ErrorCode::InvalidRequest.code();
-        assert_eq!(codes, [invalid, 0, 0, invalid]);
+        assert_eq!(codes, [invalid, 0, 0, invalid, invalid, invalid]);
+        let message = reply.responses[0].error_message.as_deref();
+        assert!(message.is_some_and(|m| m.contains("num.partitions")));
         let image = stage.image.borrow();
         assert_eq!(
             image.topic_by_name("a").unwrap().configs["retention.ms"],
             "77"
         );
         assert_eq!(image.cluster_configs["retention.ms"], "77");
+        drop(image);
+        let own = IncrementalAlterConfigsRequest::default().with_resources(vec![resource(
+            4,
+            "1",
+            "max.connections",
+        )]);
+        let reply = stage.ask(&own, version).await;
+        assert_eq!(reply.responses[0].error_code, 0);
+        let image = stage.image.borrow();
+        assert_eq!(image.broker_config(ME, "max.connections"), Some("77"));
     }
 }
 

@@ -22,13 +22,13 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// When the test's records were made: now, or retention would take them away.
-fn made_at() -> i64 {
+pub(super) fn made_at() -> i64 {
     static ONCE: LazyLock<i64> = LazyLock::new(crate::replica::produce::now_ms);
     *ONCE
 }
 
 /// One batch with one record of `value`.
-fn batch(value: &[u8]) -> Bytes {
+pub fn batch(value: &[u8]) -> Bytes {
     let mut record = BytesMut::new();
     // Attributes, timestamp delta, offset delta, null key, value, no headers.
     record.put_slice(&[0, 0, 0, 1]);
@@ -59,11 +59,11 @@ fn batch(value: &[u8]) -> Bytes {
     batch.freeze()
 }
 
-fn name(text: &str) -> TopicName {
+pub(super) fn name(text: &str) -> TopicName {
     TopicName(StrBytes::from_string(text.to_owned()))
 }
 
-fn produce(acks: i16, topic: &str, partition: i32, records: Option<Bytes>) -> ProduceRequest {
+pub fn produce(acks: i16, topic: &str, partition: i32, records: Option<Bytes>) -> ProduceRequest {
     let partition = PartitionProduceData::default()
         .with_index(partition)
         .with_records(records);
@@ -96,7 +96,7 @@ pub async fn put(stage: &Stage, topic: &str, partition: i32, value: &[u8]) -> i6
     }
 }
 
-fn fetch(version: i16, topic: &str, id: Uuid, partition: i32, offset: i64) -> FetchRequest {
+pub fn fetch(version: i16, topic: &str, id: Uuid, partition: i32, offset: i64) -> FetchRequest {
     let partition = FetchPartition::default()
         .with_partition(partition)
         .with_fetch_offset(offset)
@@ -116,7 +116,7 @@ fn fetch(version: i16, topic: &str, id: Uuid, partition: i32, offset: i64) -> Fe
 }
 
 #[tokio::test]
-async fn the_log_directory_tells_the_size_of_each_replica_here_in_every_version() {
+async fn each_log_directory_tells_the_sizes_of_its_replicas_in_every_version() {
     let stage = Stage::up().await;
     stage.add_topic("a", &[Some(ME), Some(OTHER), Some(ME)]);
     stage.add_topic("b", &[Some(ME)]);
@@ -131,36 +131,113 @@ async fn the_log_directory_tells_the_size_of_each_replica_here_in_every_version(
     for version in versions(ApiKey::DescribeLogDirs) {
         let some = vec![pick("a", vec![2, 1, 2, 77]), pick("unknown", vec![0])];
         for (topics, expected) in [
-            (None, vec![("a", vec![0, 2]), ("b", vec![0])]),
-            (Some(some), vec![("a", vec![2])]),
+            (None, vec![("a", 0), ("a", 2), ("b", 0)]),
+            (Some(some), vec![("a", 2)]),
             (Some(vec![]), vec![]),
         ] {
             let request = DescribeLogDirsRequest::default().with_topics(topics);
             let reply = stage.ask(&request, version).await;
-            assert_eq!((reply.error_code, reply.results.len()), (0, 1));
-            let dir = &reply.results[0];
-            assert_eq!(dir.error_code, 0);
-            assert!(dir.log_dir.starts_with('/'), "{}", dir.log_dir);
-            let rows: Vec<(&str, Vec<i32>)> = dir
-                .topics
-                .iter()
-                .map(|topic| {
+            assert_eq!((reply.error_code, reply.results.len()), (0, 2));
+            let mut rows: Vec<(&str, i32)> = Vec::new();
+            for dir in &reply.results {
+                assert_eq!(dir.error_code, 0);
+                assert!(dir.log_dir.starts_with('/'), "{}", dir.log_dir);
+                for topic in &dir.topics {
                     let numbers = topic.partitions.iter().map(|p| p.partition_index);
-                    (topic.name.as_str(), numbers.collect())
-                })
-                .collect();
+                    rows.extend(numbers.map(|number| (topic.name.as_str(), number)));
+                }
+                for partition in dir.topics.iter().flat_map(|topic| &topic.partitions) {
+                    assert!(partition.partition_size > 61, "{partition:?}");
+                    assert_eq!((partition.offset_lag, partition.is_future_key), (0, false));
+                }
+                if version >= 4 {
+                    assert!(0 < dir.usable_bytes && dir.usable_bytes <= dir.total_bytes);
+                } else {
+                    assert_eq!((dir.total_bytes, dir.usable_bytes), (-1, -1));
+                }
+            }
+            rows.sort_unstable();
             assert_eq!(rows, expected);
-            for partition in dir.topics.iter().flat_map(|topic| &topic.partitions) {
-                assert!(partition.partition_size > 61, "{partition:?}");
-                assert_eq!((partition.offset_lag, partition.is_future_key), (0, false));
-            }
-            if version >= 4 {
-                assert!(0 < dir.usable_bytes && dir.usable_bytes <= dir.total_bytes);
-            } else {
-                assert_eq!((dir.total_bytes, dir.usable_bytes), (-1, -1));
-            }
         }
     }
+    // Three replicas: neither directory has them all.
+    let all = DescribeLogDirsRequest::default().with_topics(None);
+    let reply = stage.ask(&all, 4).await;
+    let failed = reply.results[1].log_dir.to_string();
+    assert!(reply.results.iter().all(|dir| !dir.topics.is_empty()));
+    // One that fails is told with its error, and the other with all that is in it.
+    stage.break_log_dir(&failed).await;
+    for version in versions(ApiKey::DescribeLogDirs) {
+        let reply = stage.ask(&all, version).await;
+        let codes: Vec<i16> = reply.results.iter().map(|dir| dir.error_code).collect();
+        assert_eq!(codes, [0, 56], "{version}");
+        assert!(!reply.results[0].topics.is_empty());
+        assert!(reply.results[1].topics.is_empty());
+        assert_eq!(reply.results[1].log_dir.as_str(), failed);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_record_is_named_in_every_version_that_can() {
+    let stage = Stage::up().await;
+    let id = stage.add_topic("a", &[Some(ME)]);
+    put(&stage, "a", 0, b"first").await;
+    stage.configure_topic(id, "cleanup.policy", "compact");
+    let start = Instant::now();
+    for version in versions(ApiKey::Produce) {
+        let reply = loop {
+            let keyless = produce(-1, "a", 0, Some(batch(b"value")));
+            let reply = stage.ask(&keyless, version).await;
+            if only(&reply).error_code != 0 {
+                break reply;
+            }
+            // Compacted from the next image on.
+            assert!(start.elapsed() < Duration::from_secs(10));
+            tokio::task::yield_now().await;
+        };
+        let row = only(&reply);
+        let named: Vec<_> = row.record_errors.iter().map(|r| r.batch_index).collect();
+        let (code, tells) = (ErrorCode::InvalidRecord.code(), version >= 8);
+        assert_eq!((row.error_code, row.base_offset), (code, -1));
+        assert_eq!(row.error_message.is_some(), tells, "{version}");
+        assert_eq!(named, if tells { vec![0] } else { vec![] }, "{version}");
+        let why = row.record_errors.first();
+        let why = why.and_then(|r| r.batch_index_error_message.as_deref());
+        assert_eq!(why.is_some_and(|why| why.contains("key")), tells);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_names_so_many_records_and_no_more() {
+    let stage = Stage::up().await;
+    let id = stage.add_topic("a", &[Some(ME); 12]);
+    stage.configure_topic(id, "cleanup.policy", "compact");
+    let mut b = leasehold_log::batch::RecordBatchBuilder::new();
+    for _ in 0..1500 {
+        b.push(made_at(), None, Some(b"v"));
+    }
+    let records = b.build();
+    let partition = |index| {
+        PartitionProduceData::default()
+            .with_index(index)
+            .with_records(Some(records.clone()))
+    };
+    let mut request = produce(-1, "a", 0, None);
+    request.topic_data[0].partition_data = (0..12).map(partition).collect();
+    let start = Instant::now();
+    let invalid = ErrorCode::InvalidRecord.code();
+    let rows = loop {
+        let reply = stage.ask(&request, 9).await;
+        let rows = reply.responses[0].partition_responses.clone();
+        if rows.iter().all(|row| row.error_code == invalid) {
+            break rows;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "{rows:?}");
+        tokio::task::yield_now().await;
+    };
+    let named: Vec<usize> = rows.iter().map(|row| row.record_errors.len()).collect();
+    assert_eq!(named, [[1000; 10].as_slice(), &[0; 2]].concat());
+    assert!(rows.iter().all(|row| row.error_message.is_some()));
 }
 
 #[tokio::test]
@@ -337,10 +414,6 @@ async fn bad_produces_are_refused_per_partition() {
             produce(-1, "a", 0, Some(broken.freeze())),
             ErrorCode::CorruptMessage,
         ),
-        (
-            produce(-1, "a", 0, good()).with_transactional_id(Some(TransactionalId::default())),
-            ErrorCode::InvalidTxnState,
-        ),
     ] {
         for version in [3, 7, 12] {
             let reply = stage.ask(&request, version).await;
@@ -502,7 +575,7 @@ async fn every_producer_gets_an_id_of_its_own() {
     let transactional =
         InitProducerIdRequest::default().with_transactional_id(Some(TransactionalId::default()));
     let reply = stage.ask(&transactional, 4).await;
-    assert_eq!(reply.error_code, ErrorCode::UnsupportedVersion.code());
+    assert_eq!(reply.error_code, ErrorCode::InvalidRequest.code());
 }
 
 #[test]

@@ -220,10 +220,10 @@ async fn the_coordinator_is_found_in_every_version() {
             assert_eq!(reply.host.as_str(), "host-1");
         }
     }
-    let transactions = FindCoordinatorRequest::default()
-        .with_key(word("t"))
-        .with_key_type(1);
-    assert_ne!(stage.ask(&transactions, 3).await.error_code, 0);
+    let shares = FindCoordinatorRequest::default()
+        .with_key(word("s"))
+        .with_key_type(2);
+    assert_ne!(stage.ask(&shares, 3).await.error_code, 0);
 }
 
 #[tokio::test]
@@ -252,4 +252,64 @@ async fn an_unknown_member_is_told_so_in_every_version_of_offset_fetch_and_heart
         let whole = reply.error_code;
         assert!(whole != 0 || rows == 2, "version {version}: {reply:?}");
     }
+}
+
+#[tokio::test]
+async fn a_member_of_the_newer_protocol_joins_is_described_and_leaves_in_every_version() {
+    let stage = Stage::up().await;
+    joined(&stage, "warm-up", 0).await;
+    for version in versions(ApiKey::ConsumerGroupHeartbeat) {
+        let id = format!("newer-{version}");
+        let named = if version == 0 { "" } else { "mine" };
+        let join = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(group(&id))
+            .with_member_id(word(named))
+            .with_rebalance_timeout_ms(1000)
+            .with_subscribed_topic_names(Some(vec![TopicName(word("a"))]))
+            .with_topic_partitions(Some(Vec::new()));
+        let joined = stage.ask(&join, version).await;
+        assert_eq!((joined.error_code, joined.member_epoch), (0, 1));
+        assert_eq!(joined.heartbeat_interval_ms, 5_000);
+        let member = joined.member_id.expect("an id");
+        assert!(version == 0 || member.as_str() == "mine");
+
+        let version = version.min(*versions(ApiKey::ConsumerGroupDescribe).end());
+        let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![
+            group(&id),
+            group("no"),
+            group("warm-up"),
+        ]);
+        let described = stage.ask(&request, version).await;
+        let seen = &described.groups[0];
+        assert_eq!(seen.group_state.as_str(), "Stable");
+        assert_eq!(seen.assignor_name.as_str(), "uniform");
+        assert_eq!((seen.group_epoch, seen.assignment_epoch), (1, 1));
+        assert_eq!(seen.members[0].member_id, member);
+        assert_eq!(seen.members[0].client_id.as_str(), "leasehold");
+        for other in &described.groups[1..] {
+            assert_eq!(other.error_code, ErrorCode::GroupIdNotFound.code());
+            assert!(other.error_message.is_some());
+        }
+        // The older API does not know such groups.
+        let request = DescribeGroupsRequest::default().with_groups(vec![group(&id)]);
+        let older = stage.ask(&request, 6).await;
+        assert_eq!(
+            older.groups[0].error_code,
+            ErrorCode::GroupIdNotFound.code()
+        );
+
+        let leave = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(group(&id))
+            .with_member_id(member)
+            .with_member_epoch(-1)
+            .with_rebalance_timeout_ms(-1);
+        let left = stage.ask(&leave, version).await;
+        assert_eq!((left.error_code, left.member_epoch), (0, -1));
+    }
+    let request = ListGroupsRequest::default().with_types_filter(vec![word("Consumer")]);
+    let listed = stage.ask(&request, 5).await;
+    assert_eq!(listed.groups.len(), 2);
+    let gone = OffsetDeleteRequest::default().with_group_id(group("no"));
+    let refused = stage.ask(&gone, 0).await;
+    assert_eq!(refused.error_code, ErrorCode::GroupIdNotFound.code());
 }

@@ -270,6 +270,121 @@ async fn reassignments_under_way_are_listed() {
     assert!(reply.topics.is_empty());
 }
 
+/// As Kafka does it, where administrators look for a broker's address and place.
+#[tokio::test]
+async fn a_broker_describes_who_it_is() {
+    let stage = Stage::up().await;
+    let asked = DescribeConfigsResource::default()
+        .with_resource_type(4)
+        .with_resource_name(StrBytes::from_static_str("1"))
+        .with_configuration_keys(None);
+    let request = DescribeConfigsRequest::default().with_resources(vec![asked]);
+    let reply = stage.ask(&request, 4).await;
+    let row = |name: &str| {
+        let mut rows = reply.results[0].configs.iter();
+        rows.find(|row| row.name.as_str() == name).expect("a row")
+    };
+    for key in ["node.id", "broker.id"] {
+        assert_eq!(row(key).value.as_deref(), Some("1"));
+        assert_eq!((row(key).config_source, row(key).config_type), (4, 3));
+        assert!(row(key).read_only);
+    }
+    let listeners = row("advertised.listeners");
+    let value = listeners.value.as_deref().expect("a value");
+    assert!(value.starts_with("PLAINTEXT://"), "{value}");
+    assert_eq!((listeners.config_source, listeners.config_type), (4, 7));
+    assert!(listeners.read_only);
+    assert!(row("broker.rack").read_only);
+}
+
+/// The order of KIP-226: for the one broker, for all, its file, Kafka.
+#[tokio::test]
+async fn a_brokers_values_come_before_those_of_all_and_those_before_its_file() {
+    let config = crate::config::BrokerConfig {
+        max_connections: 10,
+        log_retention_ms: 20,
+        ..crate::config::BrokerConfig::default()
+    };
+    let stage = Stage::with_config(config).await;
+    let id = stage.add_topic("a", &[Some(ME)]);
+    stage.image.send_modify(|image| {
+        let image = Arc::make_mut(image);
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let all = [pair("max.connections", "11"), pair("retention.ms", "21")];
+        image.cluster_configs = Arc::new(all.into());
+        let one = BTreeMap::from([pair("max.connections", "12"), pair("retention.ms", "22")]);
+        image.broker_configs =
+            Arc::new([(ME, one), (OTHER, [pair("segment.ms", "9")].into())].into());
+    });
+    let describe = async |kind: i8, resource: &str, key: &str| {
+        let asked = DescribeConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(StrBytes::from_string(resource.to_owned()))
+            .with_configuration_keys(Some(vec![StrBytes::from_string(key.to_owned())]));
+        let request = DescribeConfigsRequest::default()
+            .with_resources(vec![asked])
+            .with_include_synonyms(true);
+        let reply = stage.ask(&request, 4).await;
+        let row = reply.results[0].configs.first().cloned();
+        row.map(|row| {
+            let levels: Vec<(String, i8)> = row
+                .synonyms
+                .iter()
+                .map(|s| (s.value.clone().unwrap_or_default().to_string(), s.source))
+                .collect();
+            let first = (row.value.unwrap_or_default().to_string(), row.config_source);
+            assert_eq!(levels.first(), Some(&first));
+            (levels, row.read_only)
+        })
+    };
+    let levels = |values: &[(&str, i8)]| -> Vec<(String, i8)> {
+        values.iter().map(|(v, s)| ((*v).to_owned(), *s)).collect()
+    };
+    let unbounded = i32::MAX.to_string();
+    let week = "604800000";
+    for (kind, resource, key, expected) in [
+        (
+            4,
+            "1",
+            "max.connections",
+            vec![("12", 2), ("11", 3), ("10", 4), (&unbounded, 5)],
+        ),
+        (
+            4,
+            "",
+            "max.connections",
+            vec![("11", 3), ("10", 4), (&unbounded, 5)],
+        ),
+        (
+            4,
+            "1",
+            "log.retention.ms",
+            vec![("22", 2), ("21", 3), ("20", 4), (week, 5)],
+        ),
+        (4, "", "log.retention.ms", vec![("21", 3), (week, 5)]),
+        (
+            2,
+            "a",
+            "retention.ms",
+            vec![("22", 2), ("21", 3), (week, 5)],
+        ),
+        (2, "a", "segment.ms", vec![(week, 5)]),
+    ] {
+        let found = describe(kind, resource, key).await;
+        let expected = (levels(&expected), false);
+        assert_eq!(found, Some(expected), "{resource} {key}");
+    }
+    assert_eq!(describe(4, "", "num.partitions").await, None);
+    let fixed = describe(4, "1", "num.partitions").await;
+    assert_eq!(fixed, Some((levels(&[("1", 5)]), true)), "read-only");
+    stage.configure_topic(id, "retention.ms", "23");
+    let own = describe(2, "a", "retention.ms")
+        .await
+        .map(|(levels, _)| levels);
+    let expected = levels(&[("23", 1), ("22", 2), ("21", 3), (week, 5)]);
+    assert_eq!(own, Some(expected));
+}
+
 #[tokio::test]
 async fn configurations_are_described_with_their_sources_in_every_version() {
     let stage = Stage::up().await;

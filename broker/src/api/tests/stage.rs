@@ -5,20 +5,35 @@ use crate::api::{Context, ControllerCalls, KafkaHandler};
 use crate::config::BrokerConfig;
 use crate::group::GroupCoordinator;
 use crate::group::cluster::{Cluster, Endpoint as GroupEndpoint, OFFSETS_TOPIC};
-use crate::group::log::{Bounds, Leadership, OffsetsLog};
+use crate::group::consumer::ConsumerSettings;
+use crate::group::find::Offsets;
+use crate::group::log::{Bounds, Leadership, StateLog};
 use crate::group::shard::Settings;
 use crate::group::state::Limits as GroupLimits;
-use crate::replica::{IsrController, ReplicaManager, ReplicaParts, ReplicaSettings, TcpEndpoints};
+use crate::replica::{
+    IsrController, ReplicaManager, ReplicaParts, ReplicaSettings, TcpEndpoints, Verified,
+};
 use crate::server::{Limits, Server};
+use crate::txn::markers::MarkerWriter;
+use crate::txn::peers::{CallFailed, Lines};
+use crate::txn::shard::Settings as TxnSettings;
+use crate::txn::types::Ending;
+use crate::txn::verify::Verifier;
+use crate::txn::{Transactions, TxnCoordinator};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use leasehold_log::LogDir;
+use leasehold_log::LogDirs;
 use leasehold_metadata::image::Endpoint;
 use leasehold_metadata::rpc::*;
 use leasehold_metadata::{Broker, Image, Partition, Topic};
+use leasehold_types::ClusterId;
 use leasehold_types::*;
+use leasehold_wire::kafka::messages::{
+    AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, WriteTxnMarkersRequest,
+    WriteTxnMarkersResponse,
+};
 use leasehold_wire::kafka::protocol::Request as KafkaRequest;
 use leasehold_wire::versions::SERVED;
 use leasehold_wire::{ApiKey, Client, ClientOptions, ErrorCode};
@@ -38,6 +53,8 @@ pub struct Stage {
     pub image: Arc<watch::Sender<Arc<Image>>>,
     pub controller: Arc<HandController>,
     pub handler: Arc<KafkaHandler>,
+    replicas: Arc<ReplicaManager>,
+    verifier: Arc<Verifier>,
     _server: Server,
     _dir: tempfile::TempDir,
 }
@@ -50,16 +67,17 @@ impl Stage {
     pub async fn with_config(config: BrokerConfig) -> Self {
         let incarnation = Incarnation(7);
         let dir = tempfile::tempdir().unwrap();
-        let log_dir = LogDir::open(dir.path(), &ClusterId("c".into()), ME).unwrap();
-        log_dir.begin(incarnation).unwrap();
-        log_dir.confirm(incarnation).unwrap();
+        let paths = [dir.path().join("a"), dir.path().join("b")];
+        let log_dirs = LogDirs::open(&paths[0], &paths, &ClusterId("c".into()), ME).unwrap();
+        log_dirs.begin(incarnation).unwrap();
+        log_dirs.confirm(incarnation).unwrap();
         let image = Arc::new(watch::Sender::new(Arc::new(first_image(incarnation))));
         let replicas = ReplicaManager::start(
             ReplicaParts {
                 broker: ME,
                 incarnation,
                 image: image.subscribe(),
-                log_dir,
+                log_dirs,
                 controller: Arc::new(NoIsr),
                 endpoints: Arc::new(TcpEndpoints {
                     cluster_id: ClusterId("c".into()),
@@ -76,14 +94,17 @@ impl Stage {
             next_id: AtomicI64::new(1000),
             calls: Mutex::default(),
         });
+        let transactions = transactions();
+        let verifier = transactions.verifier.clone();
         let handler = Arc::new(KafkaHandler::new(Context {
             broker: ME,
             incarnation,
             config: Arc::new(config),
             image: image.subscribe(),
             controller: controller.clone(),
-            replicas,
+            replicas: replicas.clone(),
             groups: groups(),
+            transactions,
         }));
         let server = Server::bind("127.0.0.1:0", handler.clone(), Limits::default())
             .await
@@ -98,9 +119,36 @@ impl Stage {
             image,
             controller,
             handler,
+            replicas,
+            verifier,
             _server: server,
             _dir: dir,
         }
+    }
+
+    /// From now on leaders ask the coordinator what is in a transaction.
+    pub fn verify_transactions(&self) {
+        self.replicas.verify_with(self.verifier.clone());
+    }
+
+    /// The replicas behind the handler.
+    pub fn replicas(&self) -> &Arc<ReplicaManager> {
+        &self.replicas
+    }
+
+    /// Has a log directory meet an error of the disk.
+    pub async fn break_log_dir(&self, path: &str) {
+        let dirs = self.replicas.disks().dirs().clone();
+        let path = std::path::PathBuf::from(path);
+        tokio::task::spawn_blocking(move || {
+            let dir = dirs.all().iter().find(|dir| dir.path() == path).unwrap();
+            // In the way of what is written next.
+            std::fs::create_dir(path.join("high-watermarks.tmp")).unwrap();
+            assert!(dir.checkpoint_high_watermarks([]).is_err());
+            assert!(dir.failure().is_some());
+        })
+        .await
+        .unwrap();
     }
 
     pub async fn ask<R: KafkaRequest>(&self, request: &R, version: i16) -> R::Response {
@@ -131,6 +179,17 @@ impl Stage {
         });
         id
     }
+
+    /// Sets a key of a topic's own.
+    pub fn configure_topic(&self, id: TopicId, key: &str, value: &str) {
+        self.image.send_modify(|image| {
+            let mut topic = image.topic(&id).map(|t| (**t).clone());
+            let topic = topic.as_mut().unwrap();
+            topic.configs.insert(key.into(), value.into());
+            let topics = &mut Arc::make_mut(image).topics;
+            topics.insert(id, Arc::new(topic.clone()));
+        });
+    }
 }
 
 /// Every version of `key` that is served.
@@ -159,6 +218,7 @@ fn broker(id: BrokerId, incarnation: Incarnation, fenced: bool) -> Broker {
         cordoned: false,
         registered_at: Seq(0),
         changed_at: Seq(0),
+        directories: Vec::new(),
     }
 }
 
@@ -216,13 +276,14 @@ impl ControllerCalls for HandController {
             }
             Request::Admin { request, .. } => {
                 self.calls.lock().unwrap().push(request.clone());
+                let answered = answer(&self.image.borrow(), &request);
                 // The news takes a moment, as it does in life.
                 let (image, done) = (self.image.clone(), request.clone());
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(30)).await;
                     image.send_modify(|image| change(Arc::make_mut(image), &done));
                 });
-                Response::Admin(answer(&request))
+                Response::Admin(answered)
             }
             other => panic!("the APIs do not ask for {other:?}"),
         }
@@ -304,6 +365,9 @@ fn change(image: &mut Image, request: &AdminRequest) {
                     .collect();
                 match &resource.target {
                     ConfigTarget::Cluster => image.cluster_configs = Arc::new(values),
+                    ConfigTarget::Broker(id) => {
+                        Arc::make_mut(&mut image.broker_configs).insert(*id, values);
+                    }
                     ConfigTarget::Topic(name) => {
                         if let Some(id) = image.names.get(name).copied() {
                             let mut topic = (*image.topics[&id]).clone();
@@ -314,12 +378,35 @@ fn change(image: &mut Image, request: &AdminRequest) {
                 }
             }
         }
+        AdminRequest::AlterClientQuotas { entities, .. } => {
+            let quotas = Arc::make_mut(&mut image.client_quotas);
+            for wanted in entities {
+                let limits = quotas.entry(wanted.entity.clone()).or_default();
+                for change in &wanted.changes {
+                    match change.limit {
+                        Some(limit) => limits.insert(change.key.clone(), limit),
+                        None => limits.remove(&change.key),
+                    };
+                }
+            }
+            quotas.retain(|_, limits| !limits.is_empty());
+        }
+        AdminRequest::UnregisterBroker { broker } => drop(image.brokers.remove(broker)),
         _ => {}
     }
 }
 
-fn answer(request: &AdminRequest) -> AdminResponse {
+fn answer(image: &Image, request: &AdminRequest) -> AdminResponse {
     match request {
+        AdminRequest::AlterClientQuotas { entities, .. } => {
+            AdminResponse::AlterClientQuotas(vec![Outcome::ok(); entities.len()])
+        }
+        AdminRequest::UnregisterBroker { broker } => {
+            AdminResponse::UnregisterBroker(match image.broker(*broker) {
+                Some(_) => Outcome::ok(),
+                None => Outcome::refused(codes::BROKER_ID_NOT_REGISTERED, "unknown"),
+            })
+        }
         AdminRequest::CreateTopics { topics, .. } => AdminResponse::CreateTopics(
             topics
                 .iter()
@@ -404,6 +491,7 @@ fn groups() -> Arc<GroupCoordinator> {
             new_member_join_timeout_ms: 300_000,
             max_pending: 100,
         },
+        consumer: ConsumerSettings::DEFAULT,
         offset_metadata_max: 4096,
         offsets_retention_ms: 3_600_000,
         offsets_check_interval_ms: 600_000,
@@ -417,6 +505,61 @@ fn groups() -> Arc<GroupCoordinator> {
         epoch: LeaderEpoch(0),
     });
     groups
+}
+
+pub const TRANSACTIONS_TOPIC: TopicId = TopicId(uuid::Uuid::from_u128(98));
+
+/// A coordinator that leads every transactional id, and whose markers are written at once.
+fn transactions() -> Transactions {
+    let settings = TxnSettings {
+        max_timeout_ms: 900_000,
+        abort_interval_ms: 20,
+        expiration_ms: 3_600_000,
+        expiration_interval_ms: 600_000,
+        write_timeout_ms: 5_000,
+    };
+    let log = Arc::new(MemoryLog::default());
+    let topic = Arc::new(Offsets(Arc::new(OneBroker)));
+    let coordinator = TxnCoordinator::new(settings, topic, log, Arc::new(AtOnce));
+    coordinator.lead(Leadership {
+        topic: TRANSACTIONS_TOPIC,
+        partition: 0,
+        epoch: LeaderEpoch(0),
+    });
+    let verifier = Verifier::new(ME, coordinator.clone(), Arc::new(NoLines));
+    Transactions {
+        coordinator,
+        verifier: Arc::new(verifier),
+    }
+}
+
+struct AtOnce;
+
+impl MarkerWriter for AtOnce {
+    fn write(&self, _: Ending, _: LeaderEpoch) -> BoxFuture<'static, Result<(), ErrorCode>> {
+        async { Ok(()) }.boxed()
+    }
+}
+
+struct NoLines;
+
+#[async_trait]
+impl Lines for NoLines {
+    async fn write_markers(
+        &self,
+        to: BrokerId,
+        _: WriteTxnMarkersRequest,
+    ) -> Result<WriteTxnMarkersResponse, CallFailed> {
+        Err(CallFailed::Gone(to))
+    }
+
+    async fn verify(
+        &self,
+        to: BrokerId,
+        _: AddPartitionsToTxnRequest,
+    ) -> Result<AddPartitionsToTxnResponse, CallFailed> {
+        Err(CallFailed::Gone(to))
+    }
 }
 
 struct OneBroker;
@@ -439,6 +582,10 @@ impl Cluster for OneBroker {
         topic != OFFSETS_TOPIC && topic != "nowhere"
     }
 
+    fn image(&self) -> Arc<Image> {
+        Arc::new(Image::genesis(ClusterId("c".into())))
+    }
+
     async fn create_offsets_topic(&self) -> Result<(), ErrorCode> {
         Ok(())
     }
@@ -455,10 +602,15 @@ struct MemoryLog {
 }
 
 #[async_trait]
-impl OffsetsLog for MemoryLog {
-    fn append(&self, _: Leadership, batch: Bytes) -> BoxFuture<'static, Result<(), ErrorCode>> {
+impl StateLog for MemoryLog {
+    fn append(
+        &self,
+        _: Leadership,
+        batch: Bytes,
+        _: Verified,
+    ) -> BoxFuture<'static, Result<Offset, ErrorCode>> {
         self.batches.lock().unwrap().extend_from_slice(&batch);
-        async { Ok(()) }.boxed()
+        async { Ok(Offset(0)) }.boxed()
     }
 
     fn bounds(&self, _: Leadership) -> Option<Bounds> {

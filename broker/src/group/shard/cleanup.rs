@@ -2,8 +2,7 @@
 
 use super::offsets::offset_key;
 use super::{Entry, Output, Purpose, Shard, WriteRecord};
-use crate::group::offsets::Expiry;
-use crate::group::state::{Group, Now, State, Token};
+use crate::group::state::{Now, Token};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -18,13 +17,16 @@ impl Shard {
         let retention = self.settings.offsets_retention_ms;
         let mut done = Vec::new();
         for (id, entry) in &self.groups {
-            let expired =
+            let mut expired =
                 entry
                     .offsets
-                    .expired(|topic| expiry(&entry.group, topic), retention, now.wall);
+                    .expired(|topic| entry.group.expiry(topic), retention, now.wall);
+            // What a transaction is about to change is not idle.
+            expired.retain(|(topic, partition)| !self.open.has(id, topic, *partition));
             // A group that is left with nothing goes as a whole; one that has just been emptied
             // may still be wanted, so it goes at the next look.
-            let whole = entry.offsets.len() == expired.len() && is_idle(entry);
+            let whole =
+                entry.offsets.len() == expired.len() && is_idle(entry) && !self.open.has_any(id);
             if whole || !expired.is_empty() {
                 done.push((id.clone(), expired, whole));
             }
@@ -45,9 +47,11 @@ impl Shard {
     pub fn topics_deleted(&mut self, topics: &HashSet<String>, now: Now, out: &mut Output) {
         let mut gone = Vec::new();
         for (id, entry) in &self.groups {
-            let partitions = entry.offsets.of_topics(|topic| topics.contains(topic));
+            let mut partitions = entry.offsets.of_topics(|topic| topics.contains(topic));
+            let pending = self.open.of(id).filter(|(topic, _)| topics.contains(topic));
+            partitions.extend(pending.cloned());
             // A group that is being deleted has tombstones for all its offsets already.
-            if !partitions.is_empty() && entry.group.state() != State::Dead {
+            if !partitions.is_empty() && !entry.group.is_deleting() {
                 gone.push((id.clone(), partitions));
             }
         }
@@ -64,26 +68,19 @@ impl Shard {
         now: Now,
         out: &mut Output,
     ) {
-        let tombstone = |(topic, partition): &(String, i32)| -> Option<WriteRecord> {
-            Some((offset_key(id, topic, *partition).encode().ok()?, None))
-        };
         for chunk in partitions.chunks(TOMBSTONES_AT_ONCE) {
-            let records = chunk.iter().filter_map(tombstone).collect();
+            let records = tombstones(id, chunk);
             self.write(id, records, Purpose::Forget(chunk.to_vec()), now, out);
         }
     }
 }
 
-fn expiry(group: &Group, topic: &str) -> Expiry {
-    match (group.state(), group.protocol_type()) {
-        // Consumers that assign their partitions themselves: the group never has members.
-        (State::Empty, None) => Expiry::AfterCommit,
-        (State::Empty, Some(_)) => Expiry::AfterEmpty(group.state_since()),
-        (State::Stable, Some(_)) if group.knows_its_topics() && !group.is_subscribed_to(topic) => {
-            Expiry::AfterCommit
-        }
-        _ => Expiry::Never,
-    }
+/// What removes the offsets of these partitions.
+pub(super) fn tombstones(id: &str, partitions: &[(String, i32)]) -> Vec<WriteRecord> {
+    let tombstone = |(topic, partition): &(String, i32)| -> Option<WriteRecord> {
+        Some((offset_key(id, topic, *partition).encode().ok()?, None))
+    };
+    partitions.iter().filter_map(tombstone).collect()
 }
 
 fn is_idle(entry: &Entry) -> bool {

@@ -11,29 +11,41 @@
 //! - a group that is being deleted takes no commit and no member until its tombstones are stored.
 
 mod cleanup;
+mod consumer;
+mod delete_offsets;
+mod kind;
 mod offsets;
+mod transactions;
 mod writes;
 
 #[cfg(test)]
 mod tests;
 
-use super::offsets::Offsets;
+use super::consumer::cell::Op;
+use super::consumer::{Cell, ConsumerGroup, ConsumerSettings, ConsumerTimer};
+use super::offsets::{Offsets, TopicPartition};
+use super::open::OpenTransactions;
 use super::state::{Answer, Effects, Group, GroupTimer, Limits, Now, State, Then, TimerOp, Token};
 use super::store::FieldError;
 use super::store::loaded::LoadedGroup;
 use super::store::records::{GroupValue, Key, OffsetValue};
 use super::timer::TimerQueue;
 use super::types::*;
+use kind::Kind;
+use leasehold_metadata::image::Image;
+use leasehold_types::seams::HashMap;
+use leasehold_types::{Offset, ProducerId};
 use leasehold_wire::ErrorCode;
-use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use crate::coordinator::write::{Write, WriteId, WriteRecord};
 pub use offsets::Taken;
 
 /// The broker's settings as far as a shard obeys them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub limits: Limits,
+    pub consumer: ConsumerSettings,
     /// `offset.metadata.max.bytes`.
     pub offset_metadata_max: usize,
     /// `offsets.retention.minutes`.
@@ -44,20 +56,6 @@ pub struct Settings {
     pub write_timeout_ms: u64,
 }
 
-/// A record to append: key, and value or tombstone.
-pub type WriteRecord = (Vec<u8>, Option<Vec<u8>>);
-
-/// Names a write. Rises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WriteId(pub u64);
-
-/// Records that belong together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Write {
-    pub id: WriteId,
-    pub records: Vec<WriteRecord>,
-}
-
 /// An answer to somebody who waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
@@ -66,6 +64,7 @@ pub enum Reply {
     Commit(ErrorCode),
     /// A deletion is stored, or why not.
     Delete(ErrorCode),
+    ConsumerHeartbeat(ConsumerHeartbeatResponse),
 }
 
 /// What calls want done.
@@ -78,6 +77,7 @@ pub struct Output {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Timer {
     Group(Arc<str>, GroupTimer),
+    Consumer(Arc<str>, ConsumerTimer),
     /// A write was not stored in time.
     Write(WriteId),
     /// Look for expired offsets.
@@ -88,11 +88,28 @@ enum Timer {
 #[derive(Debug)]
 enum Purpose {
     Group(Then),
+    /// Of a group of the newer protocol; it knows itself what follows.
+    Consumer,
     Commit {
         offsets: Vec<(String, i32, OffsetValue)>,
         token: Token,
     },
+    /// Offsets that are part of a transaction; it may end before the write is known to be stored.
+    Transaction {
+        producer: ProducerId,
+        offsets: Vec<(TopicPartition, OffsetValue)>,
+        token: Token,
+        /// Where it is stored, as soon as that is known.
+        at: Option<Offset>,
+        /// The producer's markers since: where they lie, and whether they commit.
+        markers: Vec<(Offset, bool)>,
+    },
     Delete(Token),
+    /// Offsets that an administrator takes back.
+    DeleteOffsets {
+        partitions: Vec<(String, i32)>,
+        token: Token,
+    },
     /// Offsets that nobody needs any more.
     Forget(Vec<(String, i32)>),
 }
@@ -107,7 +124,7 @@ struct Pending {
 
 #[derive(Debug)]
 struct Entry {
-    group: Group,
+    group: Kind,
     offsets: Offsets,
     writes: usize,
 }
@@ -124,7 +141,10 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Shard {
     settings: Settings,
+    /// The topics, as this broker knows them.
+    image: Arc<Image>,
     groups: HashMap<Arc<str>, Entry>,
+    open: OpenTransactions,
     timers: TimerQueue<Timer>,
     writes: HashMap<WriteId, Pending>,
     next_write: u64,
@@ -134,22 +154,32 @@ impl Shard {
     /// The shard as its log tells.
     pub fn new(
         settings: Settings,
+        image: Arc<Image>,
         loaded: HashMap<String, LoadedGroup>,
+        open: OpenTransactions,
         now: Now,
         out: &mut Output,
     ) -> Self {
         let mut shard = Self {
             settings,
-            groups: HashMap::new(),
+            image,
+            groups: HashMap::default(),
+            open,
             timers: TimerQueue::default(),
-            writes: HashMap::new(),
+            writes: HashMap::default(),
             next_write: 0,
         };
         for (id, loaded) in loaded {
             let id: Arc<str> = id.into();
             let group = match loaded.metadata {
-                Some(value) => Group::from_value(id.clone(), value, now),
-                None => Group::new(id.clone(), now),
+                Some(value) => Kind::Classic(Box::new(Group::from_value(id.clone(), value, now))),
+                None if loaded.consumer == Default::default() => {
+                    Kind::Classic(Box::new(Group::new(id.clone(), now)))
+                }
+                None => {
+                    let group = ConsumerGroup::loaded(id.clone(), loaded.consumer);
+                    Kind::Consumer(Box::new(Cell::new(group)))
+                }
             };
             let entry = Entry {
                 group,
@@ -160,6 +190,7 @@ impl Shard {
             shard.with_group(&id, now, out, |group, limits, fx| {
                 group.resume(limits, now, fx)
             });
+            shard.resume_consumer(&id, now, out);
         }
         shard.timers.set(
             Timer::Cleanup,
@@ -175,7 +206,7 @@ impl Shard {
             ..Counts::default()
         };
         for entry in self.groups.values() {
-            counts.members += entry.group.members().len();
+            counts.members += entry.group.members();
             counts.offsets += entry.offsets.len();
         }
         counts
@@ -195,6 +226,7 @@ impl Shard {
                         group.due(timer, limits, now, fx)
                     });
                 }
+                Timer::Consumer(id, timer) => self.consumer_op(&id, Op::Due(timer), now, out),
                 Timer::Write(id) => self.write_overdue(id, now, out),
                 Timer::Cleanup => {
                     self.remove_expired(now, out);
@@ -223,6 +255,10 @@ impl Shard {
             }
             self.create(&request.group_id, now);
         }
+        self.make_classic(&request.group_id, now, out);
+        if self.consumer_join(request, &fresh_id, token, now, out) {
+            return;
+        }
         self.with_group(&request.group_id, now, out, |group, limits, fx| {
             group.join(request, fresh_id, token, limits, now, fx);
         });
@@ -230,6 +266,11 @@ impl Shard {
 
     /// SyncGroup; the answer comes under `token`.
     pub fn sync(&mut self, request: &SyncRequest, token: Token, now: Now, out: &mut Output) {
+        if let Some(response) = self.consumer_sync(request, now) {
+            out.replies
+                .push((token, Reply::Group(Answer::Sync(response))));
+            return;
+        }
         let known = self.with_group(&request.group_id, now, out, |group, _, fx| {
             group.sync(request, token, now, fx);
         });
@@ -247,6 +288,9 @@ impl Shard {
         now: Now,
         out: &mut Output,
     ) -> ErrorCode {
+        if let Some(error) = self.classic_heartbeat(request, now) {
+            return error;
+        }
         self.with_group(&request.group_id, now, out, |group, _, fx| {
             group.heartbeat(request, now, fx)
         })
@@ -255,6 +299,9 @@ impl Shard {
 
     /// LeaveGroup.
     pub fn leave(&mut self, request: &LeaveRequest, now: Now, out: &mut Output) -> LeaveResponse {
+        if let Some(response) = self.consumer_leave(request, now, out) {
+            return response;
+        }
         let left = self.with_group(&request.group_id, now, out, |group, limits, fx| {
             group.leave(request, limits, now, fx)
         });
@@ -269,25 +316,28 @@ impl Shard {
         let passes = |filter: &[String], value: &str| {
             filter.is_empty() || filter.iter().any(|f| f.trim().eq_ignore_ascii_case(value))
         };
-        if !passes(&request.types, GROUP_TYPE) {
-            return Vec::new();
-        }
         let groups = self.groups.values().map(|entry| &entry.group);
         groups
-            .filter(|group| passes(&request.states, group.state().name()))
+            .filter(|group| passes(&request.types, group.type_name()))
+            .filter(|group| passes(&request.states, group.state_name()))
             .map(|group| ListedGroup {
                 group_id: group.id().to_string(),
-                protocol_type: group.protocol_type().unwrap_or_default().to_owned(),
-                state: group.state().name(),
-                group_type: GROUP_TYPE,
+                protocol_type: group.protocol_type().to_owned(),
+                state: group.state_name(),
+                group_type: group.type_name(),
             })
             .collect()
     }
 
     /// One group in detail.
     pub fn describe(&self, group_id: &str, api_version: i16) -> DescribedGroup {
-        let Some(Entry { group, .. }) = self.groups.get(group_id) else {
-            return DescribedGroup::missing(group_id, api_version);
+        let group = match self.groups.get(group_id).map(|entry| &entry.group) {
+            Some(Kind::Classic(group)) => group,
+            Some(Kind::Consumer(_)) => {
+                let message = format!("Group {group_id} is not a classic group.");
+                return DescribedGroup::dead(group_id, api_version, message);
+            }
+            None => return DescribedGroup::missing(group_id, api_version),
         };
         let stable = group.state() == State::Stable;
         let members = group.members().map(|member| DescribedMember {
@@ -325,14 +375,14 @@ impl Shard {
     fn create(&mut self, group_id: &str, now: Now) {
         let id: Arc<str> = group_id.into();
         let entry = Entry {
-            group: Group::new(id.clone(), now),
+            group: Kind::Classic(Box::new(Group::new(id.clone(), now))),
             offsets: Offsets::default(),
             writes: 0,
         };
         self.groups.insert(id, entry);
     }
 
-    /// Calls a group and carries out what it wants. `None` if there is no such group.
+    /// Calls a classic group and carries out what it wants. `None` if there is no such group.
     fn with_group<R>(
         &mut self,
         group_id: &str,
@@ -340,16 +390,16 @@ impl Shard {
         out: &mut Output,
         call: impl FnOnce(&mut Group, &Limits, &mut Effects) -> R,
     ) -> Option<R> {
-        let entry = self.groups.get_mut(group_id)?;
-        let id = entry.group.id().clone();
+        let group = self.groups.get_mut(group_id)?.group.classic_mut()?;
+        let id = group.id().clone();
         let mut fx = Effects::default();
-        let result = call(&mut entry.group, &self.settings.limits, &mut fx);
+        let result = call(group, &self.settings.limits, &mut fx);
         // A write that cannot even be encoded fails at once, and may ask for more to be done.
         while let Some(failed) = self.carry_out(&id, fx, now, out) {
             fx = Effects::default();
-            if let Some(entry) = self.groups.get_mut(&id) {
+            if let Some(group) = self.groups.get_mut(&id).and_then(|e| e.group.classic_mut()) {
                 let limits = &self.settings.limits;
-                entry.group.written(
+                group.written(
                     failed,
                     Err(ErrorCode::UnknownServerError),
                     limits,
@@ -393,14 +443,14 @@ impl Shard {
     }
 
     fn forget_if_blank(&mut self, group_id: &str) {
-        let blank = |e: &Entry| e.group.is_blank() && e.offsets.is_empty() && e.writes == 0;
+        let open = self.open.has_any(group_id);
+        let blank =
+            |e: &Entry| e.group.is_blank() && e.offsets.is_empty() && e.writes == 0 && !open;
         if self.groups.get(group_id).is_some_and(blank) {
             self.groups.remove(group_id);
         }
     }
 }
-
-const GROUP_TYPE: &str = "classic";
 
 fn unknown_member(leaving: &LeavingMember) -> LeftMember {
     LeftMember {

@@ -1,10 +1,13 @@
 //! Committing and fetching offsets.
 
+use super::kind::Kind;
 use super::{Output, Purpose, Reply, Shard};
-use crate::group::state::{Effects, Now, Token};
+use crate::group::consumer::{Commits, diff};
+use crate::group::state::{Effects, Now, State, Token};
 use crate::group::store::FieldError;
 use crate::group::store::records::{Key, OffsetValue};
 use crate::group::types::*;
+use leasehold_types::seams::taken_out;
 use leasehold_wire::ErrorCode;
 use std::sync::Arc;
 
@@ -27,13 +30,25 @@ impl Shard {
         if let Err(error) = self.check_commit(request, now, out) {
             return (request.all_partitions(error), None);
         }
+        let group = self.groups.get(request.group_id.as_str());
+        let consumer = group.and_then(|entry| entry.group.consumer());
+        // Until its successor is stored, a classic group decides itself.
+        let consumer = consumer.filter(|cell| cell.upgrading().is_none());
+        let allowed = match consumer.map(|cell| cell.group().check_commit(request)) {
+            Some(Ok(allowed)) => allowed,
+            Some(Err(error)) => return (request.all_partitions(error), None),
+            None => Commits::All,
+        };
         let mut taken = Taken::new();
         let mut offsets = Vec::new();
         let mut records = Vec::new();
         for topic in &request.topics {
             let mut partitions = Vec::new();
             for commit in &topic.partitions {
-                let error = match self.offset_record(request, &topic.name, commit, now) {
+                let checked = allowed.check(&self.image, &topic.name, commit.partition);
+                let record =
+                    checked.and_then(|()| self.offset_record(request, &topic.name, commit, now));
+                let error = match record {
                     Ok((value, record)) => {
                         offsets.push((topic.name.clone(), commit.partition, value));
                         records.push(record);
@@ -56,6 +71,9 @@ impl Shard {
             entry.offsets.begin(topic, *partition);
         }
         let group = entry.group.id().clone();
+        if taken_out("an-offset-is-shown-when-stored") {
+            self.commit_written(&group, self.next_write(), offsets.clone(), true);
+        }
         let purpose = Purpose::Commit { offsets, token };
         self.write(&group, records, purpose, now, out);
         (taken, Some(token))
@@ -77,14 +95,21 @@ impl Shard {
         let Some(entry) = self.groups.get(request.group_id.as_str()) else {
             return Err(ErrorCode::UnknownMemberId);
         };
+        if entry.group.is_deleting() {
+            return Err(ErrorCode::CoordinatorNotAvailable);
+        }
+        let upgrading = entry.group.consumer().and_then(|cell| cell.upgrading());
+        let Some(group) = entry.group.classic().or(upgrading) else {
+            return Ok(());
+        };
         let mut fx = Effects::default();
-        let result = entry.group.check_commit(request, now, &mut fx);
-        let id = entry.group.id().clone();
+        let result = group.check_commit(request, now, &mut fx);
+        let id = group.id().clone();
         self.carry_out(&id, fx, now, out);
         result
     }
 
-    fn offset_record(
+    pub(super) fn offset_record(
         &self,
         request: &CommitRequest,
         topic: &str,
@@ -115,9 +140,13 @@ impl Shard {
     pub(super) fn commit_written(
         &mut self,
         group: &Arc<str>,
+        write: super::WriteId,
         offsets: Vec<(String, i32, OffsetValue)>,
         stored: bool,
     ) {
+        for (topic, partition, _) in offsets.iter().filter(|_| stored) {
+            self.open.superseded(group, topic, *partition, Some(write));
+        }
         let Some(entry) = self.groups.get_mut(group) else {
             return;
         };
@@ -130,15 +159,25 @@ impl Shard {
 
     /// OffsetFetch of one group.
     pub fn fetch(&self, request: &FetchRequest) -> FetchResponse {
-        let offsets = self
-            .groups
-            .get(request.group_id.as_str())
-            .map(|e| &e.offsets);
+        let group = request.group_id.as_str();
+        let entry = self.groups.get(group);
+        let consumer = entry.and_then(|entry| entry.group.consumer());
+        if let Some(Err(error)) = consumer.map(|cell| cell.group().check_fetch(request)) {
+            return FetchResponse::refused(&request.group_id, error);
+        }
+        let offsets = entry.map(|entry| &entry.offsets);
+        let fetched = |topic: &str, p: i32, value: Option<&OffsetValue>| match request
+            .require_stable
+            && self.open.has(group, topic, p)
+        {
+            true => unstable(p),
+            false => fetched(p, value),
+        };
         let topics = match &request.topics {
             Some(topics) => topics
                 .iter()
                 .map(|(topic, partitions)| {
-                    let get = |p: &i32| fetched(*p, offsets.and_then(|o| o.get(topic, *p)));
+                    let get = |p: &i32| fetched(topic, *p, offsets.and_then(|o| o.get(topic, *p)));
                     (topic.clone(), partitions.iter().map(get).collect())
                 })
                 .collect(),
@@ -146,7 +185,9 @@ impl Shard {
                 .iter()
                 .flat_map(|offsets| offsets.visible())
                 .map(|(topic, partitions)| {
-                    let all = partitions.into_iter().map(|(p, v)| fetched(p, Some(v)));
+                    let all = partitions
+                        .into_iter()
+                        .map(|(p, v)| fetched(topic, p, Some(v)));
                     (topic.to_owned(), all.collect())
                 })
                 .collect(),
@@ -166,32 +207,29 @@ impl Shard {
         now: Now,
         out: &mut Output,
     ) -> Result<(), ErrorCode> {
-        use crate::group::state::State;
         let entry = self
             .groups
             .get_mut(group_id)
             .ok_or(ErrorCode::GroupIdNotFound)?;
-        match entry.group.state() {
-            State::Empty => {}
-            State::Dead => return Err(ErrorCode::GroupIdNotFound),
+        let tombstones = match &entry.group {
+            group if group.is_deleting() => return Err(ErrorCode::GroupIdNotFound),
+            Kind::Classic(group) if group.state() == State::Empty => {
+                let key = Key::Group {
+                    group: group_id.to_owned(),
+                };
+                key.encode().map(|key| vec![(key, None)])
+            }
+            Kind::Consumer(cell) if entry.group.is_idle() => diff::tombstones(cell.group()),
             _ => return Err(ErrorCode::NonEmptyGroup),
-        }
-        let key = Key::Group {
-            group: group_id.to_owned(),
         };
-        let tombstone = key.encode().map_err(|_| ErrorCode::UnknownServerError)?;
-        let partitions = entry.offsets.partitions();
+        let tombstones = tombstones.map_err(|_| ErrorCode::UnknownServerError)?;
+        let mut partitions = entry.offsets.partitions();
+        partitions.extend(self.open.of(group_id).cloned());
         entry.group.set_deleting(true, now);
         let id = entry.group.id().clone();
         // The group's own tombstone comes last: what a crash leaves in between can be deleted again.
         self.forget_offsets(&id, partitions, now, out);
-        self.write(
-            &id,
-            vec![(tombstone, None)],
-            Purpose::Delete(token),
-            now,
-            out,
-        );
+        self.write(&id, tombstones, Purpose::Delete(token), now, out);
         Ok(())
     }
 
@@ -213,16 +251,26 @@ pub(super) fn offset_key(group: &str, topic: &str, partition: i32) -> Key {
     }
 }
 
+/// A transaction is about to change it (KIP-447).
+fn unstable(partition: i32) -> FetchedOffset {
+    FetchedOffset {
+        error: ErrorCode::UnstableOffsetCommit,
+        ..fetched(partition, None)
+    }
+}
+
 fn fetched(partition: i32, value: Option<&OffsetValue>) -> FetchedOffset {
     match value {
         Some(value) => FetchedOffset {
             partition,
+            error: ErrorCode::None,
             offset: value.offset,
             leader_epoch: value.leader_epoch,
             metadata: value.metadata.clone(),
         },
         None => FetchedOffset {
             partition,
+            error: ErrorCode::None,
             offset: -1,
             leader_epoch: -1,
             metadata: String::new(),

@@ -9,6 +9,7 @@ const SETTINGS: Settings = Settings {
         new_member_join_timeout_ms: 300_000,
         max_pending: 10,
     },
+    consumer: ConsumerSettings::DEFAULT,
     offset_metadata_max: 8,
     offsets_retention_ms: 10_000,
     offsets_check_interval_ms: 1_000,
@@ -16,37 +17,46 @@ const SETTINGS: Settings = Settings {
 };
 
 /// A shard over a log in memory: a write is "stored" when the test says so.
-struct World {
-    shard: Shard,
+pub(super) struct World {
+    pub(super) shard: Shard,
     now: Now,
     log: Vec<WriteRecord>,
-    writes: VecDeque<Write>,
-    replies: HashMap<Token, Reply>,
+    pub(super) writes: VecDeque<Write>,
+    pub(super) replies: HashMap<Token, Reply>,
     next: u64,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::load(Vec::new())
     }
 
     fn load(log: Vec<WriteRecord>) -> Self {
-        let now = Now {
-            mono: 0,
-            wall: 1_000_000,
-        };
         let mut loaded = Loaded::default();
         for (key, value) in &log {
             loaded.apply(Some(key), value.as_deref());
         }
+        Self {
+            log,
+            ..Self::of(loaded)
+        }
+    }
+
+    pub(super) fn of(loaded: Loaded) -> Self {
+        let now = Now {
+            mono: 0,
+            wall: 1_000_000,
+        };
         let mut out = Output::default();
-        let shard = Shard::new(SETTINGS, loaded.into_groups(), now, &mut out);
+        let image = Arc::new(Image::genesis(leasehold_types::ClusterId("c".into())));
+        let (groups, open) = loaded.into_parts();
+        let shard = Shard::new(SETTINGS, image, groups, open, now, &mut out);
         let mut world = Self {
             shard,
             now,
-            log,
+            log: Vec::new(),
             writes: VecDeque::new(),
-            replies: HashMap::new(),
+            replies: HashMap::default(),
             next: 0,
         };
         world.take(out);
@@ -58,31 +68,35 @@ impl World {
         self.replies.extend(out.replies);
     }
 
-    fn call<R>(&mut self, call: impl FnOnce(&mut Shard, Now, &mut Output) -> R) -> R {
+    pub(super) fn call<R>(&mut self, call: impl FnOnce(&mut Shard, Now, &mut Output) -> R) -> R {
         let mut out = Output::default();
         let result = call(&mut self.shard, self.now, &mut out);
         self.take(out);
         result
     }
 
-    fn token(&mut self) -> Token {
+    pub(super) fn token(&mut self) -> Token {
         self.next += 1;
         Token(self.next)
     }
 
-    fn store_all(&mut self) {
+    pub(super) fn store_all(&mut self) {
         while let Some(write) = self.writes.pop_front() {
+            let at = Offset(self.log.len() as i64);
             self.log.extend(write.records);
-            self.call(|shard, now, out| shard.written(write.id, None, now, out));
+            self.call(|shard, now, out| {
+                shard.stored_at(write.id, at);
+                shard.written(write.id, None, now, out);
+            });
         }
     }
 
-    fn fail_next(&mut self, error: ErrorCode) {
+    pub(super) fn fail_next(&mut self, error: ErrorCode) {
         let write = self.writes.pop_front().unwrap();
         self.call(|shard, now, out| shard.written(write.id, Some(error), now, out));
     }
 
-    fn pass(&mut self, ms: u64) {
+    pub(super) fn pass(&mut self, ms: u64) {
         for _ in 0..ms / 100 {
             self.now.mono += 100;
             self.now.wall += 100;
@@ -90,7 +104,7 @@ impl World {
         }
     }
 
-    fn commit_request(offsets: &[(&str, i32, i64)]) -> CommitRequest {
+    pub(super) fn commit_request(offsets: &[(&str, i32, i64)]) -> CommitRequest {
         let topic = |(name, partition, offset): &(&str, i32, i64)| CommitTopic {
             name: (*name).to_owned(),
             partitions: vec![CommitPartition {
@@ -130,6 +144,8 @@ impl World {
             group_id: "g".to_owned(),
             topics: Some(vec![(topic.to_owned(), vec![partition])]),
             require_stable: true,
+            member_id: None,
+            member_epoch: -1,
         });
         response.topics[0].1[0].offset
     }

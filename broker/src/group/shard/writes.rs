@@ -1,7 +1,9 @@
 //! What is on its way to the log: begun, stored or refused, and never waited for too long.
 
 use super::{Output, Pending, Purpose, Reply, Shard, Timer, Write, WriteId, WriteRecord};
+use crate::coordinator::write::InTransaction;
 use crate::group::state::{Now, Then};
+use leasehold_types::seams::taken_out;
 use leasehold_wire::ErrorCode;
 use std::sync::Arc;
 
@@ -14,11 +16,31 @@ impl Shard {
         now: Now,
         out: &mut Output,
     ) {
-        let id = WriteId(self.next_write);
+        self.write_of(None, group, records, purpose, now, out);
+    }
+
+    /// The id that the next write will have.
+    pub(super) fn next_write(&self) -> WriteId {
+        WriteId(self.next_write)
+    }
+
+    /// A write that is part of a producer's transaction.
+    pub(super) fn write_of(
+        &mut self,
+        transaction: Option<InTransaction>,
+        group: &Arc<str>,
+        records: Vec<WriteRecord>,
+        purpose: Purpose,
+        now: Now,
+        out: &mut Output,
+    ) {
+        let id = self.next_write();
         self.next_write += 1;
         if let Some(entry) = self.groups.get_mut(group) {
             entry.writes += 1;
         }
+        let unwaited =
+            matches!(purpose, Purpose::Group(_)) && taken_out("a-share-is-given-when-stored");
         let pending = Pending {
             group: group.clone(),
             purpose,
@@ -27,7 +49,14 @@ impl Shard {
         self.writes.insert(id, pending);
         self.timers
             .set(Timer::Write(id), now.mono + self.settings.write_timeout_ms);
-        out.writes.push(Write { id, records });
+        out.writes.push(Write {
+            id,
+            records,
+            transaction,
+        });
+        if unwaited {
+            self.written(id, None, now, out);
+        }
     }
 
     /// A write is stored, or is known not to be: then `error` is the log's. Called in the order of
@@ -50,8 +79,19 @@ impl Shard {
                     });
                 }
             }
+            Purpose::Consumer => {
+                let result = error.map_or(Ok(()), |error| Err(group_error(error)));
+                self.consumer_written(&group, result, now, out);
+            }
             Purpose::Commit { offsets, token } => {
-                self.commit_written(&group, offsets, error.is_none());
+                self.commit_written(&group, id, offsets, error.is_none());
+                if !pending.answered {
+                    let error = error.map_or(ErrorCode::None, commit_error);
+                    out.replies.push((token, Reply::Commit(error)));
+                }
+            }
+            purpose @ Purpose::Transaction { token, .. } => {
+                self.transaction_written(&group, id, purpose, error.is_none(), now);
                 if !pending.answered {
                     let error = error.map_or(ErrorCode::None, commit_error);
                     out.replies.push((token, Reply::Commit(error)));
@@ -71,10 +111,22 @@ impl Shard {
                     out.replies.push((token, Reply::Delete(error)));
                 }
             }
+            Purpose::DeleteOffsets { partitions, token } => {
+                if let (None, Some(entry)) = (error, self.groups.get_mut(&group)) {
+                    for (topic, partition) in &partitions {
+                        entry.offsets.remove(topic, *partition);
+                    }
+                }
+                if !pending.answered {
+                    let error = error.map_or(ErrorCode::None, group_error);
+                    out.replies.push((token, Reply::Commit(error)));
+                }
+            }
             Purpose::Forget(partitions) => {
                 if let (None, Some(entry)) = (error, self.groups.get_mut(&group)) {
                     for (topic, partition) in &partitions {
                         entry.offsets.remove(topic, *partition);
+                        self.open.superseded(&group, topic, *partition, Some(id));
                     }
                 }
             }
@@ -97,7 +149,12 @@ impl Shard {
                     group.written(then, Err(error), limits, now, fx);
                 });
             }
-            Purpose::Commit { token, .. } => out.replies.push((*token, Reply::Commit(error))),
+            Purpose::Consumer => self.consumer_overdue(&group, out),
+            Purpose::Commit { token, .. }
+            | Purpose::Transaction { token, .. }
+            | Purpose::DeleteOffsets { token, .. } => {
+                out.replies.push((*token, Reply::Commit(error)));
+            }
             Purpose::Delete(token) => out.replies.push((*token, Reply::Delete(error))),
             Purpose::Forget(_) => {}
         }

@@ -1,24 +1,12 @@
 //! What a group is told, and what it wants done.
 
+pub use crate::coordinator::{Now, Token};
 use crate::group::store::records::GroupValue;
 use crate::group::types::{JoinResponse, SyncResponse};
 use bytes::Bytes;
 use leasehold_wire::ErrorCode;
 use std::collections::HashMap;
 use std::sync::Arc;
-
-/// Names a caller who waits for an answer. Never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Token(pub u64);
-
-/// The time of a call: what timers run on, and what is written into records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    /// Milliseconds that never go back.
-    pub mono: u64,
-    /// Milliseconds since 1970.
-    pub wall: i64,
-}
 
 /// The broker's settings as far as a group obeys them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,10 +16,12 @@ mod group;
 mod join;
 mod member;
 mod membership;
+mod migrate;
 mod rebalance;
 mod stored;
 mod subscription;
 mod sync;
+mod transactions;
 
 #[cfg(test)]
 mod queue_tests;

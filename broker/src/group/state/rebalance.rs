@@ -3,6 +3,7 @@
 use super::effects::{Effects, GroupTimer, Limits, Now, Then};
 use super::group::{Group, InitialDelay, State};
 use super::member::Member;
+use leasehold_types::seams::taken_out;
 use leasehold_wire::ErrorCode;
 use std::sync::Arc;
 
@@ -49,7 +50,7 @@ impl Group {
 
     /// The join timer is due.
     pub(super) fn join_due(&mut self, limits: &Limits, now: Now, fx: &mut Effects) {
-        if self.state != State::PreparingRebalance {
+        if self.state != State::PreparingRebalance || taken_out("a-rebalance-ends-in-time") {
             return;
         }
         match &mut self.initial {
@@ -82,7 +83,8 @@ impl Group {
             return;
         }
         self.initial = None;
-        self.generation = self.generation.saturating_add(1);
+        self.generation +=
+            i32::from(self.generation < i32::MAX && !taken_out("a-rebalance-is-a-generation"));
         self.protocol = self.select_protocol();
         self.subscribed = self.compute_subscribed();
         self.pending_sync.clear();

@@ -4,6 +4,7 @@ use super::effects::{Effects, GroupTimer, Limits, Now, Then, Token};
 use super::group::{Group, State};
 use crate::group::types::{SyncRequest, SyncResponse};
 use bytes::Bytes;
+use leasehold_types::seams::taken_out;
 use leasehold_wire::ErrorCode;
 use std::collections::HashMap;
 
@@ -27,7 +28,7 @@ impl Group {
                 {
                     fx.refuse_sync(older, ErrorCode::RebalanceInProgress);
                 }
-                if self.is_leader(member_id) {
+                if self.is_leader(member_id) || taken_out("the-leader-assigns") {
                     self.store_assignment(request, fx);
                 }
             }
@@ -44,7 +45,7 @@ impl Group {
             return Err(ErrorCode::CoordinatorNotAvailable);
         }
         self.check_member(&request.member_id, request.instance_id.as_deref())?;
-        if request.generation != self.generation {
+        if request.generation != self.generation && !taken_out("syncs-are-of-this-generation") {
             return Err(ErrorCode::IllegalGeneration);
         }
         let said = request.protocol_type.is_some() && request.protocol_name.is_some();

@@ -3,22 +3,51 @@
 //! Holds only what is live: the last value of each key. A record that cannot be understood is
 //! counted and passed over; it never keeps the others from being served.
 
+use super::consumer::{
+    ConsumerKey, CurrentValue, EpochValue, MemberMetadata, Partitions, RegexValue,
+    TargetEpochValue, decode_target,
+};
 use super::records::{GroupValue, Key, OffsetValue};
-use std::collections::{BTreeMap, HashMap};
+use crate::coordinator::fields::FieldError;
+use crate::group::open::OpenTransactions;
+use leasehold_log::batch::BatchHeader;
+use leasehold_types::seams::HashMap;
+use leasehold_types::{Offset, ProducerId};
+use std::collections::BTreeMap;
 
 /// One group as its records tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadedGroup {
     /// `None` where only offsets were committed.
     pub metadata: Option<GroupValue>,
+    /// What is known of a group of the newer protocol.
+    pub consumer: LoadedConsumer,
     /// By topic and partition.
     pub offsets: HashMap<String, BTreeMap<i32, OffsetValue>>,
+}
+
+/// A group of the newer protocol as its records tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadedConsumer {
+    pub epoch: Option<EpochValue>,
+    pub target_epoch: Option<TargetEpochValue>,
+    pub members: BTreeMap<String, LoadedMember>,
+    pub regexes: BTreeMap<String, RegexValue>,
+}
+
+/// A member as its records tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadedMember {
+    pub metadata: Option<MemberMetadata>,
+    pub target: Option<Partitions>,
+    pub current: Option<CurrentValue>,
 }
 
 /// The state so far.
 #[derive(Debug, Default)]
 pub struct Loaded {
     groups: HashMap<String, LoadedGroup>,
+    open: OpenTransactions,
     records: u64,
     skipped: u64,
 }
@@ -32,6 +61,65 @@ impl Loaded {
         }
     }
 
+    /// The next record of the log, in a batch of this header: one of a transaction waits for its end, which
+    /// a control record tells (of a 16-bit version, and a 16-bit type: 0 aborts, 1 commits).
+    pub fn apply_of(
+        &mut self,
+        header: &BatchHeader,
+        at: Offset,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) {
+        let producer = header.producer_id;
+        if header.is_control() {
+            self.records += 1;
+            match key {
+                Some([_, _, 0, 0, ..]) => drop(self.open.end(producer, at)),
+                Some([_, _, 0, 1, ..]) => {
+                    for (group, (topic, partition), value) in self.open.end(producer, at) {
+                        self.set_offset(group, topic, partition, value);
+                    }
+                }
+                _ => self.skipped += 1,
+            }
+        } else if header.is_transactional() {
+            self.records += 1;
+            if self.try_pend(producer, at, key, value).is_none() {
+                self.skipped += 1;
+            }
+        } else {
+            self.apply(key, value);
+        }
+    }
+
+    fn try_pend(
+        &mut self,
+        producer: ProducerId,
+        at: Offset,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Option<()> {
+        let key = Key::decode(key?).ok()??;
+        let value = OffsetValue::decode(value?).ok()??;
+        let Key::Offset {
+            group,
+            topic,
+            partition,
+        } = key
+        else {
+            return None;
+        };
+        self.open
+            .loaded(producer, &group, (topic, partition), at, value);
+        Some(())
+    }
+
+    fn set_offset(&mut self, group: String, topic: String, partition: i32, value: OffsetValue) {
+        let loaded = self.groups.entry(group).or_default();
+        let partitions = loaded.offsets.entry(topic).or_default();
+        partitions.insert(partition, value);
+    }
+
     /// A batch that could not be read.
     pub fn skip(&mut self) {
         self.skipped += 1;
@@ -42,7 +130,18 @@ impl Loaded {
         (self.records, self.skipped)
     }
 
+    /// The groups so far.
+    pub fn groups(&self) -> &HashMap<String, LoadedGroup> {
+        &self.groups
+    }
+
+    /// The groups, and the offsets in transactions that have not ended.
+    pub fn into_parts(self) -> (HashMap<String, LoadedGroup>, OpenTransactions) {
+        (self.groups, self.open)
+    }
+
     /// The groups.
+    #[cfg(test)]
     pub fn into_groups(self) -> HashMap<String, LoadedGroup> {
         self.groups
     }
@@ -51,9 +150,24 @@ impl Loaded {
         match (Key::decode(key?).ok()??, value) {
             (Key::Group { group }, Some(value)) => {
                 let value = GroupValue::decode(value).ok()??;
-                self.groups.entry(group).or_default().metadata = Some(value);
+                let loaded = self.groups.entry(group).or_default();
+                loaded.metadata = Some(value);
+                // A group is of one kind: the later record tells which, whatever was left of the other.
+                loaded.consumer = LoadedConsumer::default();
             }
             (Key::Group { group }, None) => self.forget(&group, |loaded| loaded.metadata = None),
+            (Key::Consumer { group, what }, Some(value)) => {
+                let loaded = self.groups.entry(group.clone()).or_default();
+                let understood = loaded.consumer.set(what, value).ok().flatten();
+                if understood.is_some() {
+                    loaded.metadata = None;
+                }
+                self.forget(&group, |_| ());
+                understood?;
+            }
+            (Key::Consumer { group, what }, None) => {
+                self.forget(&group, |loaded| loaded.consumer.remove(&what));
+            }
             (
                 Key::Offset {
                     group,
@@ -63,12 +177,8 @@ impl Loaded {
                 Some(value),
             ) => {
                 let value = OffsetValue::decode(value).ok()??;
-                let loaded = self.groups.entry(group).or_default();
-                loaded
-                    .offsets
-                    .entry(topic)
-                    .or_default()
-                    .insert(partition, value);
+                self.open.superseded(&group, &topic, partition, None);
+                self.set_offset(group, topic, partition, value);
             }
             (
                 Key::Offset {
@@ -77,14 +187,17 @@ impl Loaded {
                     partition,
                 },
                 None,
-            ) => self.forget(&group, |loaded| {
-                if let Some(partitions) = loaded.offsets.get_mut(&topic) {
-                    partitions.remove(&partition);
-                    if partitions.is_empty() {
-                        loaded.offsets.remove(&topic);
+            ) => {
+                self.open.superseded(&group, &topic, partition, None);
+                self.forget(&group, |loaded| {
+                    if let Some(partitions) = loaded.offsets.get_mut(&topic) {
+                        partitions.remove(&partition);
+                        if partitions.is_empty() {
+                            loaded.offsets.remove(&topic);
+                        }
                     }
-                }
-            }),
+                });
+            }
         }
         Some(())
     }
@@ -92,8 +205,59 @@ impl Loaded {
     fn forget(&mut self, group: &str, change: impl FnOnce(&mut LoadedGroup)) {
         if let Some(loaded) = self.groups.get_mut(group) {
             change(loaded);
-            if loaded.metadata.is_none() && loaded.offsets.is_empty() {
+            let nothing = LoadedConsumer::default();
+            let blank = loaded.metadata.is_none() && loaded.consumer == nothing;
+            if blank && loaded.offsets.is_empty() {
                 self.groups.remove(group);
+            }
+        }
+    }
+}
+
+impl LoadedConsumer {
+    /// `None` if the value's version is not known here.
+    fn set(&mut self, what: ConsumerKey, value: &[u8]) -> Result<Option<()>, FieldError> {
+        let read = match what {
+            ConsumerKey::Epoch => EpochValue::decode(value)?.map(|v| self.epoch = Some(v)),
+            ConsumerKey::TargetEpoch => {
+                TargetEpochValue::decode(value)?.map(|v| self.target_epoch = Some(v))
+            }
+            ConsumerKey::Member(id) => {
+                MemberMetadata::decode(value)?.map(|v| self.member(id).metadata = Some(v))
+            }
+            ConsumerKey::Target(id) => {
+                decode_target(value)?.map(|v| self.member(id).target = Some(v))
+            }
+            ConsumerKey::Current(id) => {
+                CurrentValue::decode(value)?.map(|v| self.member(id).current = Some(v))
+            }
+            ConsumerKey::Regex(regex) => {
+                RegexValue::decode(value)?.map(|v| drop(self.regexes.insert(regex, v)))
+            }
+        };
+        Ok(read)
+    }
+
+    fn member(&mut self, id: String) -> &mut LoadedMember {
+        self.members.entry(id).or_default()
+    }
+
+    fn remove(&mut self, what: &ConsumerKey) {
+        match what {
+            ConsumerKey::Epoch => self.epoch = None,
+            ConsumerKey::TargetEpoch => self.target_epoch = None,
+            ConsumerKey::Regex(regex) => drop(self.regexes.remove(regex)),
+            ConsumerKey::Member(id) => self.without(id, |member| member.metadata = None),
+            ConsumerKey::Target(id) => self.without(id, |member| member.target = None),
+            ConsumerKey::Current(id) => self.without(id, |member| member.current = None),
+        }
+    }
+
+    fn without(&mut self, id: &str, change: impl FnOnce(&mut LoadedMember)) {
+        if let Some(member) = self.members.get_mut(id) {
+            change(member);
+            if *member == LoadedMember::default() {
+                self.members.remove(id);
             }
         }
     }

@@ -4,7 +4,8 @@
 //! GroupMetadataKey 2 with value 3. Read: those and all older versions; a version that is newer, or
 //! a kind of key that is not known here, reads as `None` and is for the caller to skip.
 
-use super::fields::{FieldError, Fields, put_bytes, put_opt_str, put_str};
+use super::consumer::ConsumerKey;
+use crate::coordinator::fields::{FieldError, Fields, put_bytes, put_opt_str, put_str};
 use bytes::Bytes;
 
 /// What a record is about.
@@ -18,6 +19,8 @@ pub enum Key {
     },
     /// A group's members and their assignment (key version 2).
     Group { group: String },
+    /// Something of a group of the newer protocol.
+    Consumer { group: String, what: ConsumerKey },
 }
 
 /// A committed offset.
@@ -77,6 +80,7 @@ impl Key {
                 out.extend_from_slice(&2i16.to_be_bytes());
                 put_str(&mut out, group)?;
             }
+            Self::Consumer { group, what } => out = what.encode(group)?,
         }
         Ok(out)
     }
@@ -93,7 +97,8 @@ impl Key {
             2 => Some(Self::Group {
                 group: fields.str()?.to_owned(),
             }),
-            _ => None,
+            version => ConsumerKey::decode(version, &mut fields)?
+                .map(|(group, what)| Self::Consumer { group, what }),
         })
     }
 }

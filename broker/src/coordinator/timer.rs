@@ -56,7 +56,6 @@ impl<K: Clone + Eq + Hash> TimerQueue<K> {
     }
 
     /// Whether `key` has a deadline.
-    #[cfg(test)]
     pub fn contains(&self, key: &K) -> bool {
         self.by_key.contains_key(key)
     }

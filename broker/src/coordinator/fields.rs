@@ -1,4 +1,5 @@
-//! Kafka's non-flexible field types: big-endian integers, strings with an i16 length, bytes with i32.
+//! Kafka's field types: big-endian integers, strings with an i16 length, bytes with i32; and those of the
+//! flexible (compact, tagged) ones that every coordinator's records have.
 
 use bytes::Bytes;
 
@@ -13,6 +14,8 @@ pub enum FieldError {
     Null,
     #[error("a string is not UTF-8")]
     NotUtf8,
+    #[error("a number takes more bytes than its type has")]
+    Varint,
 }
 
 /// Appends a string.
@@ -46,7 +49,8 @@ pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), FieldError> {
 pub struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], FieldError> {
+    /// The next `len` bytes.
+    pub fn take(&mut self, len: usize) -> Result<&'a [u8], FieldError> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or(FieldError::Truncated)?;
         self.0 = rest;
         Ok(taken)
@@ -56,6 +60,11 @@ impl<'a> Fields<'a> {
         let (taken, rest) = self.0.split_first_chunk().ok_or(FieldError::Truncated)?;
         self.0 = rest;
         Ok(*taken)
+    }
+
+    /// An i8.
+    pub fn i8(&mut self) -> Result<i8, FieldError> {
+        self.array().map(i8::from_be_bytes)
     }
 
     /// An i16.
@@ -85,6 +94,35 @@ impl<'a> Fields<'a> {
     /// A string.
     pub fn str(&mut self) -> Result<&'a str, FieldError> {
         self.opt_str()?.ok_or(FieldError::Null)
+    }
+
+    /// An unsigned number, seven bits a byte, the lowest first.
+    pub fn uvarint(&mut self) -> Result<u32, FieldError> {
+        let mut value = 0;
+        for shift in (0..32).step_by(7) {
+            let [byte] = self.array()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return u32::try_from(value).map_err(|_| FieldError::Varint);
+            }
+        }
+        Err(FieldError::Varint)
+    }
+
+    /// A string whose length is an unsigned varint, one more than it is.
+    pub fn compact_str(&mut self) -> Result<&'a str, FieldError> {
+        let len = self.uvarint()?.checked_sub(1).ok_or(FieldError::Null)?;
+        std::str::from_utf8(self.take(len as usize)?).map_err(|_| FieldError::NotUtf8)
+    }
+
+    /// Passes over the tagged fields at the end of a structure.
+    pub fn skip_tags(&mut self) -> Result<(), FieldError> {
+        for _ in 0..self.uvarint()? {
+            self.uvarint()?;
+            let len = self.uvarint()?;
+            self.take(len as usize)?;
+        }
+        Ok(())
     }
 
     /// Bytes, copied: what is loaded must not keep whole segments in memory.

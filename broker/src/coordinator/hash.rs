@@ -1,5 +1,5 @@
-//! Which partition of `__consumer_offsets` a group belongs to: the same that Kafka would choose, so
-//! that a group keeps its coordinator and its offsets whoever serves them.
+//! Which partition of its internal topic a group or a transactional id belongs to: the same that Kafka
+//! would choose, so that it keeps its coordinator and its state whoever serves them.
 
 /// Java's `String.hashCode`: over UTF-16 units, in 32 bits that wrap.
 pub fn java_hash(text: &str) -> i32 {
@@ -8,11 +8,12 @@ pub fn java_hash(text: &str) -> i32 {
     })
 }
 
-/// The partition of `group_id` among `partitions`; 0 if there are none.
-pub fn partition_of(group_id: &str, partitions: i32) -> i32 {
+/// The partition of `id` among `partitions`; 0 if there are none. Kafka takes the absolute value of the
+/// hash (0 for the one that has none), not the hash without its sign bit.
+pub fn partition_of(id: &str, partitions: i32) -> i32 {
     match partitions {
         ..=0 => 0,
-        _ => (java_hash(group_id) & i32::MAX) % partitions,
+        _ => java_hash(id).checked_abs().unwrap_or(0) % partitions,
     }
 }
 
@@ -48,5 +49,8 @@ mod tests {
         assert_eq!(partition_of("polygenelubricants", 50), 0);
         assert!((0..50).contains(&partition_of("console-consumer-12345", 50)));
         assert_eq!(partition_of("any", 0), 0);
+        // A negative hash: without its sign bit it would be partition 17.
+        assert_eq!(java_hash("orders"), -1_008_770_331);
+        assert_eq!(partition_of("orders", 50), 31);
     }
 }

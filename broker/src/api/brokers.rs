@@ -1,0 +1,70 @@
+//! What brokers ask each other in Kafka's own words, on the internal listener: a leader, whether its partition is
+//! in a transaction (AddPartitionsToTxn, to verify only); a transaction coordinator, to end one
+//! (WriteTxnMarkers).
+
+use super::convert::producer;
+use super::{KafkaHandler, write_txn_markers};
+use crate::internal::BrokerApis;
+use crate::server::Refusal;
+use crate::txn::peers::{MARKERS_VERSION, VERIFY_VERSION};
+use crate::txn::types::AddRequest;
+use crate::txn::wire::{partitions, topic_results};
+use async_trait::async_trait;
+use bytes::Bytes;
+use leasehold_wire::kafka::messages::add_partitions_to_txn_response::AddPartitionsToTxnResult;
+use leasehold_wire::kafka::messages::{
+    AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, WriteTxnMarkersRequest,
+};
+use leasehold_wire::kafka::protocol::Request;
+use leasehold_wire::{OutFrame, RequestHead, decode, encode_reply};
+
+#[async_trait]
+impl BrokerApis for KafkaHandler {
+    async fn verify(&self, head: RequestHead, body: Bytes) -> Result<OutFrame, Refusal> {
+        let request: AddPartitionsToTxnRequest = take(&head, body, VERIFY_VERSION)?;
+        let mut response = AddPartitionsToTxnResponse::default();
+        for transaction in request.transactions {
+            if !transaction.verify_only {
+                return Err(Refusal::new("brokers add no partitions, they verify"));
+            }
+            let asked = AddRequest {
+                transactional_id: transaction.transactional_id.to_string(),
+                producer: producer(transaction.producer_id, transaction.producer_epoch),
+                partitions: partitions(&transaction.topics),
+            };
+            let answers = self.shared.transactions.coordinator.verify(asked).await;
+            response.results_by_transaction.push(
+                AddPartitionsToTxnResult::default()
+                    .with_transactional_id(transaction.transactional_id)
+                    .with_topic_results(topic_results(answers)),
+            );
+        }
+        give::<AddPartitionsToTxnRequest>(&head, &response)
+    }
+
+    async fn write_markers(&self, head: RequestHead, body: Bytes) -> Result<OutFrame, Refusal> {
+        let request = take(&head, body, MARKERS_VERSION)?;
+        let response = write_txn_markers::write(self.shared.clone(), request).await;
+        give::<WriteTxnMarkersRequest>(&head, &response)
+    }
+}
+
+fn take<R: Request>(head: &RequestHead, body: Bytes, version: i16) -> Result<R, Refusal> {
+    if head.version != version {
+        return Err(Refusal::new(format!(
+            "brokers speak version {version} of key {}, not {}",
+            head.key, head.version
+        )));
+    }
+    decode(body, version).map_err(|error| {
+        Refusal::new(format!(
+            "a broker's request {} is malformed: {error}",
+            head.key
+        ))
+    })
+}
+
+fn give<R: Request>(head: &RequestHead, response: &R::Response) -> Result<OutFrame, Refusal> {
+    encode_reply(head.correlation_id, response, head.version)
+        .map_err(|error| Refusal::new(error.to_string()))
+}

@@ -1,0 +1,122 @@
+//! TxnOffsetCommit: how far a group has read, as part of a transaction. It shows once the transaction is
+//! committed.
+//!
+//! The coordinator of the transaction is asked first whether the group is in it (KIP-890): what comes late
+//! must not begin a transaction in the offsets topic that nobody ends. Trap: a client takes part in it by
+//! the group's coordinator, which leads the same partition that the question is about.
+
+use super::call::Call;
+use super::context::Shared;
+use super::convert::{producer, topic_name};
+use crate::coordinator::write::{InTransaction, Producer, transactional_sample};
+use crate::group::types::{CommitPartition, CommitRequest, CommitTopic, TxnCommitRequest};
+use crate::replica::{ProduceEntry, Verified};
+use leasehold_metadata::controller::OFFSETS_TOPIC;
+use leasehold_wire::ErrorCode;
+use leasehold_wire::kafka::messages::txn_offset_commit_response::{
+    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+};
+use leasehold_wire::kafka::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
+use std::sync::Arc;
+
+/// Clients before this version do not know what it means that a coordinator is still loading (KAFKA-7296).
+const KNOWS_LOADING: i16 = 2;
+
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    call: Call,
+    request: TxnOffsetCommitRequest,
+) -> TxnOffsetCommitResponse {
+    let version = call.version;
+    let producer = producer(request.producer_id, request.producer_epoch);
+    let transactional_id = request.transactional_id.to_string();
+    let commit = plain(request);
+    let verified = verify(&shared, &transactional_id, producer, &commit.group_id).await;
+    let committed = match verified {
+        Verified::Refused(error, _) => commit.all_partitions(offsets_error(error)),
+        verified => {
+            let transaction = InTransaction { producer, verified };
+            let request = TxnCommitRequest {
+                transaction,
+                commit,
+            };
+            shared.groups.commit_in_transaction(request).await.topics
+        }
+    };
+    let rows = committed.into_iter().map(|(name, partitions)| {
+        let partitions = partitions.into_iter().map(|(partition, error)| {
+            let error = match error {
+                ErrorCode::CoordinatorLoadInProgress if version < KNOWS_LOADING => {
+                    ErrorCode::CoordinatorNotAvailable
+                }
+                error => error,
+            };
+            TxnOffsetCommitResponsePartition::default()
+                .with_partition_index(partition)
+                .with_error_code(error.code())
+        });
+        TxnOffsetCommitResponseTopic::default()
+            .with_name(topic_name(&name))
+            .with_partitions(partitions.collect())
+    });
+    TxnOffsetCommitResponse::default().with_topics(rows.collect())
+}
+
+/// Asks as a Produce to the group's partition of the offsets topic would.
+async fn verify(
+    shared: &Shared,
+    transactional_id: &str,
+    producer: Producer,
+    group_id: &str,
+) -> Verified {
+    let image = shared.image();
+    let topic = image.topic_by_name(OFFSETS_TOPIC);
+    let (Some(topic), Some(partition)) = (topic, shared.groups.partition_for(group_id)) else {
+        return Verified::Refused(ErrorCode::NotCoordinator, String::new());
+    };
+    let mut entries = [ProduceEntry {
+        topic: topic.id,
+        partition,
+        records: transactional_sample(producer),
+        leader_epoch: None,
+        verified: Verified::NotAsked,
+    }];
+    let replicas = &shared.replicas;
+    replicas.verify(transactional_id, false, &mut entries).await;
+    let [entry] = entries;
+    entry.verified
+}
+
+/// What a coordinator says where the leader of a partition would say that producers are to try again.
+fn offsets_error(error: ErrorCode) -> ErrorCode {
+    match error {
+        ErrorCode::NotEnoughReplicas => ErrorCode::CoordinatorNotAvailable,
+        error => error,
+    }
+}
+
+fn plain(request: TxnOffsetCommitRequest) -> CommitRequest {
+    let topics = request.topics.into_iter().map(|topic| CommitTopic {
+        name: topic.name.to_string(),
+        partitions: topic
+            .partitions
+            .into_iter()
+            .map(|partition| CommitPartition {
+                partition: partition.partition_index,
+                offset: partition.committed_offset,
+                leader_epoch: partition.committed_leader_epoch,
+                metadata: partition.committed_metadata.map(|m| m.to_string()),
+            })
+            .collect(),
+    });
+    CommitRequest {
+        // The answers that OffsetCommit's versions tell apart are none of this API's.
+        api_version: 0,
+        group_id: request.group_id.to_string(),
+        generation: request.generation_id,
+        member_id: request.member_id.to_string(),
+        instance_id: request.group_instance_id.map(|id| id.to_string()),
+        retention_ms: -1,
+        topics: topics.collect(),
+    }
+}
