@@ -28,6 +28,8 @@ use std::collections::BTreeMap;
     printcolumn(name = "Brokers", type_ = "string", json_path = ".status.brokers", description = "Brokers that serve / brokers wanted"),
     printcolumn(name = "Controller", type_ = "string", json_path = ".status.controller"),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.controllerEpoch", description = "Controller epoch"),
+    printcolumn(name = "Rolling", type_ = "string", json_path = ".status.conditions[?(@.type=='Rolling')].reason", priority = 1),
+    printcolumn(name = "Balanced", type_ = "string", json_path = ".status.conditions[?(@.type=='Balanced')].reason", priority = 1),
     printcolumn(name = "Topics", type_ = "integer", json_path = ".status.topics"),
     printcolumn(name = "Partitions", type_ = "integer", json_path = ".status.partitions"),
     printcolumn(name = "Under-Replicated", type_ = "integer", json_path = ".status.underReplicatedPartitions"),
@@ -35,6 +37,7 @@ use std::collections::BTreeMap;
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 40").message("a Cluster's name is part of its pods' and Services' names: at most 40 lower-case letters, digits and '-', beginning with a letter and without dots"),
+    validation = Rule::new("self.spec.replicas > 0 || self.spec.storage.type != 'Ephemeral'").message("replicas: 0 keeps the disks and stops the brokers, but with storage.type Ephemeral every record would be lost: delete the Cluster if that is meant"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSpec {
@@ -78,6 +81,14 @@ pub struct ClusterSpec {
     /// How replicas are spread over racks.
     #[serde(default)]
     pub rack: RackSpec,
+
+    /// How brokers are restarted when something that they read at their start has changed.
+    #[serde(default)]
+    pub rolling: RollingSpec,
+
+    /// How replicas and leaders are kept even over the brokers.
+    #[serde(default)]
+    pub balancing: BalancingSpec,
 
     /// How long a broker has to hand over its leaders before it is killed.
     #[serde(default = "default_grace")]
@@ -211,6 +222,108 @@ impl Default for RackSpec {
     }
 }
 
+/// How brokers are restarted: one (or one rack) at a time, the controller last, the next only when the one before is ready,
+/// unfenced and back in every ISR.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RollingSpec {
+    /// How long every broker must have been ready before the next one goes, so that clients and DNS know the
+    /// new address of the last.
+    #[serde(default = "default_settle")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub settle_seconds: i32,
+
+    /// What to do where a partition needs every one of its replicas for acks=all (replication factor 1, or
+    /// min.insync.replicas as large as it): `Refuse` restarts none of its brokers, and does not let them be
+    /// evicted; `Proceed` lets such partitions be unavailable meanwhile.
+    #[serde(default)]
+    pub when_unavailable: UnavailablePolicy,
+
+    /// What goes at the same time: `Broker`, one broker; `Rack`, as many brokers of one rack as partitions can
+    /// do without, one rack after the other.
+    #[serde(default)]
+    pub unit: RollingUnit,
+}
+
+/// What is restarted at the same time.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RollingUnit {
+    #[default]
+    Broker,
+    Rack,
+}
+
+fn default_settle() -> i32 {
+    10
+}
+
+impl Default for RollingSpec {
+    fn default() -> Self {
+        Self {
+            settle_seconds: default_settle(),
+            when_unavailable: UnavailablePolicy::default(),
+            unit: RollingUnit::default(),
+        }
+    }
+}
+
+/// What becomes of partitions that cannot do without any of their replicas.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnavailablePolicy {
+    #[default]
+    Refuse,
+    Proceed,
+}
+
+/// How brokers are kept even: when brokers came or went for good, the controller moves as few replicas as that
+/// takes, and leaders. A change restarts nobody.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct BalancingSpec {
+    /// `Auto`: the controller moves by itself. `PlanOnly`: the condition `Balanced` tells what would move, and
+    /// nothing moves. `Off`: nothing moves. What moves already ends in any case.
+    #[serde(default)]
+    pub mode: BalancingMode,
+
+    /// Partitions that gain a replica at the same time.
+    #[serde(default = "default_max_moves")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_moves: i32,
+
+    /// What each broker sends at most, in bytes per second, to replicas that are being moved or drained; 0
+    /// for no bound. It must be more than producers write to a partition that moves, or the move never ends.
+    #[serde(default = "default_move_rate")]
+    #[schemars(range(min = 0))]
+    pub bytes_per_second: i64,
+}
+
+fn default_max_moves() -> i32 {
+    8
+}
+
+fn default_move_rate() -> i64 {
+    32 << 20
+}
+
+impl Default for BalancingSpec {
+    fn default() -> Self {
+        Self {
+            mode: BalancingMode::default(),
+            max_moves: default_max_moves(),
+            bytes_per_second: default_move_rate(),
+        }
+    }
+}
+
+/// Whether the controller moves replicas and leaders by itself.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BalancingMode {
+    #[default]
+    Auto,
+    PlanOnly,
+    Off,
+}
+
 /// What the cluster is. Derived from its metadata; losing it loses nothing.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -232,6 +345,9 @@ pub struct ClusterStatus {
     /// Brokers that are registered and unfenced.
     #[serde(default)]
     pub ready_replicas: i32,
+    /// Pods of today's image, resources, configuration and pod template.
+    #[serde(default)]
+    pub updated_replicas: i32,
     /// Brokers that serve / brokers wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
@@ -259,7 +375,7 @@ pub struct ClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub bootstrap: Option<String>,
-    /// `Ready`, `RestartRequired`, `Draining`, `Held`.
+    /// `Ready`, `Accepted`, `Rolling`, `Draining`, `Balanced`, `DisruptionAllowed`, `Paused`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -12,11 +12,14 @@ mod topic;
 mod yaml;
 
 pub use cluster::{
-    Cluster, ClusterSpec, ClusterStatus, LocalReference, PullPolicy, RackSpec, ReclaimPolicy,
-    ScalePolicy, StorageKind, StorageSpec,
+    BalancingMode, BalancingSpec, Cluster, ClusterSpec, ClusterStatus, LocalReference, PullPolicy,
+    RackSpec, ReclaimPolicy, RollingSpec, RollingUnit, ScalePolicy, StorageKind, StorageSpec,
+    UnavailablePolicy,
 };
 pub use condition::{Condition, Conditions};
-pub use topic::{PartitionState, Topic, TopicReclaimPolicy, TopicSpec, TopicStatus};
+pub use topic::{
+    Fulfilled, PartitionState, Topic, TopicDrift, TopicReclaimPolicy, TopicSpec, TopicStatus,
+};
 pub use yaml::{Generated, generated};
 
 /// The API group of all kinds.
@@ -34,6 +37,13 @@ pub const RECOVER_ANNOTATION: &str = "leasehold.dev/recover";
 pub const RACK_ANNOTATION: &str = "leasehold.dev/rack";
 /// Annotation on a pod: what its image and static configuration were when it was made.
 pub const REVISION_ANNOTATION: &str = "leasehold.dev/revision";
+/// Annotation that asks for a restart, whatever its value: on a pod, of that broker; on a Cluster, of all of its
+/// brokers, one after the other. It goes with the pod that it was on; the operator takes it off the Cluster
+/// when it has passed it on to the pods.
+pub const RESTART_ANNOTATION: &str = "leasehold.dev/restart";
+/// Annotation on a Cluster that asks for a look at how even its brokers are, whatever its value: as when brokers
+/// came or went. The operator takes it off when it has told the controller.
+pub const REBALANCE_ANNOTATION: &str = "leasehold.dev/rebalance";
 /// Finalizer of a Cluster with `reclaimPolicy: Delete`.
 pub const CLUSTER_FINALIZER: &str = "leasehold.dev/reclaim";
 /// Finalizer of a Topic with `reclaimPolicy: Delete`.

@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
     printcolumn(name = "Under-Replicated", type_ = "integer", json_path = ".status.underReplicatedPartitions"),
     printcolumn(name = "Offline", type_ = "integer", json_path = ".status.offlinePartitions", priority = 1),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "Drift", type_ = "string", json_path = ".status.conditions[?(@.type=='Drifted')].message", priority = 1, description = "What others changed that the object wishes otherwise"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("has(self.spec.topicName) == has(oldSelf.spec.topicName) && (!has(self.spec.topicName) || self.spec.topicName == oldSelf.spec.topicName) || !has(self.status) || !has(self.status.topicId)").message("spec.topicName cannot be changed once the topic exists: Kafka cannot rename a topic; make a new Topic"),
 )]
@@ -65,6 +66,20 @@ pub struct TopicSpec {
     /// Whether deleting this object deletes the topic and its records.
     #[serde(default)]
     pub reclaim_policy: TopicReclaimPolicy,
+
+    /// What becomes of others' changes to what this object wishes, a deletion of the topic included, once
+    /// the topic was as wished: `Report` shows them in the condition `Drifted`, and they stay until the spec
+    /// is edited; `Revert` shows and undoes them. What this object wishes nothing about is others' to set.
+    #[serde(default)]
+    pub drift: TopicDrift,
+}
+
+/// What becomes of others' changes to a topic.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TopicDrift {
+    #[default]
+    Report,
+    Revert,
 }
 
 /// What happens to the topic when its object is deleted.
@@ -109,6 +124,9 @@ pub struct TopicStatus {
     /// Partitions without a leader.
     #[serde(default)]
     pub offline_partitions: i32,
+    /// When the topic was last as the spec wishes. Differences since then are not this object's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fulfilled: Option<Fulfilled>,
     /// Configuration keys that this object set, so that it can take them back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(max = 256)))]
@@ -117,10 +135,24 @@ pub struct TopicStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub partition_states: Vec<PartitionState>,
-    /// `Ready`.
+    /// `Ready`; `Drifted` once others changed what the spec wishes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// A wish that was fulfilled, and for which topic.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Fulfilled {
+    /// The generation of the spec.
+    pub generation: i64,
+    /// The id of the cluster: what was true in another one says nothing about this one.
+    #[schemars(length(max = 64))]
+    pub cluster_id: String,
+    /// The id of the topic.
+    #[schemars(length(max = 64))]
+    pub topic_id: String,
 }
 
 /// One partition as the metadata has it.

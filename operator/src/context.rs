@@ -32,6 +32,7 @@ pub struct Context {
     pub clusters: Store<DeserializeGuard<Cluster>>,
     pub topics: Store<DeserializeGuard<Topic>>,
     pub backoff: Backoff,
+    pub told: Told,
 }
 
 impl Context {
@@ -85,8 +86,38 @@ impl Backoff {
     }
 }
 
+/// What was told last of each object, so that nothing is told twice in a row.
+#[derive(Default)]
+pub struct Told {
+    last: Mutex<HashMap<String, String>>,
+}
+
+impl Told {
+    /// Whether this is something else than what was told of the object before.
+    pub fn is_news(&self, uid: &str, reason: &str, note: &str) -> bool {
+        let text = format!("{reason}: {note}");
+        let mut last = self.last.lock();
+        last.insert(uid.to_owned(), text.clone()) != Some(text)
+    }
+
+    /// The object is gone.
+    pub fn forget(&self, uid: &str) {
+        self.last.lock().retain(|about, _| !about.starts_with(uid));
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_same_news_is_told_once_in_a_row() {
+        let told = super::Told::default();
+        assert!(told.is_news("u", "Stuck", "a"));
+        assert!(!told.is_news("u", "Stuck", "a"));
+        assert!(told.is_news("v", "Stuck", "a"));
+        assert!(told.is_news("u", "Rolled", "b"));
+        assert!(told.is_news("u", "Stuck", "a"));
+    }
+
     #[test]
     fn waits_double_up_to_a_minute_and_begin_anew_after_a_success() {
         let backoff = super::Backoff::default();

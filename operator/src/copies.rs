@@ -33,7 +33,7 @@ pub struct Copies {
 /// Asks all of `pods`.
 pub async fn fetch(pods: &[BrokerPod], cluster_id: &ClusterId) -> Copies {
     let asked = pods.iter().map(|pod| async move {
-        let broker = BrokerId(pod.revision.ordinal);
+        let broker = BrokerId(pod.facts.ordinal);
         let answer = match &pod.address {
             None => Err("its pod has no address yet".to_owned()),
             Some(address) => tokio::time::timeout(LIMIT, one(address, cluster_id))

@@ -180,6 +180,12 @@ impl Elector {
                 Ok(None) => {
                     // A conflict may be our own renewal whose answer was lost: look.
                     match within(self.api.get_opt(&self.name)).await {
+                        Ok(Some(seen)) if is_older(&seen, &lease) => {
+                            self.leadership.end();
+                            return "the API server's data was put back to an older state, and watches begun before \
+                                    tell nothing any more: beginning anew"
+                                .to_owned();
+                        }
                         Ok(Some(seen)) if self.holds(&seen) => lease = seen,
                         Ok(_) => {
                             self.leadership.end();
@@ -284,6 +290,15 @@ impl Elector {
     }
 }
 
+/// Whether `seen` is of a time before `known`: then etcd was restored from an older copy. The API server takes
+/// watches that begin in its future and is silent until it gets there, so they would look well for ever.
+/// Versions may be compared as numbers (KEP-5504).
+fn is_older(seen: &Lease, known: &Lease) -> bool {
+    let version =
+        |lease: &Lease| -> Option<u64> { lease.metadata.resource_version.as_deref()?.parse().ok() };
+    matches!((version(seen), version(known)), (Some(seen), Some(known)) if seen < known)
+}
+
 async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
     tokio::time::timeout(CALL, call).await.unwrap_or_else(|_| {
         let late = std::io::Error::new(
@@ -315,6 +330,21 @@ mod tests {
         );
         assert_eq!(judge(&mut observed, "a", "2", ten, at(118)), Verdict::Wait);
         assert_eq!(judge(&mut observed, "a", "2", ten, at(119)), Verdict::Take);
+    }
+
+    #[test]
+    fn a_lease_of_an_older_time_tells_of_a_restored_etcd() {
+        let lease = |version: &str| Lease {
+            metadata: ObjectMeta {
+                resource_version: Some(version.to_owned()),
+                ..ObjectMeta::default()
+            },
+            spec: None,
+        };
+        assert!(is_older(&lease("999"), &lease("1000")));
+        assert!(!is_older(&lease("1000"), &lease("999")));
+        assert!(!is_older(&lease("1000"), &lease("1000")));
+        assert!(!is_older(&lease("opaque"), &lease("1000")));
     }
 
     #[test]

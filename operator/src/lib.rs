@@ -4,6 +4,7 @@
 //! - [`view`] follows the clusters' metadata, [`news`] tells what changed in it, [`admin`] asks the
 //!   clusters' controllers for changes, [`copies`] fetches the brokers' copies of it;
 //! - [`leader`] makes one replica act, [`status_queue`] and [`events`] bound what is written;
+//! - [`plugin`] is another program, `kubectl leasehold`;
 //! - [`run`] wires it all together; [`http`] and [`metrics`] show how it fares.
 
 pub mod admin;
@@ -16,6 +17,7 @@ pub mod http;
 pub mod leader;
 pub mod metrics;
 pub mod news;
+pub mod plugin;
 pub mod release;
 pub mod run;
 pub mod status_queue;

@@ -8,7 +8,7 @@ use crate::cli::RunArgs;
 use crate::cluster::apply::Applied;
 use crate::cluster::names::MANAGER;
 use crate::cluster::validate::Defaults;
-use crate::context::{Backoff, Context};
+use crate::context::{Backoff, Context, Told};
 use crate::events::{self, Events};
 use crate::http::{self, Health};
 use crate::leader::{Elector, Leadership};
@@ -182,6 +182,7 @@ async fn act(
         clusters: known_clusters,
         topics: topics.store(),
         backoff: Backoff::default(),
+        told: Told::default(),
     });
     tokio::spawn(publisher.run(client.clone()));
     tokio::spawn(statuses.run(client.clone(), leadership));
@@ -344,6 +345,9 @@ async fn follow_clusters(
                 let key = key_of(&cluster);
                 seen.remove(&key);
                 context.applied.forget(&key.0, &key.1);
+                context
+                    .told
+                    .forget(cluster.meta().uid.as_deref().unwrap_or_default());
                 context.views.forget(&key);
                 tell(&key);
             }

@@ -1,5 +1,6 @@
 //! What the decisions need to know of the metadata, counted in one pass; pure.
 
+use super::roll::{Survives, survives};
 use super::scale::BrokerFacts;
 use leasehold_metadata::image::{Image, Partition, Topic};
 use std::collections::BTreeMap;
@@ -13,6 +14,10 @@ pub struct Totals {
     pub offline: i32,
     /// Partitions that already miss a replica and could not lose another without refusing acks=all.
     pub at_minimum: i32,
+    /// Partitions that are whole, and need every one of their replicas for acks=all.
+    pub indispensable: i32,
+    /// The name of one that could not lose another replica, of the former kind if there is one.
+    pub example: Option<String>,
     pub brokers: BTreeMap<i32, BrokerFacts>,
     /// The topic with the most replicas.
     pub widest: Option<(String, usize)>,
@@ -39,20 +44,32 @@ pub fn totals(image: &Image) -> Totals {
     }
     for topic in image.topics.values() {
         totals.topics += 1;
-        for partition in &topic.partitions {
-            count(&mut totals, image, topic, partition);
+        for (number, partition) in topic.partitions.iter().enumerate() {
+            count(&mut totals, image, topic, number, partition);
         }
     }
     totals
 }
 
-fn count(totals: &mut Totals, image: &Image, topic: &Topic, partition: &Partition) {
+fn count(totals: &mut Totals, image: &Image, topic: &Topic, number: usize, partition: &Partition) {
     totals.partitions += 1;
     totals.offline += i32::from(partition.leader.is_none());
     let under = is_under_replicated(partition);
     totals.under_replicated += i32::from(under);
-    let at_minimum = under && partition.isr.len() <= image.effective_min_isr(topic, partition);
-    totals.at_minimum += i32::from(at_minimum);
+    let name = || format!("{}-{number}", topic.name);
+    match survives(image, topic, partition, None) {
+        Survives::Yes => {}
+        Survives::NeedsAll => {
+            totals.indispensable += 1;
+            totals.example.get_or_insert_with(name);
+        }
+        Survives::No => {
+            if totals.at_minimum == 0 {
+                totals.example = Some(name());
+            }
+            totals.at_minimum += 1;
+        }
+    }
     for replica in &partition.replicas {
         totals.brokers.entry(replica.0).or_default().replicas += 1;
     }
@@ -66,6 +83,23 @@ fn count(totals: &mut Totals, image: &Image, topic: &Topic, partition: &Partitio
 }
 
 impl Totals {
+    /// Why no broker may be taken away just now; `None` if any one may.
+    pub fn indisposed(&self, may_interrupt: bool) -> Option<String> {
+        let example = self.example.as_deref().unwrap_or_default();
+        if self.at_minimum > 0 {
+            return Some(format!(
+                "{} of {} partitions (such as {example}) lack replicas in sync, and would refuse acks=all if they lost another",
+                self.at_minimum, self.partitions
+            ));
+        }
+        (self.indispensable > 0 && !may_interrupt).then(|| {
+            format!(
+                "{} of {} partitions (such as {example}) need every one of their replicas for acks=all: give them more, lower min.insync.replicas, or set spec.rolling.whenUnavailable to Proceed",
+                self.indispensable, self.partitions
+            )
+        })
+    }
+
     /// Brokers that are registered and serve.
     pub fn serving(&self) -> impl Iterator<Item = i32> {
         self.brokers
@@ -104,6 +138,7 @@ pub(crate) mod tests {
                 cordoned: one.ends_with('c'),
                 registered_at: Seq(1),
                 changed_at: Seq(1),
+                directories: Vec::new(),
             };
             image.brokers.insert(BrokerId(id), Arc::new(broker));
         }
@@ -140,6 +175,23 @@ pub(crate) mod tests {
         image.names.insert(name.to_owned(), id);
         image.topics.insert(id, Arc::new(topic));
         id
+    }
+
+    #[test]
+    fn a_broker_may_go_while_every_partition_could_lose_one_more() {
+        let told = |brokers: &str, partition: &str, proceed: bool| {
+            let mut image = image(brokers);
+            // Kafka's default: min.insync.replicas is 1.
+            add_topic(&mut image, "a", &[partition]);
+            totals(&image).indisposed(proceed).unwrap_or_default()
+        };
+        assert_eq!(told("0 1 2", "012/012/0", false), "");
+        assert_eq!(told("0 1 2", "012/01/0", false), "");
+        assert!(told("0 1 2", "012/0/0", true).contains("1 of 1 partitions (such as a-0) lack"));
+        assert!(told("0 1f 2f", "012/012/0", true).contains("lack"));
+        assert!(told("0 1 2", "0/0/0", false).contains("need every one"));
+        assert_eq!(told("0 1 2", "0/0/0", true), "");
+        assert!(told("0f 1 2", "0/0/-", true).contains("lack"));
     }
 
     #[test]

@@ -2,16 +2,20 @@
 
 use super::genesis::Found;
 use super::names;
-use super::restart::PodRevision;
+use super::roll::{self, PodFacts};
 use crate::context::Context;
 use crate::view::ClusterKey;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::ListParams;
-use leasehold_crds::{CLUSTER_ID_ANNOTATION, RACK_ANNOTATION, REVISION_ANNOTATION};
+use leasehold_crds::{
+    CLUSTER_ID_ANNOTATION, RACK_ANNOTATION, RESTART_ANNOTATION, REVISION_ANNOTATION,
+};
 use leasehold_metadata::head::keys::CLUSTER_ID;
 use leasehold_metadata::store::{Store as _, StoreError};
+use std::time::Duration;
 
 /// Why it could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +39,7 @@ fn api(what: &'static str) -> impl Fn(kube::Error) -> FetchError {
 /// A broker's pod.
 #[derive(Clone, Debug)]
 pub struct BrokerPod {
-    pub revision: PodRevision,
+    pub facts: PodFacts,
     pub node: Option<String>,
     /// Its address, once it has one.
     pub address: Option<String>,
@@ -80,11 +84,12 @@ pub async fn existing(context: &Context, cluster: &ClusterKey) -> Result<Existin
         .list_metadata(&by_label)
         .await
         .map_err(api("the volume claims"))?;
+    let now = Timestamp::now();
     Ok(Existing {
         stateful_set,
         pods: pods
             .into_iter()
-            .filter_map(|pod| broker_pod(name, &pod))
+            .filter_map(|pod| broker_pod(name, &pod, now))
             .collect(),
         claims: claims
             .into_iter()
@@ -98,14 +103,20 @@ pub async fn existing(context: &Context, cluster: &ClusterKey) -> Result<Existin
     })
 }
 
-fn broker_pod(cluster: &str, pod: &Pod) -> Option<BrokerPod> {
+fn broker_pod(cluster: &str, pod: &Pod, now: Timestamp) -> Option<BrokerPod> {
     let name = pod.name_any();
     Some(BrokerPod {
-        revision: PodRevision {
+        facts: PodFacts {
             ordinal: names::ordinal(cluster, &name)?,
             name,
+            uid: pod.uid().unwrap_or_default(),
             revision: pod.annotations().get(REVISION_ANNOTATION).cloned(),
+            asked: pod.annotations().contains_key(RESTART_ANNOTATION),
             terminating: pod.metadata.deletion_timestamp.is_some(),
+            // A clock that is behind the node's makes this wait longer, never shorter.
+            ready_for: roll::ready_since(pod)
+                .map(|since| Duration::try_from(now.duration_since(since)).unwrap_or_default()),
+            trouble: roll::trouble(pod, now),
         },
         address: pod.status.as_ref().and_then(|s| s.pod_ip.clone()),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),

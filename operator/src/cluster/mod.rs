@@ -1,9 +1,10 @@
 //! From a `Cluster` to its objects: fetch → validate → build → apply → decide → status.
 //!
-//! Everything here except [`reconcile`], `round`, [`fetch`], [`apply`], [`racks`], `recover` and [`teardown`] is pure: it takes
+//! Everything here except [`reconcile`], `round`, [`fetch`], [`apply`], [`racks`], `recover`, `restart` and [`teardown`] is pure: it takes
 //! objects and gives objects or decisions, and is tested without a client.
 
 pub mod apply;
+mod balance;
 pub mod build;
 pub mod facts;
 pub mod fetch;
@@ -13,7 +14,8 @@ pub mod overrides;
 pub mod racks;
 pub mod reconcile;
 mod recover;
-pub mod restart;
+mod restart;
+pub mod roll;
 mod round;
 pub mod scale;
 pub mod status;

@@ -18,7 +18,7 @@ pub async fn tell(
     topology_key: &str,
     pods: &[BrokerPod],
 ) -> Result<(), kube::Error> {
-    for pod in pods.iter().filter(|pod| !pod.revision.terminating) {
+    for pod in pods.iter().filter(|pod| !pod.facts.terminating) {
         let Some(rack) = rack_of(context, topology_key, pod).await? else {
             continue;
         };
@@ -29,13 +29,13 @@ pub async fn tell(
         let api = context.api::<Pod>(namespace);
         match api
             .patch_metadata(
-                &pod.revision.name,
+                &pod.facts.name,
                 &PatchParams::default(),
                 &Patch::Merge(&patch),
             )
             .await
         {
-            Ok(_) => tracing::info!(pod = %pod.revision.name, rack, "told the pod its rack"),
+            Ok(_) => tracing::info!(pod = %pod.facts.name, rack, "told the pod its rack"),
             // It went meanwhile.
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             Err(error) => return Err(error),

@@ -4,13 +4,16 @@
 //! rest cannot, and comes back. Nothing is changed without holding the operator's Lease.
 
 use super::apply::ApplyError;
+use super::balance::Balance;
 use super::build::BuildError;
 use super::facts::totals;
 use super::fetch::{Existing, FetchError, existing, found};
 use super::genesis::{self, Verdict};
 use super::recover::{self, Progress, RecoverError};
-use super::round::Round;
-use super::status::{FROZEN, Findings, status};
+use super::restart::RestartError;
+use super::roll::Roll;
+use super::round::{Round, was_rolling};
+use super::status::{BALANCED, FROZEN, Findings, ROLLING, STUCK, status};
 use super::teardown::{self, TeardownError};
 use super::validate::validate;
 use crate::admin;
@@ -59,6 +62,8 @@ pub enum ClusterError {
     Teardown(#[from] TeardownError),
     #[error("the metadata cannot be recovered: {0}")]
     Recover(#[from] RecoverError),
+    #[error(transparent)]
+    Restart(#[from] RestartError),
     #[error("cannot change the finalizer: {0}")]
     Finalizer(#[source] Box<kube::Error>),
     #[error("this operator does not hold its Lease")]
@@ -324,6 +329,8 @@ fn key_of(cluster: &Cluster) -> Key {
 pub(super) fn publish(cluster: &Cluster, context: &Context, findings: &Findings<'_>) {
     let next = status(cluster, findings, Time(Timestamp::now()));
     warn(cluster, context, findings, &next);
+    tell_roll(cluster, context, findings, &next);
+    tell_balance(cluster, context, findings, &next);
     let current = serde_json::to_value(&cluster.status).unwrap_or_default();
     context.statuses.put(
         key_of(cluster),
@@ -340,14 +347,7 @@ fn warn(cluster: &Cluster, context: &Context, findings: &Findings<'_>, next: &Cl
         (None, None, Some(why)) => (FROZEN, why.clone()),
         _ => return,
     };
-    let ready = |status: &ClusterStatus| {
-        status
-            .conditions
-            .iter()
-            .find(|c| c.type_ == "Ready")
-            .map(|c| c.reason.clone())
-    };
-    if cluster.status.as_ref().and_then(ready) != ready(next) {
+    if changed(cluster, next, "Ready") {
         context.events.tell(
             cluster.object_ref(&()),
             News {
@@ -358,6 +358,94 @@ fn warn(cluster: &Cluster, context: &Context, findings: &Findings<'_>, next: &Cl
             },
         );
     }
+}
+
+/// Tells people of each restart, and when a roll begins to be stuck, blocked or over.
+fn tell_roll(cluster: &Cluster, context: &Context, findings: &Findings<'_>, next: &ClusterStatus) {
+    let Some((roll, _)) = &findings.roll else {
+        return;
+    };
+    let (warning, reason, note) = match roll {
+        Roll::Restart(restart) => {
+            let note = format!(
+                "{} restarts: {}; {} left after it",
+                restart.pod, restart.cause, restart.left
+            );
+            (false, "Restarting", note)
+        }
+        _ if !changed(cluster, next, ROLLING) => return,
+        Roll::Stuck(why) => (true, STUCK, format!("the roll stops: {why}")),
+        Roll::Blocked(why) => (true, "Blocked", format!("the roll stops: {why}")),
+        Roll::Done if was_rolling(cluster) => {
+            let note = "every broker runs what the Cluster asks for".to_owned();
+            (false, "Rolled", note)
+        }
+        Roll::Done | Roll::Waiting(_) => return,
+    };
+    // The status that this is held against may be older than what was told last.
+    if !context.told.is_news(&key_of(cluster).uid, reason, &note) {
+        return;
+    }
+    let news = News {
+        warning,
+        reason,
+        action: "Roll",
+        note,
+    };
+    context.events.tell(cluster.object_ref(&()), news);
+}
+
+/// Tells people when replicas begin to move to keep brokers even, when that is over, and of each new plan.
+fn tell_balance(
+    cluster: &Cluster,
+    context: &Context,
+    findings: &Findings<'_>,
+    next: &ClusterStatus,
+) {
+    let Some(balance) = &findings.balance else {
+        return;
+    };
+    let before = cluster.status.as_ref().and_then(|s| reason(s, BALANCED));
+    let Some((reason, note)) = balance_news(before.as_deref(), balance) else {
+        return;
+    };
+    // Apart from what is told of rolls; the figures alone are no news.
+    let about = format!("{}/balance", key_of(cluster).uid);
+    if !changed(cluster, next, BALANCED) || !context.told.is_news(&about, reason, "") {
+        return;
+    }
+    let news = News {
+        warning: false,
+        reason,
+        action: "Balance",
+        note,
+    };
+    context.events.tell(cluster.object_ref(&()), news);
+}
+
+/// The reason and note of an Event, if the condition's reason was `before` and the brokers are as `balance` says.
+fn balance_news(before: Option<&str>, balance: &Balance) -> Option<(&'static str, String)> {
+    let began = matches!(before, Some("Moving" | "Settling"));
+    match balance {
+        Balance::Moving(message) => Some(("Balancing", message.clone())),
+        Balance::Planned(message) => Some(("BalancePlanned", message.clone())),
+        Balance::Even if began => {
+            let note = "replicas and leaders are even over the brokers".to_owned();
+            Some(("Balanced", note))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a condition has another reason than the object that was read tells.
+fn changed(cluster: &Cluster, next: &ClusterStatus, kind: &str) -> bool {
+    let before = cluster.status.as_ref().and_then(|s| reason(s, kind));
+    before != reason(next, kind)
+}
+
+fn reason(status: &ClusterStatus, kind: &str) -> Option<String> {
+    let found = status.conditions.iter().find(|c| c.type_ == kind);
+    found.map(|condition| condition.reason.clone())
 }
 
 /// After an error, what is known from the watch still stands.
@@ -373,4 +461,29 @@ fn tell_error(cluster: &Cluster, context: &Context, problem: String) {
         ..Findings::default()
     };
     publish(cluster, context, &findings);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_hear_when_brokers_begin_to_be_evened_and_when_they_are() {
+        let told =
+            |before, balance: &Balance| balance_news(before, balance).map(|(reason, _)| reason);
+        let moving = Balance::Moving("8 partitions are moving".into());
+        let settling = Balance::Settling("about to end".into());
+        assert_eq!(told(Some("Even"), &settling), None);
+        assert_eq!(told(Some("Settling"), &moving), Some("Balancing"));
+        assert_eq!(told(Some("Moving"), &settling), None);
+        assert_eq!(told(Some("Settling"), &Balance::Even), Some("Balanced"));
+        assert_eq!(told(Some("PlanOnly"), &Balance::Even), None);
+        assert_eq!(
+            told(None, &Balance::Even),
+            None,
+            "an operator that has just begun"
+        );
+        let planned = Balance::Planned("would move".into());
+        assert_eq!(told(Some("Even"), &planned), Some("BalancePlanned"));
+    }
 }

@@ -1,13 +1,15 @@
 //! The part of a cluster's round that changes the world: brokers, objects, volumes, racks.
 
 use super::apply::apply_all;
-use super::build::{Inputs, build};
+use super::balance::{self, Balance};
+use super::build::{Inputs, Objects, build};
 use super::facts::{Totals, totals};
 use super::fetch::Existing;
 use super::reconcile::{BUSY, ClusterError, IDLE, KIND, publish};
-use super::restart::outdated;
+use super::restart::{self, Removed};
+use super::roll::{self, Facts as RollFacts, PodFacts, Policy, Roll};
 use super::scale::{self, Decision, Draining, Facts};
-use super::status::Findings;
+use super::status::{Findings, ROLLING};
 use super::teardown;
 use super::validate::ValidCluster;
 use crate::admin::{self, AdminError};
@@ -15,9 +17,13 @@ use crate::context::Context;
 use crate::view::{ClusterKey, View};
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
-use leasehold_crds::{Cluster, ScalePolicy};
+use leasehold_crds::{
+    Cluster, REBALANCE_ANNOTATION, REVISION_ANNOTATION, ScalePolicy, UnavailablePolicy,
+};
+use leasehold_metadata::balance::Balancing;
 use leasehold_metadata::rpc::{AdminRequest, AdminResponse, Outcome};
 use leasehold_types::BrokerId;
+use std::time::Duration;
 
 /// The part of a round that changes the world.
 pub(super) struct Round<'a> {
@@ -48,11 +54,21 @@ impl Round<'_> {
         if let Some((view, _)) = known {
             let problems = self.settle_brokers(view, &decision).await;
             decision.draining = told(decision.draining, &problems);
+            findings.balance = Some(self.settle_balance(cluster, view).await);
         }
+        if restart::pass_on(self.context, cluster, &self.existing.pods).await? {
+            return Ok(Action::requeue(Duration::ZERO));
+        }
+        let interrupts = self.policy().may_interrupt;
+        findings.indisposed = Some(match known {
+            Some((_, totals)) => totals.indisposed(interrupts),
+            None => Some("the cluster's metadata is not known".to_owned()),
+        });
+        let may_disrupt = findings.indisposed == Some(None);
         let inputs = Inputs {
             cluster_id: self.cluster_id,
             replicas: decision.replicas,
-            may_disrupt: known.is_none_or(|(_, totals)| totals.at_minimum == 0),
+            may_disrupt,
         };
         let objects = build(self.valid, &inputs)?;
         if !self.context.leadership.is_held() {
@@ -79,14 +95,37 @@ impl Round<'_> {
         {
             tracing::warn!(namespace = %self.key.0, cluster = %self.key.1, %error, "cannot tell the pods their racks; brokers keep the last known ones");
         }
-        let revisions: Vec<_> = self
+        let pods: Vec<PodFacts> = self
             .existing
             .pods
             .iter()
-            .map(|pod| pod.revision.clone())
+            .map(|pod| pod.facts.clone())
             .collect();
-        findings.outdated = Some(outdated(&revisions, &objects.revision));
-        let busy = matches!(decision.draining, Draining::InProgress(_));
+        let facts = RollFacts {
+            pods: &pods,
+            wanted: &objects.revision,
+            template_is_current: self.template_is_current(&objects),
+            brokers: self.valid.spec.replicas.min(decision.replicas),
+            image: known.map(|(view, _)| &*view.image),
+            under_way: was_rolling(cluster),
+            policy: self.policy(),
+        };
+        let roll = self.roll(&facts, may_disrupt).await?;
+        let rolls = matches!(roll, Roll::Restart(_) | Roll::Waiting(_));
+        let is_today = |pod: &&PodFacts| pod.revision.as_ref() == Some(&objects.revision);
+        findings.updated = i32::try_from(pods.iter().filter(is_today).count()).unwrap_or(i32::MAX);
+        let names = |behind: Vec<&PodFacts>| behind.iter().map(|pod| pod.name.clone()).collect();
+        findings.roll = Some((roll, names(facts.behind())));
+        let troubled = pods.iter().filter_map(|pod| {
+            let trouble = pod.trouble.clone()?;
+            Some((pod.name.clone(), trouble))
+        });
+        findings.troubles = troubled.collect();
+        let moves = matches!(
+            findings.balance,
+            Some(Balance::Moving(_) | Balance::Settling(_))
+        );
+        let busy = rolls || moves || matches!(decision.draining, Draining::InProgress(_));
         findings.draining = Some(decision.draining);
         publish(cluster, self.context, &findings);
         self.context
@@ -108,11 +147,74 @@ impl Round<'_> {
                 .existing
                 .pods
                 .iter()
-                .map(|pod| pod.revision.ordinal)
+                .map(|pod| pod.facts.ordinal)
                 .collect(),
             brokers: totals.map(|totals| totals.brokers.clone()),
             widest: totals.and_then(|totals| totals.widest.clone()),
         }
+    }
+
+    fn policy(&self) -> Policy {
+        let rolling = &self.valid.spec.rolling;
+        Policy {
+            settle: Duration::from_secs(u64::try_from(rolling.settle_seconds).unwrap_or(0)),
+            may_interrupt: rolling.when_unavailable == UnavailablePolicy::Proceed,
+            unit: rolling.unit,
+        }
+    }
+
+    /// Whether the StatefulSet, as it was before this round, is of today, and its controller knows.
+    fn template_is_current(&self, objects: &Objects) -> bool {
+        let Some(set) = &self.existing.stateful_set else {
+            return false;
+        };
+        let template = set.spec.as_ref().map(|spec| &spec.template);
+        let revision = template
+            .and_then(|template| template.metadata.as_ref()?.annotations.as_ref())
+            .and_then(|annotations| annotations.get(REVISION_ANNOTATION));
+        let observed = set.status.as_ref().and_then(|s| s.observed_generation);
+        revision == Some(&objects.revision) && observed >= set.metadata.generation
+    }
+
+    /// Restarts at most one broker. What the watches say is only a hint: before a pod goes, the decision is
+    /// taken again on a quorum read of the head, which is newer than the list of pods that it goes with. A pod
+    /// that was ready there has its registration in that head, with all that followed from it.
+    async fn roll(
+        &self,
+        facts: &RollFacts<'_>,
+        budget_is_open: bool,
+    ) -> Result<Roll, ClusterError> {
+        let roll = roll::decide(facts);
+        if !matches!(roll, Roll::Restart(_)) {
+            return Ok(roll);
+        }
+        let view = self.context.views.read(self.key).await?;
+        let again = RollFacts {
+            image: Some(&view.image),
+            ..*facts
+        };
+        let roll = roll::decide(&again);
+        let Roll::Restart(restart) = &roll else {
+            return Ok(roll);
+        };
+        if view.image.cluster_id.0 != self.cluster_id || !self.context.leadership.is_held() {
+            return Err(ClusterError::NotLeader);
+        }
+        // The budget is spent on those of its rack that are away; it keeps others from taking away one more.
+        let evicts = budget_is_open && !restart.joins;
+        let removed = restart::remove(self.context, self.key, restart, evicts).await?;
+        tracing::info!(
+            namespace = %self.key.0, cluster = %self.key.1, pod = restart.pod, cause = restart.cause,
+            left = restart.left, seq = %view.image.position.seq, ?removed, "a broker restarts"
+        );
+        Ok(match removed {
+            Removed::Going => roll,
+            Removed::Another => Roll::Waiting(format!("a look at {} anew", restart.pod)),
+            Removed::NotYet => Roll::Waiting(format!(
+                "the disruption budget to allow the eviction of {}",
+                restart.pod
+            )),
+        })
     }
 
     /// Looks again, by a quorum read of the head, whether the pod may really go: whoever is controller
@@ -156,6 +258,35 @@ impl Round<'_> {
         problems
     }
 
+    /// Tells the controller how the user wants brokers to be kept even, and looks how it goes.
+    async fn settle_balance(&self, cluster: &Cluster, view: &View) -> Balance {
+        let spec = &self.valid.spec.balancing;
+        let asked = cluster.annotations().contains_key(REBALANCE_ANNOTATION);
+        let balancing = Balancing {
+            due: asked,
+            ..balance::wanted(spec)
+        };
+        // Asleep, nobody could be told; it is done when somebody wakes.
+        let awake = view.image.brokers.values().any(|broker| !broker.fenced);
+        if awake && (asked || balance::differs(&view.image, &balancing)) {
+            let answer = self
+                .ask(view, AdminRequest::SetBalancing { balancing })
+                .await;
+            let told = failure("tell the controller of spec.balancing", answer);
+            let problem = match (told, asked) {
+                (None, true) => restart::take_off(self.context, cluster, REBALANCE_ANNOTATION)
+                    .await
+                    .err()
+                    .map(|error| error.to_string()),
+                (told, _) => told,
+            };
+            if let Some(problem) = problem {
+                return Balance::Unknown(problem);
+            }
+        }
+        balance::look(&view.image, spec)
+    }
+
     async fn ask(&self, view: &View, request: AdminRequest) -> Result<AdminResponse, AdminError> {
         if !self.context.leadership.is_held() {
             return Err(AdminError::NotLeader);
@@ -174,6 +305,14 @@ impl Round<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether the status tells of a roll that has not ended.
+pub(super) fn was_rolling(cluster: &Cluster) -> bool {
+    let conditions = cluster.status.iter().flat_map(|status| &status.conditions);
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == ROLLING && condition.status == "True")
 }
 
 /// The `Draining` condition with what went wrong just now.
@@ -200,7 +339,9 @@ fn failure(what: &str, answer: Result<AdminResponse, AdminError>) -> Option<Stri
         Ok(AdminResponse::Cordon(outcomes)) => {
             outcomes.iter().find_map(|(_, outcome)| refused(outcome))
         }
-        Ok(AdminResponse::UnregisterBroker(outcome)) => refused(&outcome),
+        Ok(AdminResponse::UnregisterBroker(outcome) | AdminResponse::SetBalancing(outcome)) => {
+            refused(&outcome)
+        }
         Ok(_) => None,
         Err(error) => Some(format!("cannot {what}: {error}")),
     }

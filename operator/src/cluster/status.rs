@@ -1,8 +1,10 @@
 //! A Cluster's status from what is known of it; pure.
 
+use super::balance::Balance;
 use super::facts::Totals;
 use super::genesis::Verdict;
 use super::names;
+use super::roll::{Restart, Roll};
 use super::scale::Draining;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use leasehold_crds::{Cluster, ClusterStatus, Conditions, RECOVER_ANNOTATION};
@@ -25,15 +27,30 @@ pub struct Findings<'a> {
     pub image: Option<(&'a Image, &'a Totals)>,
     /// Pods that the StatefulSet reports.
     pub pods: i32,
-    /// Pods of an older image or configuration; `None` if it is not known.
-    pub outdated: Option<Vec<String>>,
+    /// Pods of today's specification.
+    pub updated: i32,
+    /// How the roll goes, and the pods that are still to be restarted; `None` if it is not known.
+    pub roll: Option<(Roll, Vec<String>)>,
+    /// Why a voluntary disruption may take no broker now; `None` if it is not known.
+    pub indisposed: Option<Option<String>>,
+    /// Pods that do not start, and why.
+    pub troubles: Vec<(String, String)>,
     pub draining: Option<Draining>,
+    /// How even the brokers are; `None` if it is not known.
+    pub balance: Option<Balance>,
     /// What could not be done just now.
     pub problems: Vec<String>,
 }
 
 /// The reason of a cluster whose controller decides nothing any more.
 pub const FROZEN: &str = "MetadataFrozen";
+
+/// The condition that tells how a roll goes, and its reason when a pod cannot start.
+pub const ROLLING: &str = "Rolling";
+pub const STUCK: &str = "Stuck";
+
+/// The condition that tells how even the brokers are.
+pub const BALANCED: &str = "Balanced";
 
 /// The names of at most this many pods stand in a message.
 const NAMED: usize = 20;
@@ -47,6 +64,7 @@ pub fn status(cluster: &Cluster, findings: &Findings<'_>, now: Time) -> ClusterS
         observed_generation: cluster.metadata.generation,
         cluster_id: before.cluster_id.clone(),
         replicas: findings.pods,
+        updated_replicas: findings.updated,
         selector: Some(names::selector_text(&name)),
         brokers: Some(format!("0/{wanted}")),
         controller_epoch: before.controller_epoch,
@@ -98,22 +116,13 @@ fn conditions(
         Some(problems) => set("Accepted", false, "InvalidSpec", problems),
         None => set("Accepted", true, "Valid", ""),
     }
-    match &findings.outdated {
-        Some(pods) if pods.is_empty() => set("RestartRequired", false, "UpToDate", ""),
-        Some(pods) => {
-            let more = pods.len().saturating_sub(NAMED);
-            let named = pods[..pods.len().min(NAMED)].join(", ");
-            let tail = if more > 0 {
-                format!(" and {more} more")
-            } else {
-                String::new()
-            };
-            let verb = if pods.len() == 1 { "runs" } else { "run" };
-            let message = format!(
-                "{named}{tail} {verb} an older image or configuration; each takes the new one when its pod is deleted"
-            );
-            set("RestartRequired", true, "SpecChanged", &message);
-        }
+    if let Some((roll, behind)) = &findings.roll {
+        let (is, reason, message) = rolling(roll, behind);
+        set(ROLLING, is, reason, &message);
+    }
+    match &findings.indisposed {
+        Some(Some(why)) => set("DisruptionAllowed", false, "NotEnoughReplicas", why),
+        Some(None) => set("DisruptionAllowed", true, "EnoughReplicas", ""),
         None => {}
     }
     match &findings.draining {
@@ -122,6 +131,15 @@ fn conditions(
         Some(Draining::Refused(message)) => {
             set("Draining", false, "ReplicationFactorTooLarge", message)
         }
+        None => {}
+    }
+    match &findings.balance {
+        Some(Balance::Even) => set(BALANCED, true, "Even", ""),
+        Some(Balance::Settling(message)) => set(BALANCED, false, "Settling", message),
+        Some(Balance::Moving(message)) => set(BALANCED, false, "Moving", message),
+        Some(Balance::Planned(message)) => set(BALANCED, false, "PlanOnly", message),
+        Some(Balance::Off(message)) => set(BALANCED, false, "Off", message),
+        Some(Balance::Unknown(message)) => set(BALANCED, false, "ControllerNotTold", message),
         None => {}
     }
     if findings.paused {
@@ -135,6 +153,38 @@ fn conditions(
         conditions.remove("Paused");
     }
     conditions.into_vec()
+}
+
+/// Status, reason and message of the condition `Rolling`.
+fn rolling(roll: &Roll, behind: &[String]) -> (bool, &'static str, String) {
+    let left = match behind.len() {
+        0 => String::new(),
+        1 => format!("; {} is still to be restarted", behind[0]),
+        _ => format!("; {} are still to be restarted", listed(behind)),
+    };
+    match roll {
+        Roll::Done => (false, "UpToDate", String::new()),
+        Roll::Restart(restart) => {
+            let Restart { pod, cause, .. } = restart;
+            let others: Vec<String> = behind.iter().filter(|p| *p != pod).cloned().collect();
+            let left = match others.len() {
+                0 => String::new(),
+                _ => format!("; {} will follow", listed(&others)),
+            };
+            (true, "Restarting", format!("{pod} restarts: {cause}{left}"))
+        }
+        Roll::Waiting(what) => (true, "Waiting", format!("waiting for {what}{left}")),
+        Roll::Blocked(why) => (true, "Blocked", format!("{why}{left}")),
+        Roll::Stuck(why) => (true, STUCK, format!("{why}{left}")),
+    }
+}
+
+fn listed(pods: &[String]) -> String {
+    let named = pods[..pods.len().min(NAMED)].join(", ");
+    match pods.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
 }
 
 fn readiness(wanted: i32, name: &str, findings: &Findings<'_>) -> (bool, &'static str, String) {
@@ -183,11 +233,17 @@ fn readiness(wanted: i32, name: &str, findings: &Findings<'_>) -> (bool, &'stati
         .collect();
     if !missing.is_empty() {
         let serving = usize::try_from(wanted).unwrap_or_default() - missing.len();
-        let named = missing[..missing.len().min(NAMED)].join(", ");
+        let troubles = findings.troubles.iter().take(3);
+        let why: String = troubles
+            .map(|(pod, why)| format!("; {pod} does not start: {why}"))
+            .collect();
         return (
             false,
             "BrokersMissing",
-            format!("{serving} of {wanted} brokers serve; missing: {named}"),
+            format!(
+                "{serving} of {wanted} brokers serve; missing: {}{why}",
+                listed(&missing)
+            ),
         );
     }
     if totals.offline > 0 {
@@ -279,25 +335,55 @@ mod tests {
     }
 
     #[test]
-    fn pods_that_need_a_restart_are_named() {
-        let findings = Findings {
-            outdated: Some(vec!["demo-broker-0".into(), "demo-broker-2".into()]),
-            ..Findings::default()
+    fn a_roll_tells_who_restarts_who_follows_and_what_it_waits_for() {
+        let behind = || vec!["demo-broker-0".to_owned(), "demo-broker-2".to_owned()];
+        let tell = |roll: Roll, behind: Vec<String>| {
+            let findings = Findings {
+                roll: Some((roll, behind)),
+                ..Findings::default()
+            };
+            let all = status(&cluster("{}"), &findings, at()).conditions;
+            let rolling = all.into_iter().find(|c| c.type_ == ROLLING).unwrap();
+            format!("{} {}: {}", rolling.status, rolling.reason, rolling.message)
         };
-        let status = status(&cluster("{}"), &findings, at());
-        let restart = status
-            .conditions
-            .iter()
-            .find(|c| c.type_ == "RestartRequired")
-            .unwrap();
-        assert_eq!(restart.status, "True");
-        assert!(
-            restart
-                .message
-                .starts_with("demo-broker-0, demo-broker-2 run an older"),
-            "{}",
-            restart.message
+        let restart = Restart {
+            pod: "demo-broker-2".into(),
+            uid: "u".into(),
+            cause: "its image changed".into(),
+            left: 1,
+            joins: false,
+        };
+        assert_eq!(
+            tell(Roll::Restart(restart), behind()),
+            "True Restarting: demo-broker-2 restarts: its image changed; demo-broker-0 will follow"
         );
+        assert_eq!(
+            tell(Roll::Waiting("x to be ready".into()), behind()),
+            "True Waiting: waiting for x to be ready; demo-broker-0, demo-broker-2 are still to be restarted"
+        );
+        assert_eq!(tell(Roll::Done, Vec::new()), "False UpToDate: ");
+        let stuck = tell(Roll::Stuck("x does not start".into()), behind());
+        assert!(stuck.starts_with("True Stuck: x does not"), "{stuck}");
+    }
+
+    #[test]
+    fn how_even_the_brokers_are_is_told() {
+        let tell = |balance: Option<Balance>| {
+            let findings = Findings {
+                balance,
+                ..Findings::default()
+            };
+            let all = status(&cluster("{}"), &findings, at()).conditions;
+            let told = all.into_iter().find(|c| c.type_ == BALANCED)?;
+            Some(format!("{} {}: {}", told.status, told.reason, told.message))
+        };
+        assert_eq!(tell(None), None);
+        assert_eq!(tell(Some(Balance::Even)).unwrap(), "True Even: ");
+        let moving = Some(Balance::Moving("2 replicas left to move".into()));
+        let expected = "False Moving: 2 replicas left to move";
+        assert_eq!(tell(moving).unwrap(), expected);
+        let planned = tell(Some(Balance::Planned("would".into()))).unwrap();
+        assert_eq!(planned, "False PlanOnly: would");
     }
 
     #[test]

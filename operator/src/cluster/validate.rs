@@ -59,6 +59,15 @@ pub fn validate(cluster: &Cluster, defaults: &Defaults) -> Result<ValidCluster, 
             BrokerConfig::default()
         }
     };
+    for key in ["log.dir", "log.dirs"]
+        .iter()
+        .filter(|key| config.contains_key(**key))
+    {
+        // What lies beside the volume goes with the container, and its replicas with it.
+        problems.push(format!(
+            "spec.config: {key} is not supported in a Cluster in this release: each broker has the one volume of spec.storage"
+        ));
+    }
     if let Some(over) = &spec.pod_template {
         problems.extend(super::overrides::problems(over));
     }
@@ -168,6 +177,20 @@ pub(crate) mod tests {
             .unwrap_err()
             .to_string();
         assert!(text.contains("no.such.key"), "{text}");
+    }
+
+    #[test]
+    fn log_directories_beside_the_volume_are_refused_by_name() {
+        for key in ["log.dir", "log.dirs"] {
+            let spec = format!("{{config: {{{key}: /elsewhere}}}}");
+            let error = validate(&cluster(&spec), &defaults())
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(&format!("{key} is not supported")),
+                "{error}"
+            );
+        }
     }
 
     #[test]

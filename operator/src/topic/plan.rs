@@ -172,7 +172,7 @@ pub fn plan(wish: &Wish, owned_keys: &[String], image: &Image) -> Result<Vec<Act
 }
 
 /// The number of replicas that a partition has once what is under way is done.
-fn target_width(partition: &leasehold_metadata::image::Partition) -> usize {
+pub(super) fn target_width(partition: &leasehold_metadata::image::Partition) -> usize {
     partition
         .replicas
         .len()
@@ -252,12 +252,12 @@ pub fn to_delete(known_id: Option<TopicId>, image: &Image) -> Option<TopicId> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::cluster::facts::tests::{add_topic, image};
     use std::sync::Arc;
 
-    fn spec(text: &str) -> TopicSpec {
+    pub fn spec(text: &str) -> TopicSpec {
         let mut value = serde_json::json!({"cluster": "demo"});
         crate::cluster::overrides::merge(&mut value, &serde_yaml::from_str(text).unwrap());
         serde_json::from_value(value).unwrap()
@@ -272,26 +272,26 @@ mod tests {
         };
         match plan(&wish, &owned, image) {
             Err(refusal) => refusal.reason.to_owned(),
-            Ok(actions) => actions
-                .iter()
-                .map(|action| match action {
-                    Action::Create {
-                        partitions,
-                        replication_factor,
-                        configs,
-                        ..
-                    } => {
-                        format!("create {partitions}x{replication_factor} {configs:?}")
-                    }
-                    Action::Grow { partitions, .. } => format!("grow to {partitions}"),
-                    Action::Configure { changes, .. } => format!("configure {changes:?}"),
-                    Action::SetReplicationFactor {
-                        replication_factor, ..
-                    } => format!("width {replication_factor}"),
-                })
-                .collect::<Vec<_>>()
-                .join(", "),
+            Ok(actions) => show(&actions),
         }
+    }
+
+    /// One line.
+    pub fn show(actions: &[Action]) -> String {
+        let words = actions.iter().map(|action| match action {
+            Action::Create {
+                partitions,
+                replication_factor,
+                configs,
+                ..
+            } => format!("create {partitions}x{replication_factor} {configs:?}"),
+            Action::Grow { partitions, .. } => format!("grow to {partitions}"),
+            Action::Configure { changes, .. } => format!("configure {changes:?}"),
+            Action::SetReplicationFactor {
+                replication_factor, ..
+            } => format!("width {replication_factor}"),
+        });
+        words.collect::<Vec<_>>().join(", ")
     }
 
     fn with_orders() -> Image {

@@ -4,26 +4,28 @@
 //! own deletion deletes a topic, never an absence; a finalizer is held only while there is a cluster
 //! that could lose something by its going.
 
-use super::plan::{self, Refusal, Wish};
+use super::delete::{delete, set_finalizer};
+use super::plan::{self, Wish};
 use super::request::{outcome_of, refusal_of, request};
-use super::tell::{Outlook, tell};
+use super::status::standing;
+use super::tell::{Outlook, tell, tell_drift};
+use super::{drift, rivals};
 use crate::admin::{self, AdminError};
 use crate::context::Context;
 use crate::view::View;
-use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
-use leasehold_crds::{Cluster, PAUSED_ANNOTATION, TOPIC_FINALIZER, Topic, TopicReclaimPolicy};
-use leasehold_metadata::image::Topic as ClusterTopic;
-use leasehold_metadata::rpc::{AdminRequest, Outcome, TopicRef, codes};
-use leasehold_types::TopicId;
+use leasehold_crds::{Cluster, Fulfilled, PAUSED_ANNOTATION, Topic, TopicReclaimPolicy};
+use leasehold_metadata::rpc::{Outcome, codes};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) const KIND: &str = "Topic";
 /// How soon a round comes back after a request that was accepted but is not seen yet.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
+/// How soon the object that is not the eldest looks whether it is now.
+const RIVAL: Duration = Duration::from_secs(15);
 /// How soon it comes back when all is well.
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -132,14 +134,16 @@ async fn round(topic: &Topic, context: &Context) -> Result<Action, TopicError> {
             return Ok(Action::requeue(IDLE));
         }
     };
-    if let Some(elder) = elder(topic, &wish.name, context) {
+    let all = context.topics.state();
+    let readable = all.iter().filter_map(|other| other.0.as_ref().ok());
+    if let Some(elder) = rivals::elder(topic, readable) {
         set_finalizer(topic, context, false).await?;
         let message = format!(
             "Topic {elder} is older and speaks for topic {} already: delete one of the two",
             wish.name
         );
         tell(topic, context, &Outlook::waiting("Duplicate", message));
-        return Ok(Action::requeue(Duration::from_secs(60)));
+        return Ok(Action::requeue(RIVAL));
     }
     set_finalizer(
         topic,
@@ -187,40 +191,22 @@ async fn fulfil(
     view: &View,
 ) -> Result<Action, TopicError> {
     let has = view.image.topic_by_name(&wish.name).map(|topic| &**topic);
+    let known = topic.status.as_ref().and_then(|s| s.fulfilled.as_ref());
+    let generation = topic.metadata.generation;
+    let before = known.filter(|f| drift::was_fulfilled(f, generation, &view.image));
     let owned = owned_before(topic);
-    let refused = |refusal: &Refusal| {
-        tell(
-            topic,
-            context,
-            &Outlook {
-                ready: false,
-                reason: refusal.reason,
-                message: refusal.message.clone(),
-                wish: Some(wish),
-                topic: has,
-            },
-        );
+    let course = drift::course(topic.spec.drift, wish, &owned, before, &view.image);
+    let outlook = |ready, reason, message| Outlook {
+        ready,
+        reason,
+        message,
+        wish: Some(wish),
+        topic: has,
+        course: Some(&course),
+        fulfilled: None,
     };
-    let steps = match plan::plan(wish, &owned, &view.image) {
-        Ok(steps) => steps,
-        Err(refusal) => {
-            // Enough brokers are wanted, and not all are there yet: a matter of time, not of the wish.
-            let coming = cluster.map_or(0, |cluster| cluster.spec.replicas);
-            let fits = wish
-                .replication_factor
-                .is_some_and(|wanted| i32::from(wanted) <= coming);
-            if refusal.reason == "ReplicationFactorTooLarge" && fits {
-                refused(&Refusal::new(
-                    "WaitingForBrokers",
-                    "not all of the cluster's brokers are there yet",
-                ));
-            } else {
-                refused(&refusal);
-            }
-            return Ok(Action::requeue(IDLE));
-        }
-    };
-    for step in &steps {
+    tell_drift(topic, context, course.drift.as_ref());
+    for step in &course.steps {
         if !context.leadership.is_held() {
             return Err(TopicError::NotLeader);
         }
@@ -233,7 +219,11 @@ async fn fulfil(
         };
         if !outcome.is_ok() && outcome.code != codes::TOPIC_ALREADY_EXISTS {
             let refusal = refusal_of(&outcome);
-            refused(&refusal);
+            tell(
+                topic,
+                context,
+                &outlook(false, refusal.reason, refusal.message),
+            );
             let wait = context.backoff.failed(
                 KIND,
                 &topic.namespace().unwrap_or_default(),
@@ -243,200 +233,42 @@ async fn fulfil(
         }
         tracing::info!(namespace = ?topic.namespace(), topic = %wish.name, ?step, "asked the controller");
     }
+    if let Some(refusal) = &course.refusal {
+        // Enough brokers are wanted, and not all are there yet: a matter of time, not of the wish.
+        let coming = cluster.map_or(0, |cluster| cluster.spec.replicas);
+        let fits = wish
+            .replication_factor
+            .is_some_and(|wanted| i32::from(wanted) <= coming);
+        let outlook = if refusal.reason == "ReplicationFactorTooLarge" && fits {
+            let message = "not all of the cluster's brokers are there yet";
+            outlook(false, "WaitingForBrokers", message.to_owned())
+        } else {
+            outlook(false, refusal.reason, refusal.message.clone())
+        };
+        tell(topic, context, &outlook);
+        return Ok(Action::requeue(IDLE));
+    }
     context.backoff.succeeded(
         KIND,
         &topic.namespace().unwrap_or_default(),
         &topic.name_any(),
     );
-    let (ready, reason, message) = if steps.is_empty() {
-        standing(wish, has)
-    } else {
-        (
-            false,
-            "Applying",
-            "the controller was asked for the change".to_owned(),
-        )
-    };
-    tell(
-        topic,
-        context,
-        &Outlook {
-            ready,
-            reason,
-            message,
-            wish: Some(wish),
-            topic: has,
-        },
-    );
-    Ok(Action::requeue(if steps.is_empty() { IDLE } else { BUSY }))
-}
-
-/// How a topic stands for which nothing is left to ask.
-fn standing(wish: &Wish, topic: Option<&ClusterTopic>) -> (bool, &'static str, String) {
-    let Some(topic) = topic else {
-        return (false, "Applying", "the topic is being created".to_owned());
-    };
-    let total = topic.partitions.len();
-    let moving = match wish.replication_factor {
-        Some(wanted) => topic
-            .partitions
-            .iter()
-            .filter(|p| p.replication_factor() != usize::from(wanted.unsigned_abs()))
-            .count(),
-        None => 0,
-    };
-    if moving > 0 {
-        return (
-            false,
-            "Reassigning",
-            format!("{moving} of {total} partitions do not have their replicas yet"),
-        );
-    }
-    match topic
-        .partitions
-        .iter()
-        .filter(|p| p.leader.is_none())
-        .count()
-    {
-        0 => (
-            true,
-            "Ready",
-            format!(
-                "{total} partition{} led",
-                if total == 1 { " is" } else { "s are" }
-            ),
-        ),
-        offline => (
-            false,
-            "PartitionsOffline",
-            format!("{offline} of {total} partitions have no leader"),
-        ),
-    }
-}
-
-async fn delete(
-    topic: &Topic,
-    context: &Context,
-    cluster_going: bool,
-) -> Result<Action, TopicError> {
-    if !has_finalizer(topic) {
-        return Ok(Action::await_change());
-    }
-    if cluster_going || topic.spec.reclaim_policy == TopicReclaimPolicy::Retain {
-        set_finalizer(topic, context, false).await?;
-        return Ok(Action::await_change());
-    }
-    let key = (
-        topic.namespace().unwrap_or_default(),
-        topic.spec.cluster.clone(),
-    );
-    let known = topic
-        .status
-        .as_ref()
-        .and_then(|status| status.topic_id.as_deref())
-        .and_then(TopicId::parse);
-    let Some(view) = context.views.get(&key) else {
-        if known.is_none() {
-            // No metadata, and none ever seen: there is nothing to delete.
-            set_finalizer(topic, context, false).await?;
-            return Ok(Action::await_change());
-        }
-        let message =
-            "the cluster's metadata cannot be read, so the topic cannot be deleted yet".to_owned();
-        tell(topic, context, &Outlook::waiting("Deleting", message));
+    if !course.steps.is_empty() {
+        let message = "the controller was asked for the change".to_owned();
+        tell(topic, context, &outlook(false, "Applying", message));
         return Ok(Action::requeue(BUSY));
-    };
-    // The status may lag behind a creation; then the name says which topic this object speaks for.
-    let named = || match plan::wish(&topic.name_any(), &topic.spec) {
-        Ok(wish) if elder(topic, &wish.name, context).is_none() => {
-            view.image.names.get(&wish.name).copied()
-        }
-        _ => None,
-    };
-    if let Some(id) = plan::to_delete(known.or_else(named), &view.image) {
-        let request = AdminRequest::DeleteTopics {
-            topics: vec![TopicRef::Id(id)],
-        };
-        let outcome = outcome_of(admin::ask(&view.image, request).await?);
-        if !outcome.is_ok() && outcome.code != codes::UNKNOWN_TOPIC_ID {
-            let refusal = refusal_of(&outcome);
-            tell(
-                topic,
-                context,
-                &Outlook::waiting(
-                    refusal.reason,
-                    format!("cannot delete the topic: {}", refusal.message),
-                ),
-            );
-            let wait = context.backoff.failed(KIND, &key.0, &topic.name_any());
-            return Ok(Action::requeue(wait));
-        }
-        tracing::info!(namespace = %key.0, topic = %topic.name_any(), %id, "the topic is deleted");
     }
-    context.backoff.succeeded(KIND, &key.0, &topic.name_any());
-    set_finalizer(topic, context, false).await?;
-    Ok(Action::await_change())
-}
-
-/// The object that speaks for the same topic and is older, if there is one.
-fn elder(topic: &Topic, name: &str, context: &Context) -> Option<String> {
-    let age = |topic: &Topic| {
-        (
-            topic
-                .metadata
-                .creation_timestamp
-                .as_ref()
-                .map(|time| time.0),
-            topic.uid(),
-        )
-    };
-    let mine = age(topic);
-    context.topics.state().iter().find_map(|other| {
-        let other = other.0.as_ref().ok()?;
-        let same = other.namespace() == topic.namespace()
-            && other.spec.cluster == topic.spec.cluster
-            && other
-                .spec
-                .topic_name
-                .as_deref()
-                .unwrap_or(&other.name_any())
-                == name
-            && other.uid() != topic.uid();
-        (same && age(other) < mine).then(|| other.name_any())
-    })
-}
-
-fn has_finalizer(topic: &Topic) -> bool {
-    topic
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == TOPIC_FINALIZER)
-}
-
-async fn set_finalizer(topic: &Topic, context: &Context, wanted: bool) -> Result<(), TopicError> {
-    if has_finalizer(topic) == wanted {
-        return Ok(());
+    let (ready, reason, message) = standing(wish, has, course.drift.as_ref());
+    let mut outlook = outlook(ready, reason, message);
+    if let (Some(has), Some(generation), false) = (has, generation, course.is_left()) {
+        outlook.fulfilled = Some(Fulfilled {
+            generation,
+            cluster_id: view.image.cluster_id.to_string(),
+            topic_id: has.id.to_string(),
+        });
     }
-    let mut finalizers = topic.finalizers().to_vec();
-    finalizers.retain(|finalizer| finalizer != TOPIC_FINALIZER);
-    if wanted {
-        finalizers.push(TOPIC_FINALIZER.to_owned());
-    }
-    // The resourceVersion guards the finalizers that others set meanwhile.
-    let patch = serde_json::json!({"metadata": {"finalizers": finalizers, "resourceVersion": topic.resource_version()}});
-    let api = context.api::<Topic>(&topic.namespace().unwrap_or_default());
-    match api
-        .patch_metadata(
-            &topic.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(&patch),
-        )
-        .await
-    {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(TopicError::Finalizer(Box::new(error))),
-    }
+    tell(topic, context, &outlook);
+    Ok(Action::requeue(IDLE))
 }
 
 fn owned_before(topic: &Topic) -> Vec<String> {

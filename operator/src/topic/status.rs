@@ -1,5 +1,7 @@
 //! A topic's status from the metadata; pure.
 
+use super::drift::{DRIFTED, Drift};
+use super::plan::Wish;
 use crate::cluster::facts::is_under_replicated;
 use leasehold_crds::{PartitionState, TopicStatus};
 use leasehold_metadata::image::{Partition, Topic};
@@ -38,6 +40,63 @@ pub fn describe(name: &str, topic: Option<&Topic>) -> TopicStatus {
         .map(|(n, p)| state(n, p))
         .collect();
     status
+}
+
+/// How a topic stands for which nothing is left to ask.
+pub fn standing(
+    wish: &Wish,
+    topic: Option<&Topic>,
+    drift: Option<&Drift>,
+) -> (bool, &'static str, String) {
+    let left = drift.filter(|drift| drift.left);
+    let Some(topic) = topic else {
+        return match left {
+            Some(drift) => (false, drift.reason, drift.message.clone()),
+            None => (false, "Applying", "the topic is being created".to_owned()),
+        };
+    };
+    let total = topic.partitions.len();
+    let moving = match wish.replication_factor {
+        // It has the replicas that others want it to have.
+        _ if left.is_some() => 0,
+        Some(wanted) => topic
+            .partitions
+            .iter()
+            .filter(|p| p.replication_factor() != usize::from(wanted.unsigned_abs()))
+            .count(),
+        None => 0,
+    };
+    if moving > 0 {
+        return (
+            false,
+            "Reassigning",
+            format!("{moving} of {total} partitions do not have their replicas yet"),
+        );
+    }
+    match topic
+        .partitions
+        .iter()
+        .filter(|p| p.leader.is_none())
+        .count()
+    {
+        0 if left.is_some() => {
+            let message = left.map(|drift| drift.message.clone());
+            (true, DRIFTED, message.unwrap_or_default())
+        }
+        0 => (
+            true,
+            "Ready",
+            format!(
+                "{total} partition{} led",
+                if total == 1 { " is" } else { "s are" }
+            ),
+        ),
+        offline => (
+            false,
+            "PartitionsOffline",
+            format!("{offline} of {total} partitions have no leader"),
+        ),
+    }
 }
 
 fn leaders(topic: &Topic) -> String {
@@ -90,6 +149,40 @@ mod tests {
         assert_eq!(status.partition_states.len(), 64);
         assert_eq!(status.leaders.as_deref(), Some("0,0,0,0,0,0,0,0,0,0,0,0,…"));
         assert!(status.leaders.unwrap().len() < 128);
+    }
+
+    #[test]
+    fn what_others_made_of_a_topic_counts_as_ready_while_it_is_led() {
+        let drift = Drift {
+            reason: "Edited",
+            message: "replicationFactor: 2, not 3".into(),
+            left: true,
+        };
+        let wish = Wish {
+            name: "a".into(),
+            partitions: None,
+            replication_factor: Some(3),
+            configs: Default::default(),
+        };
+        let told = |partitions: &[&str], drift: Option<&Drift>| {
+            let mut image = image("0 1 2");
+            if !partitions.is_empty() {
+                add_topic(&mut image, "a", partitions);
+            }
+            let (ready, reason, _) = standing(&wish, image.topic_by_name("a").map(|t| &**t), drift);
+            (ready, reason)
+        };
+        assert_eq!(told(&["01/01/0"], Some(&drift)), (true, "Drifted"));
+        let undone = Drift {
+            left: false,
+            ..drift.clone()
+        };
+        assert_eq!(told(&["01/01/0"], Some(&undone)), (false, "Reassigning"));
+        assert_eq!(told(&["012/012/0"], None), (true, "Ready"));
+        let offline = told(&["01/01/-"], Some(&drift));
+        assert_eq!(offline, (false, "PartitionsOffline"));
+        assert_eq!(told(&[], Some(&drift)), (false, "Edited"));
+        assert_eq!(told(&[], None), (false, "Applying"));
     }
 
     #[test]

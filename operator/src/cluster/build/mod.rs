@@ -145,6 +145,17 @@ mod tests {
         );
         assert_ne!(first, built("{config: {num.partitions: 2}}", 3).revision);
         assert_ne!(first, built("{image: other}", 3).revision);
+        let changed = |spec: &str| {
+            let now = built(spec, 3).revision;
+            super::super::roll::Revision::difference(Some(&first), &now).unwrap_or_default()
+        };
+        assert_eq!(changed("{config: {num.partitions: 2}}"), "configuration");
+        assert_eq!(changed("{image: other}"), "image");
+        assert_eq!(changed("{resources: {requests: {cpu: 1}}}"), "resources");
+        let priority = "{podTemplate: {spec: {priorityClassName: high}}}";
+        assert_eq!(changed(priority), "pod template");
+        assert_eq!(changed("{rolling: {settleSeconds: 1}}"), "");
+        assert_eq!(changed("{balancing: {mode: Off, maxMoves: 1}}"), "");
     }
 
     #[test]

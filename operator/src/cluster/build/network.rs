@@ -50,8 +50,8 @@ pub(super) fn bootstrap(cluster: &ValidCluster) -> Service {
     }
 }
 
-/// At most one broker at a time, and none while a partition already misses a replica it needs: a pod
-/// that is ready is not yet in sync.
+/// At most one broker at a time, and none while a partition could not lose another replica: a pod that is ready
+/// is not yet in sync. A pod that is not ready may go at any time: a node is not kept for it.
 pub(super) fn disruption_budget(cluster: &ValidCluster, may_disrupt: bool) -> PodDisruptionBudget {
     PodDisruptionBudget {
         metadata: owned(cluster, names::stateful_set(&cluster.name)),
@@ -61,6 +61,7 @@ pub(super) fn disruption_budget(cluster: &ValidCluster, may_disrupt: bool) -> Po
                 match_labels: Some(names::selector(&cluster.name)),
                 match_expressions: None,
             }),
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),
         status: None,

@@ -2,6 +2,7 @@
 
 use super::super::names::{self, CLIENT_PORT, HTTP_PORT, INTERNAL_PORT};
 use super::super::overrides;
+use super::super::roll::Revision;
 use super::super::validate::ValidCluster;
 use super::{Inputs, digest, owned};
 use k8s_openapi::api::apps::v1::{
@@ -30,9 +31,28 @@ pub(super) fn template(
     if let Some(over) = &cluster.spec.pod_template {
         overrides::merge(&mut template, over);
     }
-    let revision = digest(&format!("{template}\n{config_text}"));
+    let revision = revision(template.clone(), config_text).to_string();
     template["metadata"]["annotations"][REVISION_ANNOTATION] = revision.clone().into();
     Ok((serde_json::from_value(template)?, revision))
+}
+
+fn revision(mut template: Value, config_text: &str) -> Revision {
+    let containers = template["spec"]["containers"].as_array_mut();
+    let mut broker = containers
+        .into_iter()
+        .flatten()
+        .find(|container| container["name"] == names::CONTAINER);
+    let mut take = |field: &str| {
+        let broker = broker.as_deref_mut().and_then(Value::as_object_mut);
+        broker.and_then(|b| b.remove(field)).unwrap_or_default()
+    };
+    let (image, resources) = (take("image"), take("resources"));
+    Revision {
+        image: digest(&image.to_string()),
+        resources: digest(&resources.to_string()),
+        configuration: digest(config_text),
+        template: digest(&template.to_string()),
+    }
 }
 
 fn base(cluster: &ValidCluster) -> Value {
@@ -127,6 +147,8 @@ fn container(cluster: &ValidCluster) -> Value {
         "readinessProbe": {"httpGet": probe("/readyz"), "periodSeconds": 2, "failureThreshold": 2},
         // A stopped or starved process gets a minute before it is killed: a restart costs more than a pause.
         "livenessProbe": {"httpGet": probe("/livez"), "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
+        // Why it ended stands in the pod's status, and from there in the Cluster's.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
             "capabilities": {"drop": ["ALL"]},
