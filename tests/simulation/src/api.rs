@@ -4,14 +4,17 @@
 //! what was applied stays applied. But a request may get lost, arrive late (after its sender has given up,
 //! was stopped or has died), arrive twice, or lose its answer; and the server may refuse or be away.
 
+use crate::broker::{cluster_id, foreign_cluster};
 use crate::core::{Core, Shared};
 use async_trait::async_trait;
+use leasehold_metadata::head::format::initial;
+use leasehold_metadata::head::keys::CLUSTER_ID;
 use leasehold_metadata::store::{
     CALL_TIMEOUT, Chunk, ChunkBody, ChunkInfo, HeadObject, HeadPatch, LeaseError, LeaseRecord,
     NONCE, PatchError, Store, StoreError,
 };
-use leasehold_types::Incarnation;
 use leasehold_types::seams::taken_out;
+use leasehold_types::{ControllerEpoch, Incarnation};
 use rand::Rng as _;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,21 +48,80 @@ impl Core {
         self.api_down_until <= self.now && self.nodes[node].api_cut_until <= self.now
     }
 
-    /// Puts everything back to the backup, as an etcd restore does.
+    /// Puts everything back to the backup, as an etcd restore does; or as someone does who deletes the head
+    /// and makes it anew from an older copy.
     pub(crate) fn restore(&mut self) {
         let Some(backup) = self.backup.take() else {
             return;
         };
         let versions = self.api.versions;
         self.api = backup;
+        self.kept = None;
         // Versions of the Lease go on, so that no watch overlooks the change.
         self.api.versions = versions;
+        let uid = format!("head-{}", self.now);
+        if self.chance(500)
+            && let Some(head) = &mut self.api.head
+        {
+            head.uid = uid;
+        }
         let head = self.api.head.as_ref();
         let seq = head
             .and_then(|h| h.data.get("seq")?.parse().ok())
             .unwrap_or(0);
         self.note(format!("fault the API server is put back to seq {seq}"));
         self.check.restored(seq);
+    }
+
+    /// The head goes, with its chunks if `chunks`, and another cluster's takes its place if `foreign`; after
+    /// `long` someone puts all back from a copy that has everything.
+    pub(crate) fn lose_head(&mut self, chunks: bool, foreign: bool, long: u64) {
+        if self.kept.is_some() {
+            return;
+        }
+        self.note(format!(
+            "fault the head is gone for {long} ms, chunks too: {chunks}, another cluster's is there: {foreign}"
+        ));
+        self.kept = Some(self.api.clone());
+        if chunks {
+            self.api.chunks.clear();
+        }
+        self.api.head = foreign.then(|| HeadObject {
+            uid: format!("foreign-{}", self.now),
+            data: initial(&foreign_cluster()),
+        });
+        self.later(long, Core::put_head_back);
+    }
+
+    /// What a server that is behind would list from now on; and the other cluster's leavings.
+    pub(crate) fn note_listing(&mut self) {
+        self.listing = self.api.chunks.values().map(info).collect();
+    }
+
+    /// The chunks of another cluster of this name, which nobody cleared away.
+    pub(crate) fn leave_foreign_chunks(&mut self) {
+        for n in 0..2 {
+            let chunk = Chunk {
+                name: format!("foreign-{n}"),
+                cluster: foreign_cluster(),
+                epoch: ControllerEpoch(n),
+                body: ChunkBody::Lines(String::new()),
+            };
+            self.api.chunks.insert(chunk.name.clone(), chunk);
+        }
+    }
+
+    /// What was lost is there again, as another object.
+    pub(crate) fn put_head_back(&mut self) {
+        let Some(kept) = self.kept.take() else {
+            return;
+        };
+        self.note("api   the head is put back");
+        let uid = format!("head-{}", self.now);
+        self.api.head = kept.head.map(|head| HeadObject { uid, ..head });
+        for (name, chunk) in kept.chunks {
+            self.api.chunks.entry(name).or_insert(chunk);
+        }
     }
 
     fn patch_head(
@@ -79,6 +141,14 @@ impl Core {
             return Err(PatchError::Refused);
         }
         let before = head.data.clone();
+        if before
+            .get(CLUSTER_ID)
+            .is_some_and(|id| *id != cluster_id().0)
+        {
+            let line = format!("I12 broker {} writes to another cluster's head", by.0);
+            self.check.broke(line);
+            return Ok(());
+        }
         for key in &patch.remove {
             head.data.remove(key);
         }
@@ -89,13 +159,18 @@ impl Core {
             .check
             .head_written(by, &before, &after, &self.api.chunks);
         for (key, node) in std::mem::take(&mut self.check.joins) {
+            self.look(node);
             let disk = &self.nodes[node].disk;
-            let log = disk.logs.get(&key).map(|log| log.entries.as_slice());
             if !disk.damaged {
-                self.check.joined(key, node, log.unwrap_or_default());
+                self.check.joined(key, node, disk.log(key));
             }
         }
         self.note(format!("api   head write of {}: {told}", by.0));
+        if self.chance(self.weather.api_usurped) {
+            self.note("fault the Lease is deleted, and the answer to this write is late");
+            self.api.lease = None;
+            self.deaf_until = self.now + 400;
+        }
         Ok(())
     }
 
@@ -129,6 +204,14 @@ impl Core {
     }
 }
 
+fn info(chunk: &Chunk) -> ChunkInfo {
+    ChunkInfo {
+        name: chunk.name.clone(),
+        cluster: chunk.cluster.clone(),
+        epoch: chunk.epoch,
+    }
+}
+
 impl ApiClient {
     /// Sends `op` to the server and waits for what it returns there.
     async fn call<T: Send + 'static>(
@@ -137,15 +220,22 @@ impl ApiClient {
     ) -> Result<T, NoResult> {
         let (sender, result) = oneshot::channel();
         let node = self.node;
+        let throttled;
+        // A proxy that holds a request up often gives up itself.
+        let mut late = false;
         let sent = {
             let mut core = self.core.lock();
             let refused = core.weather.api_refused;
             let sent = core.api_reached(node) && !core.chance(refused);
-            if sent {
+            let (busy, rate) = (core.now < core.throttled_until, core.weather.api_throttled);
+            throttled = sent && core.chance(if busy { 900 } else { rate });
+            if sent && !throttled {
                 let weather = core.weather.clone();
-                let arrival = match core.chance(weather.api_late) {
-                    true => core.rng.random_range(100..4_000),
-                    false => core.rng.random_range(0..6),
+                late = core.chance(weather.api_late);
+                let arrival = match (late, core.rng.random()) {
+                    (true, true) => core.rng.random_range(8..100),
+                    (true, false) => core.rng.random_range(100..4_000),
+                    (false, _) => core.rng.random_range(0..6),
                 };
                 let twice = core.chance(weather.api_duplicate);
                 let lost = core.chance(weather.api_lost_request);
@@ -179,10 +269,15 @@ impl ApiClient {
             tokio::time::sleep(Duration::from_millis(2)).await;
             return Err(NoResult::NotSent);
         }
+        if throttled {
+            // 429: the server did nothing, but the sender does not conclude that from it.
+            tokio::time::sleep(Duration::from_millis(4)).await;
+            return Err(NoResult::Unknown);
+        }
         let failed = {
             let mut core = self.core.lock();
             let error = core.weather.api_error;
-            core.chance(error)
+            core.chance(if late { 500 } else { error })
         };
         if failed {
             // A 5xx of something in between: it says nothing about the request.
@@ -291,13 +386,13 @@ impl Store for ApiClient {
     }
 
     async fn list_chunks(&self) -> Result<Vec<ChunkInfo>, StoreError> {
-        let info = |chunk: &Chunk| ChunkInfo {
-            name: chunk.name.clone(),
-            cluster: chunk.cluster.clone(),
-            epoch: chunk.epoch,
-        };
         self.read("listing the chunks", move |core| {
-            core.api.chunks.values().map(info).collect()
+            let stale = core.weather.api_stale;
+            match core.chance(stale) {
+                // From the cache of a server that is behind.
+                true => core.listing.clone(),
+                false => core.api.chunks.values().map(info).collect(),
+            }
         })
         .await
     }
@@ -305,7 +400,11 @@ impl Store for ApiClient {
     async fn delete_chunk(&self, name: &str) -> Result<(), StoreError> {
         let name = name.to_owned();
         let delete = move |core: &mut Core| {
-            core.api.chunks.remove(&name);
+            let gone = core.api.chunks.remove(&name);
+            if gone.is_some_and(|chunk| chunk.cluster != cluster_id()) {
+                let line = format!("I12 chunk {name}, which is another cluster's, is deleted");
+                core.check.broke(line);
+            }
             let head = core
                 .api
                 .head
@@ -314,6 +413,7 @@ impl Store for ApiClient {
                 .unwrap_or_default();
             core.check.chunk_deleted(&name, &head);
             core.note(format!("api   chunk {name} deleted"));
+            core.collected += 1;
         };
         self.read("deleting a chunk", delete).await
     }
@@ -346,8 +446,21 @@ impl Store for ApiClient {
         }
     }
 
-    /// A watch that looks now and then, and stalls while the server cannot be reached.
+    /// A watch that looks now and then, and stalls while the server cannot be reached. It may be behind, or
+    /// fire for nothing.
     async fn lease_changed(&self, known: Option<&str>) {
+        let behind = {
+            let mut core = self.core.lock();
+            let stale = core.weather.api_stale;
+            let is = core.chance(stale);
+            is.then(|| core.rng.random_range(0..3_000))
+        };
+        if let Some(behind) = behind {
+            tokio::time::sleep(Duration::from_millis(behind)).await;
+            if behind < 500 {
+                return;
+            }
+        }
         loop {
             tokio::time::sleep(Duration::from_millis(25)).await;
             let core = self.core.lock();

@@ -3,15 +3,19 @@
 //! Promise: everything that happens between processes goes through the queue here, whose order depends
 //! on the seed alone. Time passes in steps of [`STEP`]; a process runs through one step at a time.
 
+use crate::ambush::{Aim, Fate};
 use crate::api::Objects;
 use crate::broker::mail::Mail;
-use crate::check::Checker;
+use crate::check::{Checker, key_of};
 use crate::disk::Disk;
+use leasehold_metadata::store::ChunkInfo;
 use leasehold_types::Incarnation;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -32,13 +36,19 @@ pub struct Weather {
     pub api_duplicate: u32,
     pub api_error: u32,
     pub api_refused: u32,
+    pub api_throttled: u32,
+    pub api_stale: u32,
     pub net_lost: u32,
     pub net_slow: u32,
     pub net_twice: u32,
+    /// Of ISR proposals: those that get lost, and those that come late.
+    pub alter_lost: u32,
+    pub alter_slow: u32,
+    /// A head write is applied, its answer is late, and its writer's Lease is another's at once.
+    pub api_usurped: u32,
 }
 
 /// One broker's machine, seen from outside.
-#[derive(Default)]
 pub struct Node {
     /// The process that runs there.
     pub up: Option<Incarnation>,
@@ -52,6 +62,19 @@ pub struct Node {
     pub disk: Disk,
 }
 
+impl Node {
+    fn new(root: &Path) -> io::Result<Self> {
+        Ok(Self {
+            up: None,
+            inbox: None,
+            exit: None,
+            api_cut_until: 0,
+            resumed_at: 0,
+            disk: Disk::new(root)?,
+        })
+    }
+}
+
 /// Everything that is shared.
 pub struct Core {
     pub now: u64,
@@ -60,12 +83,27 @@ pub struct Core {
     pub api: Objects,
     /// What a backup of the API server holds.
     pub backup: Option<Objects>,
+    /// The head was deleted: this is what will be put back.
+    pub kept: Option<Objects>,
+    /// The chunks as a server lists them that is behind.
+    pub listing: Vec<ChunkInfo>,
+    /// How many chunks were collected.
+    pub collected: u64,
+    /// Until when the API server answers 429 to most calls.
+    pub throttled_until: u64,
     pub api_down_until: u64,
     /// Until when the answers to head writes get lost, after a while in which much may happen.
     pub deaf_until: u64,
     pub nodes: Vec<Node>,
+    /// Followers whose fetches get lost, while all else from them arrives; and until when.
+    pub mute: BTreeMap<usize, u64>,
+    /// The kind of message that is waited for, and who lost its power with one.
+    pub aim: Option<Aim>,
+    pub struck: Vec<usize>,
     /// Links that lose everything, one way, and until when.
     pub cuts: BTreeMap<(usize, usize), u64>,
+    /// When the last request of a client reaches a broker: what it sends over one connection stays in order.
+    lines: BTreeMap<(u64, usize), u64>,
     pub check: Checker,
     pub trace: Vec<String>,
     queue: BTreeMap<(u64, u32, u64), Action>,
@@ -73,22 +111,71 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(seed: u64, nodes: usize) -> Self {
-        Self {
+    /// The world before it begins; the disks of its machines are folders in `root`.
+    pub fn new(seed: u64, nodes: usize, root: &Path) -> io::Result<Self> {
+        let node = |n: usize| Node::new(&root.join(n.to_string()));
+        Ok(Self {
             now: 0,
             rng: StdRng::seed_from_u64(seed),
             weather: Weather::default(),
             api: Objects::default(),
             backup: None,
+            kept: None,
+            listing: Vec::new(),
+            collected: 0,
+            throttled_until: 0,
             api_down_until: 0,
             deaf_until: 0,
-            nodes: (0..nodes).map(|_| Node::default()).collect(),
+            nodes: (0..nodes).map(node).collect::<io::Result<_>>()?,
+            mute: BTreeMap::new(),
+            aim: None,
+            struck: Vec::new(),
+            lines: BTreeMap::new(),
             cuts: BTreeMap::new(),
             check: Checker::new(nodes),
             trace: Vec::new(),
             queue: BTreeMap::new(),
             counter: 0,
+        })
+    }
+
+    /// Tells the checker what reached the log files of `node` since.
+    pub fn look(&mut self, node: usize) {
+        let appended = self.nodes[node].disk.look();
+        for dropped in self.nodes[node].disk.take_dropped() {
+            self.check.dropped(dropped);
         }
+        for text in self.nodes[node].disk.take_texts() {
+            let value = text.value.as_deref();
+            self.check
+                .groups
+                .records
+                .written(text.number, &text.key, value);
+        }
+        for (key, at, entry) in appended {
+            self.check
+                .appended(key, (node, self.nodes[node].up), at, entry);
+        }
+    }
+
+    /// A log that begins before that of its leader.
+    pub fn trails(&self) -> Option<String> {
+        for (at, part) in &self.check.parts {
+            let (Some(key), Some(leader)) = (key_of(at), part.leader) else {
+                continue;
+            };
+            let start = |id: i64| {
+                let node = self.nodes.get(usize::try_from(id).ok()?);
+                node.map(|node| node.disk.log(key).start)
+            };
+            let late = part.isr.iter().find(|id| start(**id) < start(leader));
+            if let Some(id) = late {
+                return Some(format!(
+                    "the log of {at:?} on broker {id} does not follow its leader's start"
+                ));
+            }
+        }
+        None
     }
 
     /// A line of the trace.
@@ -157,10 +244,36 @@ impl Core {
 
     fn post_once(&mut self, from: usize, to: usize, life: Incarnation, late: u64, mail: Mail) {
         let lost = self.weather.net_lost;
-        if !self.linked(from, to) || (from != to && self.chance(lost)) {
+        if !self.linked(from, to) || (from != to && self.chance(lost)) || self.muted(from, &mail) {
             return;
         }
-        let delay = late + if from == to { 0 } else { self.delay() };
+        let ambushed = match self.ambush(from, &mail) {
+            Fate::Spared => 0,
+            Fate::Late(by) => by,
+            Fate::Lost => return,
+        };
+        let way = if from == to { 0 } else { self.delay() };
+        let delay = late + way + self.held_up(&mail) + ambushed;
+        self.deliver_mail(to, life, delay, mail);
+    }
+
+    /// Whether this message is one that gets lost because of what it is.
+    fn muted(&mut self, from: usize, mail: &Mail) -> bool {
+        match mail {
+            Mail::Fetch { .. } => self.mute.get(&from).is_some_and(|&until| self.now < until),
+            _ => mail.is_proposal() && self.chance(self.weather.alter_lost),
+        }
+    }
+
+    /// How much longer this message takes because of what it is.
+    fn held_up(&mut self, mail: &Mail) -> u64 {
+        match mail.is_proposal() && self.chance(self.weather.alter_slow) {
+            true => self.rng.random_range(300..2_500),
+            false => 0,
+        }
+    }
+
+    fn deliver_mail(&mut self, to: usize, life: Incarnation, delay: u64, mail: Mail) {
         self.later(delay, move |core| {
             // It was sent to that very process, over a connection that ends with it.
             let node = &core.nodes[to];
@@ -170,6 +283,45 @@ impl Core {
                 let _ = inbox.send(mail);
             }
         });
+    }
+
+    /// Sends `mail` from a client, over its connection to a process; it may get lost, and some come once more,
+    /// when the connection has long ended.
+    pub fn post_from(&mut self, client: u64, to: usize, mail: Mail) {
+        let Some(life) = self.nodes[to].up else {
+            return;
+        };
+        if self.chance(self.weather.net_twice / 4)
+            && let Some(copy) = mail.copy()
+        {
+            let late = self.rng.random_range(0..2_000);
+            self.deliver_mail(to, life, late, copy);
+        }
+        if self.chance(self.weather.net_lost) {
+            return;
+        }
+        let due = self.now + self.delay();
+        let last = self.lines.entry((client, to)).or_default();
+        *last = due.max(*last + 1);
+        let delay = *last - self.now;
+        self.deliver_mail(to, life, delay, mail);
+    }
+
+    /// A peer of another cluster of this name, which found a broker under the name of one of its own, wants to
+    /// register there as that.
+    pub fn call_of_foreigner(&mut self, to: usize, call: Mail) {
+        self.note(format!("fault broker {to} is called from another cluster"));
+        if let Some(life) = self.nodes[to].up {
+            self.deliver_mail(to, life, 1, Mail::Foreign(Box::new(call)));
+        }
+    }
+
+    /// Sends an answer to a client; as [`Self::post_from`].
+    pub fn answer_client(&mut self, send: impl FnOnce() + Send + 'static) {
+        if !self.chance(self.weather.net_lost) {
+            let delay = self.delay();
+            self.later(delay, move |_| send());
+        }
     }
 
     /// Sends an answer back; as [`Self::post`].

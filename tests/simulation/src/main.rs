@@ -1,24 +1,32 @@
-//! `leasehold-simulate --seed N` replays one run with its trace; `--seeds N [--from M]` runs many;
-//! `--mutations [--seeds N]` takes out each rule in turn and prints which promise broke, and how soon;
-//! `--scale` prints what losing one of 100 brokers costs.
+//! `leasehold-simulate --seed N` replays one run with its trace, `--twice` instead shows where two runs of it part;
+//! `--seeds N [--from M]` runs many, `--minutes N` as many as it can, `--new` from a seed drawn at random;
+//! `--mutations [--seeds N]` takes out each rule in turn and prints which promise broke, and how soon; `--scale`
+//! prints what losing one of 100 brokers costs. With `--wide` some runs delete records,
+//! compact topics and have consumer groups; `--mutations` always does so.
 
-use leasehold_simulation::rules::RULES;
-use leasehold_simulation::scale;
+use leasehold_simulation::rules::{RULES, Rule};
 use leasehold_simulation::world::{Outcome, run};
+use leasehold_simulation::{scale, voices};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-const USAGE: &str =
-    "simulate --seed N [--without RULE] | --seeds N [--from M] | --mutations [--seeds N] | --scale";
+const USAGE: &str = "simulate --seed N [--without RULE] [--twice] | --seeds N [--from M] | \
+    --minutes N [--from M | --new] | --mutations [--seeds N] | --scale; with --wide also deletions, compaction, groups";
 
 #[derive(Default)]
 struct Wanted {
     seed: Option<u64>,
     seeds: Option<u64>,
+    minutes: Option<u64>,
     from: u64,
+    new: bool,
     without: Option<String>,
     mutations: bool,
     scale: bool,
+    twice: bool,
+    wide: bool,
 }
 
 fn wanted() -> Option<Wanted> {
@@ -28,36 +36,100 @@ fn wanted() -> Option<Wanted> {
         match word.as_str() {
             "--seed" => wanted.seed = Some(words.next()?.parse().ok()?),
             "--seeds" => wanted.seeds = Some(words.next()?.parse().ok()?),
+            "--minutes" => wanted.minutes = Some(words.next()?.parse().ok()?),
             "--from" => wanted.from = words.next()?.parse().ok()?,
+            "--new" => wanted.new = true,
             "--without" => wanted.without = Some(words.next()?),
             "--mutations" => wanted.mutations = true,
             "--scale" => wanted.scale = true,
+            "--twice" => wanted.twice = true,
+            "--wide" => wanted.wide = true,
             _ => return None,
         }
     }
     Some(wanted)
 }
 
-fn main() -> ExitCode {
+fn main() -> std::io::Result<ExitCode> {
     let Some(wanted) = wanted() else {
         eprintln!("{USAGE}");
-        return ExitCode::from(2);
+        return Ok(ExitCode::from(2));
     };
     let rule = wanted.without.as_deref();
     if wanted.scale {
         scale::table();
-        ExitCode::SUCCESS
+        Ok(ExitCode::SUCCESS)
     } else if wanted.mutations {
-        mutations(wanted.seeds.unwrap_or(200), rule)
+        mutations(wanted.seeds.unwrap_or(300), rule)
+    } else if let Some(seed) = wanted.seed.filter(|_| wanted.twice) {
+        twice(seed, rule, wanted.wide)
     } else if let Some(seed) = wanted.seed {
-        let outcome = run(seed, rule);
+        let listening = voices::listen();
+        let outcome = run(seed, rule, wanted.wide)?;
+        drop(listening);
         for line in &outcome.trace {
             println!("{line}");
         }
-        verdict(&outcome)
+        Ok(verdict(&outcome))
     } else {
-        many(wanted.from, wanted.seeds.unwrap_or(100), rule)
+        let from = match wanted.new {
+            // Short enough to be typed.
+            true => u64::from(rand::random::<u32>()),
+            false => wanted.from,
+        };
+        let limit = match (wanted.minutes, wanted.seeds) {
+            (Some(minutes), _) => Limit::Time(Duration::from_secs(60 * minutes)),
+            (None, seeds) => Limit::Seeds(seeds.unwrap_or(100)),
+        };
+        many(from, limit, rule, wanted.wide)
     }
+}
+
+/// One seed is one run: where two of it part, with what led there.
+fn twice(seed: u64, rule: Option<&str>, wide: bool) -> std::io::Result<ExitCode> {
+    let _listening = voices::listen();
+    let (first, second) = (run(seed, rule, wide)?.trace, run(seed, rule, wide)?.trace);
+    let same = first
+        .iter()
+        .zip(&second)
+        .take_while(|(a, b)| a == b)
+        .count();
+    if same == first.len() && same == second.len() {
+        println!("seed {seed}: {same} lines, twice the same");
+        return Ok(ExitCode::SUCCESS);
+    }
+    for line in &first[same.saturating_sub(20)..same] {
+        println!("{line}");
+    }
+    println!(
+        "first:  {:?}\nsecond: {:?}",
+        first.get(same),
+        second.get(same)
+    );
+    Ok(ExitCode::FAILURE)
+}
+
+/// When it is enough.
+#[derive(Clone, Copy)]
+enum Limit {
+    Seeds(u64),
+    Time(Duration),
+}
+
+/// Runs `work` on as many threads as there are processors; the first error, if there was one.
+fn on_all_processors(work: impl Fn() -> std::io::Result<()> + Sync) -> std::io::Result<()> {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(&work)).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| match thread.join() {
+                Ok(done) => done,
+                Err(_) => Err(std::io::Error::other(
+                    "a run panicked outside of its processes",
+                )),
+            })
+    })
 }
 
 fn verdict(outcome: &Outcome) -> ExitCode {
@@ -67,10 +139,12 @@ fn verdict(outcome: &Outcome) -> ExitCode {
         claims,
         elections,
         acknowledged,
+        consumed,
+        groups: [commits, fetched, generations],
         ..
     } = outcome;
     println!(
-        "seed {seed}: {writes} head writes, {claims} claims, {elections} elections, {acknowledged} records acknowledged"
+        "seed {seed}: {writes} head writes, {claims} claims, {elections} elections, {acknowledged} records acknowledged, {consumed} read, {commits} commits, {fetched} offsets fetched, {generations} generations"
     );
     match &outcome.broken {
         Some(line) => {
@@ -81,60 +155,110 @@ fn verdict(outcome: &Outcome) -> ExitCode {
     }
 }
 
-fn many(from: u64, seeds: u64, rule: Option<&str>) -> ExitCode {
+fn many(from: u64, limit: Limit, rule: Option<&str>, wide: bool) -> std::io::Result<ExitCode> {
+    println!("seeds from {from}");
     let begun = Instant::now();
-    let (mut broken, mut sums) = (0, [0; 4]);
-    for seed in from..from + seeds {
-        let outcome = run(seed, rule);
-        let counts = [
-            outcome.writes,
-            outcome.claims as u64,
-            outcome.elections,
-            outcome.acknowledged,
-        ];
-        for (sum, count) in sums.iter_mut().zip(counts) {
-            *sum += count;
+    let next = AtomicU64::new(from);
+    let sums: [AtomicU64; 9] = Default::default();
+    let broken = AtomicUsize::new(0);
+    on_all_processors(|| {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            let enough = match limit {
+                Limit::Seeds(seeds) => seed >= from + seeds,
+                Limit::Time(time) => begun.elapsed() >= time,
+            };
+            if enough {
+                return Ok(());
+            }
+            let outcome = run(seed, rule, wide)?;
+            let counts = [
+                1,
+                outcome.writes,
+                outcome.claims as u64,
+                outcome.elections,
+                outcome.acknowledged,
+                outcome.consumed,
+                outcome.groups[0],
+                outcome.groups[1],
+                outcome.groups[2],
+            ];
+            for (sum, count) in sums.iter().zip(counts) {
+                sum.fetch_add(count, Ordering::Relaxed);
+            }
+            if let Some(line) = outcome.broken {
+                broken.fetch_add(1, Ordering::Relaxed);
+                println!("seed {seed}: {line}\n    tests/simulate --seed {seed} shows how");
+            }
         }
-        if let Some(line) = outcome.broken {
-            broken += 1;
-            println!("seed {seed}: {line}");
-        }
-    }
-    let [writes, claims, elections, acknowledged] = sums;
+    })?;
+    let broken = broken.into_inner();
+    let [
+        seeds,
+        writes,
+        claims,
+        elections,
+        acknowledged,
+        consumed,
+        commits,
+        fetched,
+        generations,
+    ] = sums.map(AtomicU64::into_inner);
     println!(
-        "{seeds} seeds in {:.1} s, {broken} broken: {writes} head writes, {claims} claims, {elections} elections, {acknowledged} records acknowledged",
+        "{seeds} seeds in {:.1} s, {broken} broken: {writes} head writes, {claims} claims, {elections} elections, {acknowledged} records acknowledged, {consumed} read, {commits} commits, {fetched} offsets fetched, {generations} generations",
         begun.elapsed().as_secs_f64()
     );
-    if broken == 0 {
+    Ok(if broken == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    }
+    })
 }
 
-fn mutations(most: u64, only: Option<&str>) -> ExitCode {
-    let mut missed = 0;
+fn mutations(most: u64, only: Option<&str>) -> std::io::Result<ExitCode> {
     println!("| rule taken out | what it says | caught by | seeds needed |\n|---|---|---|---|");
-    for rule in RULES
-        .iter()
-        .filter(|r| only.is_none_or(|o| r.name.contains(o)))
-    {
-        let caught = (0..most).find_map(|seed| Some((seed, run(seed, Some(rule.name)).broken?)));
-        let (by, seeds) = match caught {
-            Some((seed, line)) => (
-                line.split(' ').next().unwrap_or_default().to_owned(),
-                (seed + 1).to_string(),
-            ),
-            None => {
-                missed += 1;
-                ("**not caught**".to_owned(), format!("> {most}"))
+    let chosen = |rule: &&Rule| only.is_none_or(|only| rule.name.contains(only));
+    let rules: Vec<&Rule> = RULES.iter().filter(chosen).collect();
+    let next = AtomicUsize::new(0);
+    // In their order, whichever is done first.
+    let lines = Mutex::new((0, vec![None; rules.len()]));
+    let missed = AtomicUsize::new(0);
+    on_all_processors(|| {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(rule) = rules.get(at) else {
+                return Ok(());
+            };
+            let (by, seeds) = match caught(rule, most)? {
+                Some((seed, by)) => (by, (seed + 1).to_string()),
+                None => {
+                    missed.fetch_add(1, Ordering::Relaxed);
+                    ("**not caught**".to_owned(), format!("> {most}"))
+                }
+            };
+            let line = format!("| `{}` | {} | {by} | {seeds} |", rule.name, rule.says);
+            let mut lines = lines.lock().unwrap_or_else(|e| e.into_inner());
+            let (told, all) = &mut *lines;
+            all[at] = Some(line);
+            while let Some(Some(line)) = all.get(*told) {
+                println!("{line}");
+                *told += 1;
             }
-        };
-        println!("| `{}` | {} | {by} | {seeds} |", rule.name, rule.says);
+        }
+    })?;
+    Ok(match missed.into_inner() {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
+}
+
+/// The first seed that notices that `rule` is gone, and by which promise.
+fn caught(rule: &Rule, most: u64) -> std::io::Result<Option<(u64, String)>> {
+    for seed in 0..most {
+        if let Some(line) = run(seed, Some(rule.name), true)?.broken {
+            let by = line.split(' ').next().unwrap_or_default();
+            return Ok(Some((seed, by.to_owned())));
+        }
     }
-    if missed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    Ok(None)
 }

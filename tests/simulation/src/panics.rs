@@ -25,6 +25,11 @@ pub fn watch() {
     LAST.set(None);
 }
 
+/// The run is over: a panic on this thread is again what it is elsewhere.
+pub fn leave() {
+    WATCHED.set(false);
+}
+
 /// The panic that happened since, if there was one.
 pub fn take() -> Option<String> {
     LAST.take()

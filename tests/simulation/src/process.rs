@@ -6,25 +6,69 @@ use crate::core::Shared;
 use futures::future::BoxFuture;
 use leasehold_broker::internal::peer::{Peer, simulated};
 use leasehold_types::Incarnation;
-use leasehold_types::seams;
+use leasehold_types::seams::simulated as simulation;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, advance, sleep, sleep_until};
 
+/// What the calendar says when a run begins, in milliseconds since 1970.
+pub const CALENDAR: i64 = 1_700_000_000_000;
+
 thread_local! {
-    /// The running process's clock: where it began, and what CLOCK_BOOTTIME is ahead of it.
-    static CLOCK: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+    /// The running process's clock.
+    static CLOCK: Cell<Option<Clock>> = const { Cell::new(None) };
     /// Whose process is running.
     static RUNNING: RefCell<Option<(Shared, usize)>> = const { RefCell::new(None) };
 }
 
+#[derive(Clone, Copy)]
+struct Clock {
+    /// Where it began.
+    base: Instant,
+    /// What CLOCK_BOOTTIME is ahead of it.
+    ahead: Duration,
+    /// The calendar's milliseconds when it began.
+    born: i64,
+}
+
 fn since_boot() -> Duration {
-    let (base, ahead) = CLOCK
-        .get()
-        .unwrap_or_else(|| (Instant::now(), Duration::ZERO));
-    ahead + Instant::now().saturating_duration_since(base)
+    let Some(clock) = CLOCK.get() else {
+        return Duration::ZERO;
+    };
+    clock.ahead + Instant::now().saturating_duration_since(clock.base)
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+fn wall_ms() -> i64 {
+    let Some(clock) = CLOCK.get() else {
+        return CALENDAR;
+    };
+    let since = Instant::now().saturating_duration_since(clock.base);
+    clock.born + i64::try_from(since.as_millis()).unwrap_or(0)
+}
+
+fn machine() -> (String, String) {
+    RUNNING.with_borrow(|running| match running {
+        Some((core, node)) => core.lock().nodes[*node].disk.machine(),
+        None => Default::default(),
+    })
+}
+
+fn background(job: simulation::Job) {
+    tokio::spawn(async move {
+        sleep(Duration::from_millis(simulation::up_to(40))).await;
+        job();
+    });
+}
+
+/// Whose process is running.
+pub(crate) fn running() -> Option<(Shared, usize)> {
+    RUNNING.with_borrow(Clone::clone)
 }
 
 /// Puts the seams into the hands of this run; undone when it is dropped.
@@ -32,7 +76,14 @@ pub struct Seams;
 
 impl Seams {
     pub fn take(seed: u64, rule: Option<&str>) -> Self {
-        seams::simulated::begin(seed, since_boot, rule);
+        let world = simulation::World {
+            since_boot,
+            now,
+            wall_ms,
+            machine,
+            background,
+        };
+        simulation::begin(seed, world, rule);
         simulated::WATCH.set(Some(watch));
         Self
     }
@@ -40,7 +91,7 @@ impl Seams {
 
 impl Drop for Seams {
     fn drop(&mut self) {
-        seams::simulated::end();
+        simulation::end();
         simulated::WATCH.set(None);
         RUNNING.set(None);
         CLOCK.set(None);
@@ -56,6 +107,8 @@ pub struct Process {
     born: u64,
     ahead: Duration,
     pub paused_until: u64,
+    /// What its calendar jumped by.
+    jumped: i64,
 }
 
 impl Process {
@@ -83,6 +136,7 @@ impl Process {
             // No two machines agree on how long they have been up.
             ahead: Duration::from_secs(1_000 * (node as u64 + 1)),
             paused_until: 0,
+            jumped: 0,
         };
         process.enter();
         process
@@ -92,7 +146,13 @@ impl Process {
     }
 
     fn enter(&self) {
-        CLOCK.set(Some((self.base, self.ahead)));
+        // No two machines agree on the time.
+        let skew = 37 * self.node as i64;
+        CLOCK.set(Some(Clock {
+            base: self.base,
+            ahead: self.ahead,
+            born: CALENDAR + self.jumped + skew + i64::try_from(self.born).unwrap_or(0),
+        }));
         RUNNING.set(Some((self.core.clone(), self.node)));
     }
 
@@ -111,6 +171,11 @@ impl Process {
         });
     }
 
+    /// Someone set the calendar.
+    pub fn set_calendar(&mut self, by: i64) {
+        self.jumped += by;
+    }
+
     /// The machine slept: CLOCK_BOOTTIME went on without the other clocks.
     pub fn sleep_through(&mut self, gone: Duration) {
         self.ahead += gone;
@@ -119,7 +184,7 @@ impl Process {
 
 /// What a held connection tells of `peer`: its end, if that can be heard from here.
 fn watch(peer: Peer) -> BoxFuture<'static, String> {
-    let running = RUNNING.with_borrow(Clone::clone);
+    let running = running();
     Box::pin(async move {
         let Some((core, me)) = running else {
             return std::future::pending().await;

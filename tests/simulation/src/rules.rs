@@ -16,6 +16,26 @@ pub const RULES: &[Rule] = &[
         "head-tests-nonce",
         "a head write is applied only on the content that its writer knows",
     ),
+    rule(
+        "a-foreign-head-is-left-alone",
+        "a head of another cluster is not claimed",
+    ),
+    rule(
+        "a-foreign-peer-is-refused",
+        "what a peer of another cluster asks is not answered",
+    ),
+    rule(
+        "a-foreign-volume-is-refused",
+        "a volume of another cluster is not opened",
+    ),
+    rule(
+        "foreign-chunks-are-kept",
+        "chunks of another cluster are not collected",
+    ),
+    rule(
+        "a-frozen-controller-writes-nothing",
+        "what was decided and is not on its way is not written after a freeze",
+    ),
     rule("claim-raises-epoch", "a claim is the next controller epoch"),
     rule(
         "refusal-is-doubt",
@@ -150,5 +170,133 @@ pub const RULES: &[Rule] = &[
     rule(
         "a-newer-epoch-ends-serving",
         "who hears of a newer leader epoch stops serving",
+    ),
+    rule(
+        "logs-are-compared",
+        "a follower's fetch is answered only where its log is a beginning of the leader's",
+    ),
+    rule(
+        "readers-stop-at-the-high-watermark",
+        "a consumer reads to the high watermark",
+    ),
+    rule(
+        "a-repeat-is-recognised",
+        "a batch that an idempotent producer sends again is not appended again",
+    ),
+    rule(
+        "sequences-have-no-gap",
+        "a batch of an idempotent producer follows the one before",
+    ),
+    rule(
+        "a-clean-marker-is-for-one-start",
+        "the marker of a clean close is gone before the next life registers",
+    ),
+    rule(
+        "only-what-is-committed-is-deleted",
+        "nobody can have records deleted that are not committed",
+    ),
+    rule(
+        "a-deletion-waits-for-the-replicas",
+        "who deletes records is told so when every live replica's log begins there",
+    ),
+    rule(
+        "deletions-are-followed",
+        "a follower's log begins where its leader's does",
+    ),
+    rule(
+        "a-log-may-begin-within-a-batch",
+        "a leader whose log begins in the midst of a batch can be followed from nothing",
+    ),
+    rule(
+        "retention-leaves-its-bytes",
+        "retention by size leaves that many bytes",
+    ),
+    rule(
+        "retention-ends-at-the-high-watermark",
+        "retention takes only what is committed",
+    ),
+    rule(
+        "a-keys-last-record-stays",
+        "a compaction keeps the last record of each key",
+    ),
+    rule(
+        "a-tombstone-stays-for-its-time",
+        "a tombstone stays for delete.retention.ms",
+    ),
+    rule(
+        "a-producers-last-batch-stays",
+        "a compaction keeps what tells of a producer's last sequence",
+    ),
+    rule(
+        "only-what-is-committed-is-compacted",
+        "a compaction ends at the last stable offset",
+    ),
+    rule(
+        "commits-are-of-this-generation",
+        "an offset commit names the group's generation",
+    ),
+    rule(
+        "member-ids-are-checked",
+        "who is no member of the group is refused",
+    ),
+    rule(
+        "instances-are-fenced",
+        "a static member that was replaced is refused",
+    ),
+    rule(
+        "a-silent-member-is-put-out",
+        "a member whose session ends is put out of its group",
+    ),
+    rule(
+        "a-rebalance-waits-for-all",
+        "a rebalance waits for all members, or their timeout",
+    ),
+    rule(
+        "a-rebalance-ends-in-time",
+        "a rebalance waits no longer than its timeout",
+    ),
+    rule(
+        "a-rebalance-is-a-generation",
+        "each rebalance is a new generation",
+    ),
+    rule(
+        "the-leader-assigns",
+        "only the leader of a generation assigns",
+    ),
+    rule(
+        "syncs-are-of-this-generation",
+        "a sync names the group's generation",
+    ),
+    rule(
+        "an-offset-is-shown-when-stored",
+        "an offset is shown once it is stored",
+    ),
+    rule(
+        "a-commit-waits-for-the-isr",
+        "what a coordinator writes counts once the ISR holds it",
+    ),
+    rule(
+        "a-write-is-of-its-epoch",
+        "a coordinator writes only in the leader epoch that it loaded in",
+    ),
+    rule(
+        "all-is-loaded-first",
+        "a coordinator answers once it has loaded all that its log held",
+    ),
+    rule(
+        "doubt-is-loaded-anew",
+        "after a write of unknown outcome a coordinator loads anew",
+    ),
+    rule(
+        "a-former-leader-lets-go",
+        "who leads a group's partition no more lets the group go",
+    ),
+    rule(
+        "each-epoch-loads-anew",
+        "a coordinator loads anew in each leader epoch",
+    ),
+    rule(
+        "a-share-is-given-when-stored",
+        "members are told of their shares once these are stored",
     ),
 ];

@@ -111,6 +111,7 @@ fn image(partitions: usize) -> Image {
             cordoned: false,
             registered_at: None,
             changed_at: None,
+            directories: Vec::new(),
         })
     }));
     for n in 0..partitions {

@@ -1,13 +1,17 @@
 //! One run: brokers come and go, clients ask, faults strike, then everything is healed; the checker watches.
 
-use crate::broker::{cluster_id, mail::Mail};
+use crate::broker::{cluster_id, foreign_cluster, mail::Mail};
+use crate::check::name_of;
 use crate::core::{Core, STEP, Shared, Weather};
-use crate::faults::{Climate, Fault};
+use crate::faults::{Climate, Fault, damages_too_much};
+use crate::outage::Outage;
 use crate::process::{Process, Seams};
-use crate::{clients::Clients, panics};
+use crate::{clients::Clients, panics, voices};
+use leasehold_log::LogDir;
+use leasehold_log::faults::Crash;
 use leasehold_metadata::head::format::initial;
 use leasehold_metadata::store::HeadObject;
-use leasehold_types::{Incarnation, LeaderEpoch};
+use leasehold_types::{BrokerId, Incarnation, LeaderEpoch};
 use parking_lot::Mutex;
 use rand::Rng as _;
 use rand::seq::SliceRandom as _;
@@ -29,6 +33,9 @@ pub struct Outcome {
     pub claims: usize,
     pub elections: u64,
     pub acknowledged: u64,
+    pub consumed: u64,
+    /// Offset commits acknowledged, offsets fetched, generations in which all was shared out.
+    pub groups: [u64; 3],
 }
 
 struct World {
@@ -39,25 +46,31 @@ struct World {
     climate: Climate,
     /// When the API server is put back to an older state, in the few runs in which it is.
     disaster: Option<u64>,
+    /// Whether the API goes away once all is well.
+    ends_in_outage: bool,
     clients: Clients,
 }
 
-/// Runs `seed`, with the rule of that name taken out of the product.
-pub fn run(seed: u64, rule: Option<&str>) -> Outcome {
+/// Runs `seed`, with the rule of that name taken out of the product; `wide`: with all that clients may do.
+pub fn run(seed: u64, rule: Option<&str>, wide: bool) -> std::io::Result<Outcome> {
+    let scratch = scratch()?;
     let _seams = Seams::take(seed, rule);
     panics::watch();
-    let mut core = Core::new(seed, 0);
+    voices::forget();
+    let mut core = Core::new(seed, 0, scratch.path())?;
     let nodes = if core.chance(300) { 4 } else { 3 };
-    core = Core::new(seed, nodes);
+    core = Core::new(seed, nodes, scratch.path())?;
     let uid = "head".to_owned();
     core.api.head = Some(HeadObject {
         uid,
         data: initial(&cluster_id()),
     });
+    core.check.default_min = if core.chance(500) { 2 } else { 1 };
     let climate = Climate::draw(&mut core);
     let disaster = seed
         .is_multiple_of(8)
         .then(|| core.rng.random_range(600..2_200) * STEP);
+    let clients = Clients::draw(&mut core, wide);
     let core = Arc::new(Mutex::new(core));
     let mut world = World {
         processes: (0..nodes).map(|_| None).collect(),
@@ -65,20 +78,29 @@ pub fn run(seed: u64, rule: Option<&str>) -> Outcome {
         next_life: 100,
         climate,
         disaster,
-        clients: Clients::default(),
+        ends_in_outage: seed % 4 == 1,
+        clients,
         core,
     };
     let broken = world.live();
     // Processes hold the core, and the core their inboxes.
     world.processes.clear();
     let mut core = world.core.lock();
+    let root = scratch.path().display().to_string();
+    for line in &mut core.trace {
+        if line.contains(&root) {
+            *line = line.replace(&root, "disks");
+        }
+    }
+    panics::leave();
     let broken = panics::take()
         .map(|panic| format!("panic: {panic}"))
         .or(broken);
+    let broken = broken.map(|line| line.replace(&root, "disks"));
     if let Some(line) = &broken {
         core.note(format!("BROKEN {line}"));
     }
-    Outcome {
+    Ok(Outcome {
         seed,
         broken,
         trace: std::mem::take(&mut core.trace),
@@ -86,12 +108,24 @@ pub fn run(seed: u64, rule: Option<&str>) -> Outcome {
         claims: core.check.claims.len(),
         elections: core.check.elections,
         acknowledged: core.check.acknowledged,
+        consumed: core.check.consumed,
+        groups: core.check.groups.counts,
+    })
+}
+
+/// Where the disks are: in memory, where the machine has such a place, as what is durable is known anyhow.
+fn scratch() -> std::io::Result<tempfile::TempDir> {
+    let memory = std::path::Path::new("/dev/shm");
+    match memory.is_dir() {
+        true => tempfile::tempdir_in(memory),
+        false => tempfile::tempdir(),
     }
 }
 
 impl World {
     fn live(&mut self) -> Option<String> {
         let mut healed = false;
+        let mut outage: Option<Outage> = None;
         loop {
             {
                 let mut core = self.core.lock();
@@ -103,7 +137,12 @@ impl World {
                 self.core.lock().restore();
             } else if now.is_multiple_of(2_000) && self.disaster.is_some_and(|at| now < at) {
                 let mut core = self.core.lock();
-                core.backup = Some(core.api.clone());
+                if core.kept.is_none() {
+                    core.backup = Some(core.api.clone());
+                }
+            }
+            if now.is_multiple_of(1_000) {
+                self.core.lock().note_listing();
             }
             if now <= TROUBLE && now > 1_500 {
                 let fault = self.climate.strike(&mut self.core.lock());
@@ -117,6 +156,7 @@ impl World {
             self.restart();
             self.clients.step(&mut self.core.lock(), now < TROUBLE);
             self.run_all(now);
+            self.strike_down();
             if let Some(line) = self.broken() {
                 return Some(line);
             }
@@ -127,13 +167,29 @@ impl World {
                 }
                 continue;
             }
+            if let Some(outage) = &mut outage {
+                if outage.wants_records(now) {
+                    self.clients.produce_everywhere(&mut self.core.lock());
+                }
+                if outage.is_over(&mut self.core.lock()) {
+                    return self.last_words();
+                }
+                continue;
+            }
             if healed && (now - TROUBLE).is_multiple_of(200) {
                 let ill = self.ill();
                 if ill.is_none() && now >= TROUBLE + 1_000 {
-                    return self.last_words();
+                    if !self.ends_in_outage {
+                        return self.last_words();
+                    }
+                    outage = Some(Outage::begin(&mut self.core.lock()));
+                    continue;
                 }
                 if now >= HEALED_BY {
-                    return ill.map(|why| format!("I15 not well again in time: {why}"));
+                    return ill.map(|why| match why.strip_prefix("G4 ") {
+                        Some(why) => format!("G4 not well again in time: {why}"),
+                        None => format!("I15 not well again in time: {why}"),
+                    });
                 }
             }
         }
@@ -147,6 +203,7 @@ impl World {
                 && process.paused_until <= now
             {
                 process.run_until(now);
+                self.core.lock().look(node);
             }
             if self.core.lock().nodes[node].exit.take().is_some() {
                 self.stop(node);
@@ -173,7 +230,14 @@ impl World {
         self.restart_at[node] = core.now + away;
         drop(core);
         self.processes[node] = None;
-        self.core.lock().nodes[node].exit = None;
+        let mut core = self.core.lock();
+        core.nodes[node].exit = None;
+        if std::mem::take(&mut core.nodes[node].disk.given_away) {
+            if let Err(error) = core.nodes[node].disk.wipe() {
+                core.check.broke(format!("no disk: {error}"));
+            }
+            core.check.wiped(node);
+        }
     }
 
     fn restart(&mut self) {
@@ -193,15 +257,40 @@ impl World {
     fn do_fault(&mut self, fault: Fault) {
         match fault {
             Fault::Crash(node) => self.stop(node),
-            Fault::PowerCut(node) => {
+            Fault::PowerCut(node, crash) => {
                 self.stop(node);
-                self.core.lock().nodes[node].disk.power_cut();
+                let mut core = self.core.lock();
+                let Core {
+                    nodes, rng, check, ..
+                } = &mut *core;
+                if let Err(error) = nodes[node].disk.power_cut(crash, rng) {
+                    check.broke(format!("no disk: {error}"));
+                }
             }
             Fault::Wipe(node) => {
                 self.stop(node);
                 let mut core = self.core.lock();
-                core.nodes[node].disk.wipe();
+                if let Err(error) = core.nodes[node].disk.wipe() {
+                    core.check.broke(format!("no disk: {error}"));
+                }
                 core.check.wiped(node);
+            }
+            Fault::Copy(node) => {
+                if self.core.lock().nodes[node].disk.has_copy() {
+                    self.stop(node);
+                }
+                let mut core = self.core.lock();
+                let Core {
+                    nodes, rng, check, ..
+                } = &mut *core;
+                match nodes[node].disk.copy_or_put_back(rng) {
+                    Ok(true) => {
+                        let image = nodes[node].disk.image.as_ref();
+                        check.put_back(node, image.map(|image| &image.position));
+                    }
+                    Ok(false) => {}
+                    Err(error) => check.broke(format!("no disk: {error}")),
+                }
             }
             Fault::Pause(node, until) => {
                 if let Some(process) = &mut self.processes[node] {
@@ -214,11 +303,39 @@ impl World {
                     let _ = inbox.send(Mail::Leave);
                 }
             }
+            Fault::Calendar(node, by) => {
+                if let Some(process) = &mut self.processes[node] {
+                    process.set_calendar(by);
+                }
+            }
+            Fault::Swap(node) => {
+                self.stop(node);
+                let theirs = self.core.lock().nodes[node].disk.swap();
+                let id = BrokerId(i32::try_from(node).unwrap_or(-1));
+                if let Err(error) = LogDir::open(theirs, &foreign_cluster(), id) {
+                    self.core.lock().check.broke(format!("no disk: {error}"));
+                }
+            }
             Fault::Suspend(node, gone) => {
                 if let Some(process) = &mut self.processes[node] {
                     process.sleep_through(gone);
                 }
             }
+        }
+    }
+
+    /// Ends the machines that were struck with a message of theirs; they are soon back.
+    fn strike_down(&mut self) {
+        let struck = std::mem::take(&mut self.core.lock().struck);
+        for node in struck {
+            let mut core = self.core.lock();
+            if self.processes[node].is_none() || damages_too_much(&core.check, &core, node) {
+                continue;
+            }
+            let back = core.now + core.rng.random_range(10..60);
+            drop(core);
+            self.do_fault(Fault::PowerCut(node, Crash::Lost));
+            self.restart_at[node] = back;
         }
     }
 
@@ -228,7 +345,11 @@ impl World {
         core.weather = Weather::default();
         core.cuts.clear();
         core.api_down_until = 0;
+        core.throttled_until = 0;
+        core.put_head_back();
         core.deaf_until = 0;
+        core.aim = None;
+        core.mute.clear();
         let now = core.now;
         for node in &mut core.nodes {
             node.api_cut_until = 0;
@@ -256,7 +377,13 @@ impl World {
                 return Some(format!("{at:?} is {part:?}"));
             }
         }
-        self.clients.ill(&core)
+        // What is written and not known to all may hide who leads what from clients.
+        let last = core.check.last_seq();
+        let behind = |position: &Option<(i64, u64)>| position.is_none_or(|(_, at)| at < last);
+        if let Some(node) = core.check.positions.iter().position(behind) {
+            return Some(format!("broker {node} has not applied entry {last}"));
+        }
+        core.trails().or_else(|| self.clients.ill(&core))
     }
 
     /// Every log of every partition ends alike, and holds all that was acknowledged.
@@ -265,8 +392,11 @@ impl World {
         let Core { check, nodes, .. } = &mut *core;
         for key in check.data.keys().copied().collect::<Vec<_>>() {
             for (node, there) in nodes.iter().enumerate() {
-                if let Some(log) = there.disk.logs.get(&key) {
-                    check.check_acked(key, node, LeaderEpoch(i32::MAX), &log.entries);
+                let log = there.disk.log(key);
+                let part = check.parts.get(&name_of(key));
+                if part.is_some_and(|part| part.isr.contains(&(node as i64))) {
+                    check.check_acked(key, node, LeaderEpoch(i32::MAX), log);
+                    check.joined(key, node, log);
                 }
             }
         }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 #[tokio::test(start_paused = true)]
 async fn the_simulated_api_keeps_every_promise_of_a_store() {
-    let core = Arc::new(Mutex::new(Core::new(1, 1)));
+    let folder = tempfile::tempdir().unwrap();
+    let core = Arc::new(Mutex::new(Core::new(1, 1, folder.path()).unwrap()));
     let world = core.clone();
     tokio::spawn(async move {
         loop {

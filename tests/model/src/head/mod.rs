@@ -14,8 +14,7 @@ use leasehold_metadata::head::Head;
 use leasehold_metadata::head::format::initial;
 use leasehold_metadata::store::{HeadObject, HeadPatch, NONCE};
 use leasehold_types::ClusterId;
-use leasehold_types::seams::simulated;
-use std::time::Duration;
+use leasehold_types::seams::simulated::{self, World};
 use writer::{Chunks, Life, Told};
 
 pub const CANDIDATES: usize = 2;
@@ -138,7 +137,7 @@ impl Model for Heads {
     type State = State;
 
     fn first(&mut self) -> State {
-        simulated::begin(0, || Duration::ZERO, self.without.as_deref());
+        simulated::begin(0, World::STILL, self.without.as_deref());
         let mut data = initial(&ClusterId("model".to_owned()));
         data.insert(NONCE.to_owned(), "0".repeat(32));
         let uid = "head".to_owned();

@@ -10,7 +10,7 @@ use leasehold_metadata::store::{
     Chunk, ChunkBody, ChunkInfo, HeadObject, HeadPatch, LeaseError, LeaseRecord, PatchError, Store,
     StoreError,
 };
-use leasehold_types::seams::simulated;
+use leasehold_types::seams::simulated::{self, World};
 use leasehold_types::{BrokerId, Incarnation};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, pending, poll_fn};
@@ -249,7 +249,7 @@ impl Heads {
     fn run(&mut self, life: &Life) -> Wants {
         // What it writes follows from the head that it loaded; so must the nonces and names that it draws.
         let seed = fingerprint(&(life.candidate, life.life, life.told.first()));
-        simulated::begin(seed, || Duration::ZERO, self.without.as_deref());
+        simulated::begin(seed, World::STILL, self.without.as_deref());
         let mut script = Script {
             answers: life.told.iter().copied().collect(),
             ..Script::default()

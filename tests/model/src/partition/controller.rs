@@ -166,6 +166,7 @@ impl Product {
                 cordoned: false,
                 registered_at: None,
                 changed_at: None,
+                directories: Vec::new(),
             })
         }));
         let apart = self.bounds.apart;
@@ -314,6 +315,8 @@ fn registration(start: Start) -> Registration {
             boot_id: format!("boot-{}", start.boot),
             pod_uid: "pod".to_owned(),
         },
+        directories: Vec::new(),
+        unreadable: 0,
     }
 }
 

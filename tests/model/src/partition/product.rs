@@ -9,7 +9,7 @@ use super::state::Bounds;
 use crate::pool::{Map, Pool};
 use leasehold_broker::replica::state::Replica;
 use leasehold_metadata::image::Image;
-use leasehold_types::seams::simulated;
+use leasehold_types::seams::simulated::{self, World};
 use std::time::{Duration, Instant};
 
 /// The product, and what it said so far.
@@ -28,7 +28,7 @@ pub struct Product {
 impl Product {
     /// From here on, and on this thread, the rule of that name is out.
     pub fn new(bounds: Bounds, without: Option<&str>) -> Self {
-        simulated::begin(0, || Duration::ZERO, without);
+        simulated::begin(0, World::STILL, without);
         let now = Instant::now();
         Self {
             bounds,

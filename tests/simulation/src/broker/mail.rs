@@ -1,37 +1,31 @@
 //! What processes say to each other.
 
+use crate::batches::Batch;
 use crate::disk::Key;
+use crate::groups::mail::{Answer, Ask};
+use bytes::Bytes;
 use leasehold_metadata::rpc::{Request, Response};
-use leasehold_types::{Incarnation, LeaderEpoch, Offset};
+use leasehold_wire::ErrorCode;
+use leasehold_wire::kafka::messages::{FetchRequest, FetchResponse};
 use tokio::sync::oneshot;
 
-/// A follower's fetch of one partition.
-#[derive(Clone, Debug)]
-pub struct Fetch {
-    pub key: Key,
-    pub from: usize,
-    pub incarnation: Incarnation,
-    pub epoch: LeaderEpoch,
-    pub offset: usize,
-    pub last: LeaderEpoch,
-}
+/// What a producer is told: an error, or where its first record is.
+pub type Produced = Result<usize, ErrorCode>;
 
-/// What the leader says to it.
-#[derive(Clone, Debug)]
-pub struct Fetched {
-    pub fetch: Fetch,
-    pub answer: FetchAnswer,
-}
+/// What a consumer is told: an error, or records, and from where on they are those.
+pub type Consumed = Result<(usize, Vec<Batch>), ErrorCode>;
 
-#[derive(Clone, Debug)]
-pub enum FetchAnswer {
-    Refused,
-    /// The logs part ways: the greatest epoch not above the follower's, and where it ends here.
-    Diverges(LeaderEpoch, usize),
-    Data {
-        high_watermark: Offset,
-        entries: Vec<(LeaderEpoch, u64)>,
-    },
+/// What someone wants to know of a partition.
+#[derive(Clone, Copy, Debug)]
+pub enum Question {
+    Earliest,
+    Latest,
+    LargestTime,
+    /// The first record of that time or later.
+    Time(i64),
+    EndOfEpoch(i32),
+    /// What the broker tells of all its replicas.
+    Status,
 }
 
 /// A message to a process.
@@ -43,23 +37,69 @@ pub enum Mail {
         request: Box<Request>,
         reply: oneshot::Sender<Response>,
     },
-    Fetch(Fetch),
-    Fetched(Fetched),
-    /// A record to append with acks=all.
+    /// A follower's fetch.
+    Fetch {
+        from: usize,
+        request: Box<FetchRequest>,
+        reply: oneshot::Sender<FetchResponse>,
+    },
+    /// A batch to append with acks=all, and the values in it.
     Produce {
         key: Key,
-        value: u64,
+        records: Bytes,
+        values: Vec<u64>,
+        reply: oneshot::Sender<Produced>,
+    },
+    /// A consumer's fetch; from where the log begins, if it does not know better.
+    Consume {
+        key: Key,
+        from: Option<usize>,
+        reply: oneshot::Sender<Consumed>,
+    },
+    /// A question whose answer is judged where it is given.
+    Ask { key: Key, question: Question },
+    /// The records below an offset are to go; -1 stands for all that is committed.
+    Delete { key: Key, before: i64 },
+    /// What a peer of another cluster sent.
+    Foreign(Box<Mail>),
+    /// A question of a group's member.
+    Group {
+        ask: Ask,
+        reply: oneshot::Sender<Answer>,
     },
     /// End in order.
     Leave,
 }
 
 impl Mail {
+    /// Whether it carries ISR proposals.
+    pub fn is_proposal(&self) -> bool {
+        matches!(self, Self::Call { request, .. } if matches!(**request, Request::AlterPartition(_)))
+    }
+
     /// A second copy, of what may arrive twice. Nobody waits for its answer.
     pub fn copy(&self) -> Option<Self> {
         match self {
-            Self::Fetch(fetch) => Some(Self::Fetch(fetch.clone())),
-            Self::Fetched(fetched) => Some(Self::Fetched(fetched.clone())),
+            Self::Fetch { from, request, .. } => Some(Self::Fetch {
+                from: *from,
+                request: request.clone(),
+                reply: oneshot::channel().0,
+            }),
+            Self::Produce {
+                key,
+                records,
+                values,
+                ..
+            } => Some(Self::Produce {
+                key: *key,
+                records: records.clone(),
+                values: values.clone(),
+                reply: oneshot::channel().0,
+            }),
+            Self::Delete { key, before } => Some(Self::Delete {
+                key: *key,
+                before: *before,
+            }),
             Self::Call { from, request, .. } => match **request {
                 Request::AlterPartition(_) | Request::Register(_) => Some(Self::Call {
                     from: *from,
@@ -68,6 +108,10 @@ impl Mail {
                 }),
                 _ => None,
             },
+            Self::Group { ask, .. } => Some(Self::Group {
+                ask: ask.clone(),
+                reply: oneshot::channel().0,
+            }),
             _ => None,
         }
     }

@@ -1,34 +1,47 @@
 //! One simulated broker process: the real candidate for the controller role (Lease, head, term, decisions),
-//! the real replica and leader state machines, and between them a thin session, log and network of its own.
+//! the real replica manager over the real log, and between them a thin session and network of its own.
 
+mod groups;
 pub mod mail;
+mod questions;
 mod replicas;
 mod session;
+mod start;
 
 use crate::api::ApiClient;
 use crate::core::{STEP, Shared};
 use crate::disk::Key;
 use leasehold_broker::controller::{ControllerHandle, Driver, DriverConfig, Role, start};
+use leasehold_broker::group::GroupCoordinator;
+use leasehold_broker::internal::same_cluster;
+use leasehold_broker::replica::ReplicaManager;
 use leasehold_broker::session::watch::holder;
-use leasehold_metadata::controller::Settings;
+use leasehold_metadata::controller::{InternalTopic, Settings};
 use leasehold_metadata::head::Limits;
 use leasehold_metadata::image::Image;
 use leasehold_metadata::lease::Holder;
 use leasehold_metadata::rpc::{Request, Response};
-use leasehold_types::{BrokerId, ClusterId, Incarnation};
+use leasehold_types::{BrokerId, ClusterId, Incarnation, LeaderEpoch};
 use mail::Mail;
 use parking_lot::Mutex;
-use replicas::Replicated;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
+
+pub use start::FOREIGNERS;
+pub(crate) use start::registration;
 
 /// The id of the simulated cluster.
 pub fn cluster_id() -> ClusterId {
     ClusterId("simulated".to_owned())
+}
+
+/// The id of another cluster of the same name.
+pub fn foreign_cluster() -> ClusterId {
+    ClusterId("another".to_owned())
 }
 
 /// A broker's id as a place in lists.
@@ -44,8 +57,18 @@ pub(crate) struct Broker {
     life: Incarnation,
     controller: ControllerHandle,
     /// The newest image that may be acted on.
-    image: Mutex<Option<Arc<Image>>>,
-    replicas: Mutex<BTreeMap<Key, Replicated>>,
+    image: watch::Sender<Arc<Image>>,
+    /// The same, for the coordinator: no two tasks may wait on one.
+    group_image: watch::Sender<Arc<Image>>,
+    /// Once the registration is confirmed.
+    replicas: OnceLock<Arc<ReplicaManager>>,
+    groups: OnceLock<Arc<GroupCoordinator>>,
+    /// The newest leader epochs that followers told of.
+    heard: Mutex<BTreeMap<Key, LeaderEpoch>>,
+    /// The leader epochs that the checker knows to have begun here.
+    begun: Mutex<BTreeMap<Key, LeaderEpoch>>,
+    /// When the poll was sent whose answer brought all that is committed.
+    confirmed: Arc<Mutex<Option<std::time::Instant>>>,
     leaving: AtomicBool,
 }
 
@@ -57,11 +80,17 @@ pub async fn run(core: Shared, me: usize, life: Incarnation, inbox: mpsc::Unboun
         node: me,
         life,
     });
+    let found = start::await_head(&*store).await;
+    let opened = match start::open(&core, (me, id, life), &found) {
+        Ok(opened) => opened,
+        Err(reason) => return end(&core, me, reason).await,
+    };
     let holder_id = Holder {
         broker: id,
         incarnation: life,
     };
     let config = DriverConfig {
+        cluster_id: cluster_id(),
         me: holder_id,
         address: format!("broker-{me}:1"),
         settings: Settings {
@@ -69,12 +98,19 @@ pub async fn run(core: Shared, me: usize, life: Incarnation, inbox: mpsc::Unboun
             preferred_leader_check_ms: 500,
             unclean_recovery_timeout_ms: 20_000,
             default_replication_factor: 3,
+            offsets_topic: InternalTopic {
+                partitions: 2,
+                ..Settings::default().offsets_topic
+            },
+            topic_defaults: crate::check::min_isr(core.lock().check.default_min),
             ..Settings::default()
         },
         limits: Limits {
             tail_bytes: 2_000,
             segments: 3,
             segment_bytes: 12_000,
+            grace: Duration::from_secs(4),
+            collect_every: Duration::from_millis(1_300),
         },
     };
     let driver: Driver = start(config, store);
@@ -92,55 +128,86 @@ pub async fn run(core: Shared, me: usize, life: Incarnation, inbox: mpsc::Unboun
         id,
         life,
         controller,
-        image: Mutex::new(None),
-        replicas: Mutex::default(),
+        image: watch::Sender::new(Arc::new(Image::genesis(cluster_id()))),
+        group_image: watch::Sender::new(Arc::new(Image::genesis(cluster_id()))),
+        replicas: OnceLock::new(),
+        groups: OnceLock::new(),
+        heard: Mutex::default(),
+        begun: Mutex::default(),
+        confirmed: Arc::default(),
         leaving: AtomicBool::new(false),
     });
     tokio::spawn(Arc::clone(&broker).read(inbox));
-    tokio::spawn(Arc::clone(&broker).upkeep());
-    let reason = broker.session().await;
+    let reason = broker.session(opened).await;
+    end(&broker.core, me, reason).await;
+    drop(driver);
+}
+
+/// The process wishes to end; everything in it goes with the runtime, when the world sees that.
+async fn end(core: &Shared, me: usize, reason: String) {
     {
-        let mut core = broker.core.lock();
+        let mut core = core.lock();
         core.note(format!("broker {me} ends: {reason}"));
         core.nodes[me].exit = Some(reason);
     }
-    // The driver goes with the runtime, when the world sees the wish to end.
     std::future::pending::<()>().await;
-    drop(driver);
 }
 
 impl Broker {
     async fn read(self: Arc<Self>, mut inbox: mpsc::UnboundedReceiver<Mail>) {
         while let Some(mail) = inbox.recv().await {
-            match mail {
-                Mail::Call {
-                    from,
-                    request,
-                    reply,
-                } => {
-                    let this = Arc::clone(&self);
-                    if reply.is_closed() {
-                        self.core.lock().note(format!(
-                            "net   {from} to {}: late {}",
-                            self.me,
-                            brief(&request)
-                        ));
-                    }
-                    tokio::spawn(async move {
-                        let response = this.here(*request).await;
-                        let mut core = this.core.lock();
-                        let (now, resumed) = (core.now, core.nodes[this.me].resumed_at);
-                        if matches!(response, Response::Poll(_)) && now > resumed + 2 * STEP {
-                            core.check.controller_answered(this.me, now);
-                        }
-                        core.answer(this.me, from, move || drop(reply.send(response)));
-                    });
+            self.take(mail);
+        }
+    }
+
+    fn take(self: &Arc<Self>, mail: Mail) {
+        match mail {
+            Mail::Call {
+                from,
+                request,
+                reply,
+            } => {
+                let this = Arc::clone(self);
+                if reply.is_closed() {
+                    self.core.lock().note(format!(
+                        "net   {from} to {}: late {}",
+                        self.me,
+                        brief(&request)
+                    ));
                 }
-                Mail::Fetch(fetch) => self.serve(fetch),
-                Mail::Fetched(fetched) => self.fetched(fetched),
-                Mail::Produce { key, value } => self.produce(key, value),
-                Mail::Leave => self.leaving.store(true, Ordering::Relaxed),
+                tokio::spawn(async move {
+                    let response = this.here(*request).await;
+                    let mut core = this.core.lock();
+                    let (now, resumed) = (core.now, core.nodes[this.me].resumed_at);
+                    if matches!(response, Response::Poll(_)) && now > resumed + 2 * STEP {
+                        core.check.controller_answered(this.me, now);
+                    }
+                    core.answer(this.me, from, move || drop(reply.send(response)));
+                });
             }
+            Mail::Fetch {
+                from,
+                request,
+                reply,
+            } => self.serve(from, *request, reply),
+            Mail::Produce {
+                key,
+                records,
+                values,
+                reply,
+            } => self.produce(key, records, values, reply),
+            Mail::Consume { key, from, reply } => self.consume(key, from, reply),
+            Mail::Group { ask, reply } => self.group(ask, reply),
+            Mail::Ask { key, question } => self.asked(key, question),
+            Mail::Delete { key, before } => self.delete(key, before),
+            Mail::Foreign(mail) => match same_cluster(&cluster_id(), Some(&foreign_cluster().0)) {
+                Ok(()) => self.take(*mail),
+                Err(why) => self
+                    .core
+                    .lock()
+                    .note(format!("broker {} refuses: {why}", self.me)),
+            },
+            Mail::Leave => self.leaving.store(true, Ordering::Relaxed),
         }
     }
 

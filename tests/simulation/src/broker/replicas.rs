@@ -1,340 +1,432 @@
-//! The partitions of one broker: the real `Replica` and `Leader`, over logs on the simulated disk.
+//! The partitions of one broker: the real `ReplicaManager` over the real log, and how the simulated network
+//! brings it to its leaders and to the controller. Tells the checker what a leader shows to anyone.
 
-use super::mail::{Fetch, FetchAnswer, Fetched, Mail};
+use super::mail::{Consumed, Mail, Produced, Question};
 use super::{Broker, place};
-use crate::disk::{Key, Log};
-use leasehold_broker::replica::image_view::view_of;
-use leasehold_broker::replica::leader::Refusal;
-use leasehold_broker::replica::proposal::{IsrHint, IsrRequest};
-use leasehold_broker::replica::state::{Change, Replica, Role};
-use leasehold_metadata::image::Image;
-use leasehold_metadata::rpc::{AlterPartition, IsrProposal, Request, Response, codes};
-use leasehold_types::{LeaderEpoch, Offset};
-use rand::Rng as _;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::time::sleep;
+use crate::batches::batches;
+use crate::check::name_of;
+use crate::core::{Core, Shared};
+use crate::disk::Key;
+use async_trait::async_trait;
+use bytes::Bytes;
+use leasehold_broker::fetch_session::follower::FollowerSession;
+use leasehold_broker::replica::image_view::LeaderAddress;
+use leasehold_broker::replica::offsets::EARLIEST;
+use leasehold_broker::replica::{
+    Acks, EndpointError, FetchEntry, FetchParams, FetchResult, IsrController, LeaderEndpoint,
+    LeaderEndpoints, LeadershipChange, PartitionKey, ProduceEntry, ReplicaManager, ReplicaParts,
+    ReplicaSettings, Verified,
+};
+use leasehold_log::LogDirs;
+use leasehold_metadata::rpc::{AlterPartition, IsrProposal, IsrVerdict, Request, Response};
+use leasehold_types::{LeaderEpoch, Offset, TopicId};
+use leasehold_wire::ErrorCode;
+use leasehold_wire::kafka::messages::{FetchRequest, FetchResponse};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
 
-/// `replica.lag.time.max.ms` here.
-const LAG: Duration = Duration::from_millis(400);
-/// Few, so that catching up takes a while.
-const ENTRIES_PER_FETCH: usize = 3;
+/// How long a leader may take beyond the wait that a fetch asks for.
+const FETCH_LIMIT: Duration = Duration::from_millis(400);
+/// How long a producer lets the broker wait for the ISR.
+const PRODUCE_LIMIT: Duration = Duration::from_millis(1_200);
 
-/// A record that waits to be acknowledged: its value, offset and epoch.
-type Waiter = (u64, usize, LeaderEpoch);
-
-/// One partition here.
-pub(crate) struct Replicated {
-    replica: Replica<Waiter>,
-    /// A fetch is under way; it is given up then.
-    fetching_until: Option<Instant>,
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
-fn offset(n: usize) -> Offset {
-    Offset(i64::try_from(n).unwrap_or(i64::MAX))
+fn settings() -> ReplicaSettings {
+    ReplicaSettings {
+        replica_lag_time_max: Duration::from_millis(400),
+        session_timeout: Duration::from_secs(3),
+        fetch_wait_max: Duration::from_millis(100),
+        // Few batches at a time, so that catching up takes a while.
+        fetch_max_bytes: 300,
+        fetch_response_max_bytes: 1_000,
+        checkpoint_interval: Duration::from_secs(1),
+        retention_check_interval: Duration::from_secs(1),
+        cleaner_backoff: Duration::from_millis(300),
+        stray_delay: Duration::from_secs(5),
+        io_threads: 3,
+        ..ReplicaSettings::default()
+    }
 }
 
 impl Broker {
-    /// Takes a newer image.
-    pub(super) fn observe(self: &Arc<Self>, image: &Image) {
-        let mut hosted = Vec::new();
-        for topic in image.topics.values() {
-            for (number, partition) in (0..).zip(&topic.partitions) {
-                let key = (topic.id, number);
-                if !partition.replicas.contains(&self.id) {
-                    continue;
-                }
-                hosted.push(key);
-                let Some(view) = view_of(image, topic, number) else {
-                    continue;
-                };
-                let mut replicas = self.replicas.lock();
-                let one = replicas.entry(key).or_insert_with(|| self.open(key));
-                let change = one.replica.observe(Arc::new(view), now());
-                self.settle(key, one, change);
-            }
-        }
-        let mut core = self.core.lock();
-        self.replicas.lock().retain(|key, _| {
-            let stays = hosted.contains(key);
-            if !stays {
-                core.nodes[self.me].disk.logs.remove(key);
-            }
-            stays
-        });
+    /// Starts the replicas. Before, `log_dirs` must have this life confirmed.
+    pub(super) fn start_replicas(self: &Arc<Self>, log_dirs: &Arc<LogDirs>) -> std::io::Result<()> {
+        let confirmed = self.confirmed.clone();
+        let parts = ReplicaParts {
+            broker: self.id,
+            incarnation: self.life,
+            image: self.image.subscribe(),
+            log_dirs: log_dirs.clone(),
+            controller: Arc::new(Line(Arc::downgrade(self))),
+            endpoints: Arc::new(Network {
+                core: self.core.clone(),
+                me: self.me,
+            }),
+            last_confirmed: Arc::new(move || *confirmed.lock()),
+        };
+        let replicas = ReplicaManager::start(parts, settings())?;
+        tokio::spawn(Arc::clone(self).watch_leaderships(replicas.subscribe()));
+        tokio::spawn(Arc::clone(self).watch_storage(replicas.clone()));
+        // A process registers once.
+        let _ = self.replicas.set(replicas.clone());
+        self.start_groups(replicas);
+        Ok(())
     }
 
-    fn open(&self, key: Key) -> Replicated {
+    /// Nothing is wrong with these disks: no log may go offline.
+    async fn watch_storage(self: Arc<Self>, replicas: Arc<ReplicaManager>) {
+        let why = replicas.storage_failure().await;
         let mut core = self.core.lock();
-        let log = core.nodes[self.me].disk.logs.entry(key).or_default();
-        let mut replica = Replica::new(self.id, Offset(0), log.end());
-        replica.opened(Offset(0), log.end(), log.last_epoch());
-        Replicated {
-            replica,
-            fetching_until: None,
+        let line = format!("S2 broker {} fails on a sound disk: {why}", self.me);
+        core.check.broke(line);
+    }
+
+    async fn watch_leaderships(
+        self: Arc<Self>,
+        mut changes: mpsc::UnboundedReceiver<LeadershipChange>,
+    ) {
+        while let Some(change) = changes.recv().await {
+            let key = (change.topic, change.partition);
+            let mut core = self.core.lock();
+            let core = &mut *core;
+            let Some(epoch) = change.leads else {
+                core.note(format!(
+                    "data  broker {} leads {}-{} no more",
+                    self.me, key.0, key.1
+                ));
+                continue;
+            };
+            self.begin(core, key, epoch);
         }
     }
 
-    /// What a transition asks for; tells the checker what it may see.
-    fn settle(self: &Arc<Self>, key: Key, one: &mut Replicated, change: Change<Waiter>) {
-        if change.role_changed {
-            one.fetching_until = None;
+    /// Tells the checker that this broker leads `key` in `epoch`: whoever comes first, the manager's own word or what
+    /// it does as leader.
+    fn begin(&self, core: &mut Core, key: Key, epoch: LeaderEpoch) {
+        if self.begun.lock().insert(key, epoch) == Some(epoch) {
+            return;
         }
-        if let Some(epoch) = change.prepare {
-            let delay = self.core.lock().rng.random_range(1..15);
-            let this = Arc::clone(self);
-            tokio::spawn(async move {
-                sleep(Duration::from_millis(delay)).await;
-                this.begin(key, epoch);
-            });
-        }
+        core.look(self.me);
+        let log = core.nodes[self.me].disk.log(key);
+        let line = core.check.begun(key, self.me, self.life, epoch, log);
+        core.note(line);
+    }
+
+    /// Tells the checker how far the leader of `key` shows its log as committed, if it is led here.
+    pub(super) fn show(&self, key: Key) {
+        let led = self.replicas.get().and_then(|all| all.leads(key.0, key.1));
+        let Some(leader) = led else {
+            return;
+        };
+        let heard = self.heard.lock().get(&key).copied();
         let mut core = self.core.lock();
         let core = &mut *core;
-        for (value, at, epoch) in change.committed {
-            let line = core.check.acked(key, self.me, epoch, at, value);
-            core.note(line);
+        if heard > Some(leader.epoch) {
+            core.check.broke(format!(
+                "S1 broker {} serves {key:?} in epoch {}, and was told of {heard:?}",
+                self.me, leader.epoch
+            ));
         }
-        if let Some(leader) = one.replica.leader() {
-            let (epoch, to) = (leader.epoch(), place_of(leader.high_watermark()));
-            let log = core.nodes[self.me].disk.logs.entry(key).or_default();
-            core.check.high_watermark(
-                key,
+        self.begin(core, key, leader.epoch);
+        core.look(self.me);
+        let log = core.nodes[self.me].disk.log(key);
+        let shown = place_of(leader.high_watermark);
+        match shown <= log.end() {
+            true => {
+                core.check
+                    .high_watermark(key, self.me, leader.epoch, log, shown);
+                self.held_by_all(core, key, leader.epoch, shown);
+            }
+            false => core.check.broke(format!(
+                "I9 broker {} shows {key:?} as committed to {shown}, and holds {}",
                 self.me,
-                epoch,
-                &log.entries[..to.min(log.entries.len())],
-            );
+                log.end()
+            )),
         }
     }
 
-    fn begin(self: &Arc<Self>, key: Key, epoch: LeaderEpoch) {
-        let mut replicas = self.replicas.lock();
-        let Some(one) = replicas.get_mut(&key) else {
+    /// I7: whoever is in the ISR that is committed, in the epoch of this leader, holds what it shows as committed.
+    fn held_by_all(&self, core: &mut Core, key: Key, epoch: LeaderEpoch, shown: usize) {
+        let Some(part) = core.check.parts.get(&name_of(key)) else {
             return;
         };
-        let end = self.with_log(key, |log| log.end());
-        if one.replica.begun(epoch, (end, end), now()) {
-            let mut core = self.core.lock();
-            let core = &mut *core;
-            let log = core.nodes[self.me].disk.logs.entry(key).or_default();
-            let line = core
-                .check
-                .begun(key, self.me, self.life, epoch, &log.entries);
-            core.note(line);
-        }
-    }
-
-    fn with_log<T>(&self, key: Key, with: impl FnOnce(&mut Log) -> T) -> T {
-        with(
-            self.core.lock().nodes[self.me]
-                .disk
-                .logs
-                .entry(key)
-                .or_default(),
-        )
-    }
-
-    pub(super) fn produce(self: &Arc<Self>, key: Key, value: u64) {
-        let mut replicas = self.replicas.lock();
-        let Some(one) = replicas.get_mut(&key) else {
-            return;
-        };
-        let Some(leader) = one.replica.leader().filter(|leader| leader.has_min_isr()) else {
-            return;
-        };
-        let epoch = leader.epoch();
-        let at = {
-            let mut core = self.core.lock();
-            let core = &mut *core;
-            let log = core.nodes[self.me].disk.logs.entry(key).or_default();
-            log.entries.push((epoch, value));
-            let at = log.entries.len() - 1;
-            core.check
-                .appended(key, self.me, self.life, true, at, (epoch, value));
-            at
-        };
-        let waiter = Some((offset(at), (value, at, epoch)));
-        let change = one.replica.appended(epoch, offset(at + 1), waiter);
-        self.settle(key, one, change);
-    }
-
-    pub(super) fn serve(self: &Arc<Self>, fetch: Fetch) {
-        let answer = self.look_up(&fetch).unwrap_or(FetchAnswer::Refused);
-        let to = fetch.from;
-        self.core
-            .lock()
-            .post(self.me, to, Mail::Fetched(Fetched { fetch, answer }));
-    }
-
-    fn look_up(self: &Arc<Self>, fetch: &Fetch) -> Option<FetchAnswer> {
-        let mut replicas = self.replicas.lock();
-        let one = replicas.get_mut(&fetch.key)?;
-        let leader = one.replica.leader()?;
-        let from = leasehold_types::BrokerId(i32::try_from(fetch.from).ok()?);
-        if let Err(refusal) = leader.admit(from, fetch.incarnation, fetch.epoch) {
-            if refusal == Refusal::Deposed {
-                let change = one.replica.heard(fetch.epoch);
-                self.settle(fetch.key, one, change);
-            }
-            return None;
-        }
-        let (parting, entries) = self.with_log(fetch.key, |log| {
-            let parting = log.end_of(fetch.last);
-            let from = log.entries.iter().skip(fetch.offset);
-            (parting, from.take(ENTRIES_PER_FETCH).copied().collect())
-        });
-        if fetch.offset > 0 && (parting.0 < fetch.last || parting.1 < fetch.offset) {
-            return Some(FetchAnswer::Diverges(parting.0, parting.1));
-        }
-        let change = one.replica.with_leader(fetch.epoch, |leader| {
-            leader.fetched(from, fetch.incarnation, offset(fetch.offset), now())
-        });
-        self.settle(fetch.key, one, change);
-        let high_watermark = one.replica.high_watermark();
-        Some(FetchAnswer::Data {
-            high_watermark,
-            entries,
-        })
-    }
-
-    pub(super) fn fetched(self: &Arc<Self>, fetched: Fetched) {
-        let Fetched { fetch, answer } = fetched;
-        let mut replicas = self.replicas.lock();
-        let Some(one) = replicas.get_mut(&fetch.key) else {
-            return;
-        };
-        let follows = matches!(one.replica.role(), Role::Following { epoch, leader: Some(_) } if *epoch == fetch.epoch);
-        let end = place_of(one.replica.log_end());
-        if !follows || end != fetch.offset || fetch.incarnation != self.life {
+        if part.leader_epoch != i64::from(epoch.0) {
             return;
         }
-        one.fetching_until = None;
-        match answer {
-            FetchAnswer::Refused => {}
-            FetchAnswer::Diverges(epoch, their_end) => {
-                let end = self.with_log(fetch.key, |log| {
-                    let (_, own_end) = log.end_of(epoch);
-                    log.cut(own_end.min(their_end));
-                    log.end()
-                });
-                one.replica.truncated(end);
-            }
-            FetchAnswer::Data {
-                high_watermark,
-                entries,
-            } => {
-                let mut core = self.core.lock();
-                let core = &mut *core;
-                let log = core.nodes[self.me].disk.logs.entry(fetch.key).or_default();
-                for entry in entries {
-                    log.entries.push(entry);
-                    let at = log.entries.len() - 1;
-                    core.check
-                        .appended(fetch.key, self.me, self.life, false, at, entry);
-                }
-                one.replica.followed(log.end(), high_watermark);
+        for member in part.isr.clone() {
+            let Some(node) = usize::try_from(member)
+                .ok()
+                .filter(|n| *n < core.nodes.len())
+            else {
+                continue;
+            };
+            core.look(node);
+            let disk = &core.nodes[node].disk;
+            let (end, damaged) = (disk.log(key).end(), disk.damaged);
+            if end < shown && !damaged {
+                core.check.broke(format!(
+                    "I7 broker {} shows {key:?} as committed to {shown}, and broker {node}, in its ISR, has {end}",
+                    self.me
+                ));
             }
         }
     }
 
-    /// Fetches, proposes ISRs, and flushes now and then.
-    pub(super) async fn upkeep(self: Arc<Self>) {
-        loop {
-            let pause = self.core.lock().rng.random_range(8..25);
-            sleep(Duration::from_millis(pause)).await;
-            let mut replicas = self.replicas.lock();
-            for (key, one) in &mut *replicas {
-                self.fetch(*key, one);
-                self.propose(*key, one);
-            }
-            drop(replicas);
-            let mut core = self.core.lock();
-            if core.chance(4) {
-                for log in core.nodes[self.me].disk.logs.values_mut() {
-                    log.flushed = log.entries.len();
-                }
-            }
-        }
-    }
-
-    fn fetch(&self, key: Key, one: &mut Replicated) {
-        let Role::Following {
-            leader: Some(leader),
-            epoch,
-        } = one.replica.role()
-        else {
-            return;
-        };
-        if one.fetching_until.is_some_and(|until| now() < until) {
-            return;
-        }
-        let (leader, epoch) = (place(*leader), *epoch);
-        one.fetching_until = Some(now() + Duration::from_millis(300));
-        let fetch = self.with_log(key, |log| Fetch {
-            key,
-            from: self.me,
-            incarnation: self.life,
-            epoch,
-            offset: log.entries.len(),
-            last: log.last_epoch(),
-        });
-        self.core.lock().post(self.me, leader, Mail::Fetch(fetch));
-    }
-
-    fn propose(self: &Arc<Self>, key: Key, one: &mut Replicated) {
-        let request = one
-            .replica
-            .leader_mut()
-            .and_then(|l| l.next_request(LAG, now()));
-        let Some(request) = request else {
+    pub(super) fn serve(
+        self: &Arc<Self>,
+        from: usize,
+        request: FetchRequest,
+        reply: oneshot::Sender<FetchResponse>,
+    ) {
+        let Some(replicas) = self.replicas.get().cloned() else {
             return;
         };
         let this = Arc::clone(self);
         tokio::spawn(async move {
-            let hint = this.alter(key, &request).await;
-            let mut replicas = this.replicas.lock();
-            if let Some(leader) = replicas
-                .get_mut(&key)
-                .and_then(|one| one.replica.leader_mut())
-            {
-                leader.answered(&request, hint, now());
+            let asked = epochs(&request);
+            let response = replicas.serve_follower(request).await;
+            for (key, epoch) in asked {
+                let mut heard = this.heard.lock();
+                let known = heard.entry(key).or_insert(epoch);
+                *known = epoch.max(*known);
+                drop(heard);
+                this.show(key);
             }
+            let mut core = this.core.lock();
+            core.answer(this.me, from, move || drop(reply.send(response)));
         });
     }
 
-    async fn alter(&self, key: Key, request: &IsrRequest) -> IsrHint {
-        let Some(target) = self.target(None) else {
-            return IsrHint::Unknown;
+    pub(super) fn produce(
+        self: &Arc<Self>,
+        key: Key,
+        records: Bytes,
+        values: Vec<u64>,
+        reply: oneshot::Sender<Produced>,
+    ) {
+        let Some(replicas) = self.replicas.get() else {
+            return;
         };
-        let proposal = IsrProposal {
+        let entry = ProduceEntry {
             topic: key.0,
             partition: key.1,
-            leader_epoch: request.leader_epoch,
-            partition_epoch: request.partition_epoch,
-            isr: request.isr.clone(),
+            records,
+            leader_epoch: None,
+            verified: Verified::NotAsked,
         };
-        let request = Request::AlterPartition(AlterPartition {
-            broker: self.id,
-            incarnation: self.life,
-            proposals: vec![proposal],
+        let weaker = {
+            let core = &mut self.core.lock();
+            core.chance(100).then(|| core.chance(500))
+        };
+        if let Some(waits) = weaker {
+            // The same from a producer that asks for less; what it hears promises nothing.
+            let acks = if waits { Acks::Leader } else { Acks::None };
+            tokio::spawn(replicas.append(acks, PRODUCE_LIMIT, vec![entry.clone()]));
+        }
+        // Queued before this returns: what comes over one connection stays in order.
+        let pending = replicas.append(Acks::All, PRODUCE_LIMIT, vec![entry]);
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let Some(result) = pending.await.pop() else {
+                return;
+            };
+            let done = match result.error {
+                ErrorCode::None => Ok(place_of(result.base_offset)),
+                error => Err(error),
+            };
+            this.show(key);
+            let core = &mut *this.core.lock();
+            if let Ok(base) = done {
+                let log = core.nodes[this.me].disk.log(key);
+                let line = core.check.acked(key, this.me, (base, &values), log);
+                core.note(line);
+            }
+            core.answer_client(move || {
+                // Who gave up waiting is not there.
+                let _ = reply.send(done);
+            });
         });
-        match self.ask(target, request, Duration::from_millis(900)).await {
-            Some(Response::AlterPartition(verdicts)) => match verdicts.first() {
-                Some(verdict) if verdict.outcome.is_ok() => IsrHint::Accepted,
-                Some(verdict)
-                    if matches!(
-                        verdict.outcome.code,
-                        codes::INELIGIBLE_REPLICA | codes::INVALID_REQUEST
-                    ) =>
-                {
-                    IsrHint::Ineligible
+    }
+
+    pub(super) fn consume(
+        self: &Arc<Self>,
+        key: Key,
+        from: Option<usize>,
+        reply: oneshot::Sender<Consumed>,
+    ) {
+        let Some(replicas) = self.replicas.get().cloned() else {
+            return;
+        };
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let done = this.read_from(&replicas, key, from).await;
+            this.core.lock().answer_client(move || {
+                // Who gave up waiting is not there.
+                let _ = reply.send(done);
+            });
+        });
+    }
+
+    async fn read_from(
+        &self,
+        replicas: &ReplicaManager,
+        key: Key,
+        from: Option<usize>,
+    ) -> Consumed {
+        let gone = self.core.lock().check.gone(key, self.me);
+        let from = match from {
+            Some(from) => from,
+            None => {
+                let earliest = replicas.list_offsets(key, None, EARLIEST, false).await;
+                let at = place_of(earliest.map_err(|refused| refused.error)?.offset);
+                self.show(key);
+                let core = &mut *self.core.lock();
+                let log = core.nodes[self.me].disk.log(key);
+                let asked = Question::Earliest;
+                core.check.found(key, self.me, asked, at as i64, log);
+                at
+            }
+        };
+        let params = FetchParams {
+            replica: None,
+            max_wait: Duration::from_millis(50),
+            min_bytes: 1,
+            max_bytes: 1_000,
+            read_committed: false,
+        };
+        let entry = FetchEntry {
+            topic: key.0,
+            partition: key.1,
+            current_leader_epoch: None,
+            fetch_offset: Offset(i64::try_from(from).unwrap_or(i64::MAX)),
+            last_fetched_epoch: None,
+            log_start_offset: None,
+            max_bytes: 1_000,
+        };
+        let mut results = replicas.fetch(params, vec![entry]).await;
+        let result = results.pop().ok_or(ErrorCode::UnknownServerError)?;
+        self.show(key);
+        let core = &mut *self.core.lock();
+        match result.error {
+            ErrorCode::None => {
+                let read = batches(&result.records);
+                core.check.served(key, self.me, &read);
+                if !read.is_empty() {
+                    core.check.shows(key, self.me, from, gone);
                 }
-                _ => IsrHint::Unknown,
-            },
-            _ => IsrHint::Unknown,
+                Ok((from, read))
+            }
+            error => {
+                if error == ErrorCode::OffsetOutOfRange {
+                    let log = core.nodes[self.me].disk.log(key);
+                    core.check.out_of_range(key, self.me, from, log);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The partitions that a fetch asks for, and the leader epochs in which the follower believes.
+fn epochs(request: &FetchRequest) -> Vec<(Key, LeaderEpoch)> {
+    let topics = request.topics.iter();
+    let all = topics.flat_map(|topic| {
+        let parts = topic.partitions.iter();
+        parts.map(|part| {
+            let key = (TopicId(topic.topic_id), part.partition);
+            (key, LeaderEpoch(part.current_leader_epoch))
+        })
+    });
+    all.collect()
+}
+
+/// The way to the leaders.
+struct Network {
+    core: Shared,
+    me: usize,
+}
+
+impl LeaderEndpoints for Network {
+    fn to(&self, leader: &LeaderAddress) -> Box<dyn LeaderEndpoint> {
+        Box::new(Endpoint {
+            core: self.core.clone(),
+            me: self.me,
+            leader: place(leader.id),
+            session: FollowerSession::default(),
+        })
+    }
+}
+
+struct Endpoint {
+    core: Shared,
+    me: usize,
+    leader: usize,
+    session: FollowerSession,
+}
+
+#[async_trait]
+impl LeaderEndpoint for Endpoint {
+    async fn fetch(
+        &mut self,
+        params: FetchParams,
+        entries: Vec<FetchEntry>,
+    ) -> Result<Vec<FetchResult>, EndpointError> {
+        let (me, leader) = (self.me, self.leader);
+        let unreachable = |why: &str| EndpointError::Unreachable(format!("broker {leader} {why}"));
+        let limit = params.max_wait + FETCH_LIMIT;
+        let request = Box::new(self.session.request(&params, &entries));
+        let (reply, answer) = oneshot::channel();
+        let sent = {
+            let mut core = self.core.lock();
+            let there = core.nodes[leader].up.is_some() || !core.linked(me, leader);
+            let mail = Mail::Fetch {
+                from: me,
+                request,
+                reply,
+            };
+            core.post(me, leader, mail);
+            there
+        };
+        if !sent {
+            sleep(Duration::from_millis(2)).await;
+            return Err(unreachable("refuses connections"));
+        }
+        match timeout(limit, answer).await {
+            Ok(Ok(response)) => self.session.take(response).map_err(EndpointError::Refused),
+            // A lost message is noticed as late as on a real network.
+            Ok(Err(_)) => {
+                sleep(Duration::from_millis(100)).await;
+                Err(unreachable("ended the connection"))
+            }
+            Err(_) => Err(unreachable("does not answer")),
+        }
+    }
+
+    fn repeat(&mut self, partitions: Vec<PartitionKey>) {
+        self.session.repeat(partitions);
+    }
+}
+
+/// The way to the controller. It must not keep the broker alive, which keeps the replicas.
+struct Line(Weak<Broker>);
+
+#[async_trait]
+impl IsrController for Line {
+    async fn alter(&self, proposals: Vec<IsrProposal>) -> Option<Vec<IsrVerdict>> {
+        let broker = self.0.upgrade()?;
+        let target = broker.target(None)?;
+        let request = Request::AlterPartition(AlterPartition {
+            broker: broker.id,
+            incarnation: broker.life,
+            proposals,
+        });
+        match broker
+            .ask(target, request, Duration::from_millis(900))
+            .await
+        {
+            Some(Response::AlterPartition(verdicts)) => Some(verdicts),
+            _ => None,
         }
     }
 }

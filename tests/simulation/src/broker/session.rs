@@ -1,14 +1,13 @@
 //! A broker's side of its session: register, poll, make durable, publish; the real decisions about what
 //! may be taken in, on a simulated disk and network.
 
+use super::start::{Opened, registration};
 use super::{Broker, place};
 use leasehold_broker::session::apply::{Taken, take};
-use leasehold_metadata::image::Endpoint;
 use leasehold_metadata::image::Image;
-use leasehold_metadata::rpc::{
-    BrokerState, Poll, PollAnswer, Registration, Request, Response, RestartReport, codes,
-};
-use leasehold_types::Seq;
+use leasehold_metadata::rpc::{BrokerState, Poll, PollAnswer, Request, Response, codes};
+use leasehold_types::{Seq, seams};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,12 +31,8 @@ struct Life {
 
 impl Broker {
     /// Runs until the process must end, and says why.
-    pub(super) async fn session(self: &Arc<Self>) -> String {
-        let (report, image) = {
-            let mut core = self.core.lock();
-            let disk = &mut core.nodes[self.me].disk;
-            (disk.begin(self.life), disk.image.clone())
-        };
+    pub(super) async fn session(self: &Arc<Self>, opened: Opened) -> String {
+        let image = self.core.lock().nodes[self.me].disk.image.clone();
         let mut life = Life {
             image: image.unwrap_or_else(|| Image::genesis(super::cluster_id())),
             registered_at: None,
@@ -46,7 +41,7 @@ impl Broker {
         let mut redirect = None;
         loop {
             if let Some(target) = self.target(redirect.take()) {
-                match self.converse(&mut life, target, &report).await {
+                match self.converse(&mut life, target, &opened).await {
                     Stop::Elsewhere(to) => redirect = to,
                     Stop::End(reason) => return reason,
                 }
@@ -55,15 +50,10 @@ impl Broker {
         }
     }
 
-    async fn converse(
-        self: &Arc<Self>,
-        life: &mut Life,
-        target: usize,
-        report: &RestartReport,
-    ) -> Stop {
+    async fn converse(self: &Arc<Self>, life: &mut Life, target: usize, begun: &Opened) -> Stop {
         loop {
             let done = match life.registered_at {
-                None => self.register(life, target, report).await,
+                None => self.register(life, target, begun).await,
                 Some(_) => self.poll(life, target).await,
             };
             if let Err(stop) = done {
@@ -73,32 +63,24 @@ impl Broker {
     }
 
     async fn register(
-        &self,
+        self: &Arc<Self>,
         life: &mut Life,
         target: usize,
-        report: &RestartReport,
+        (log_dirs, directories): &Opened,
     ) -> Result<(), Stop> {
-        let endpoint = Endpoint {
-            host: format!("broker-{}", self.me),
-            port: 1,
-        };
-        let request = Request::Register(Registration {
-            broker: self.id,
-            incarnation: self.life,
-            client: endpoint.clone(),
-            internal: endpoint,
-            http: None,
-            rack: None,
-            version: String::new(),
-            restart: report.clone(),
-        });
+        let request = Request::Register(registration(self.me, self.life, directories));
         match self.ask(target, request, LIMIT).await {
             Some(Response::Registered { at, .. }) => {
                 let mut core = self.core.lock();
                 core.note(format!("broker {} is registered at {at}", self.me));
-                core.nodes[self.me].disk.confirm(self.life);
                 core.check.registered(self.me, self.life, at);
+                drop(core);
                 life.registered_at = Some(at);
+                let started = log_dirs.confirm(self.life).map_err(io::Error::other);
+                started
+                    .and_then(|()| self.start_replicas(log_dirs))
+                    .map_err(|error| Stop::End(format!("it cannot start: {error}")))?;
+                self.core.lock().nodes[self.me].disk.damaged = false;
                 Ok(())
             }
             Some(other) => Err(self.refused(life, other)),
@@ -108,7 +90,10 @@ impl Broker {
 
     async fn poll(self: &Arc<Self>, life: &mut Life, target: usize) -> Result<(), Stop> {
         let wanted = life.image.wanted_log_ends(self.id);
-        let log_ends = self.core.lock().nodes[self.me].disk.log_ends(&wanted);
+        let replicas = self.replicas.get();
+        let log_ends = replicas.map(|replicas| replicas.ends_of(&wanted));
+        let ahead = replicas.map(|replicas| replicas.ahead_of_metadata());
+        let sent = seams::now();
         let position = (life.image.position.seq.0 > 0).then_some(life.image.position);
         let request = Request::Poll(Poll {
             broker: self.id,
@@ -116,12 +101,13 @@ impl Broker {
             position,
             state: BrokerState {
                 wants_shutdown: self.leaving.load(Ordering::Relaxed),
-                log_ends,
-                epochs_ahead: Vec::new(),
+                log_ends: log_ends.unwrap_or_default(),
+                epochs_ahead: ahead.unwrap_or_default(),
+                offline: Vec::new(),
             },
         });
         match self.ask(target, request, LIMIT).await {
-            Some(Response::Poll(answer)) => self.take_in(life, target, answer).await,
+            Some(Response::Poll(answer)) => self.take_in(life, target, (answer, sent)).await,
             Some(other) => Err(self.refused(life, other)),
             None => Err(Stop::Elsewhere(None)),
         }
@@ -131,10 +117,11 @@ impl Broker {
         self: &Arc<Self>,
         life: &mut Life,
         target: usize,
-        answer: PollAnswer,
+        (answer, sent): (PollAnswer, std::time::Instant),
     ) -> Result<(), Stop> {
         life.disowned_since = None;
         let frozen = answer.frozen.is_some().then_some(answer.committed.epoch.0);
+        let committed = answer.committed.seq;
         let may_stop = answer.may_stop && self.leaving.load(Ordering::Relaxed);
         let image = match take(&life.image, answer) {
             Ok(Taken::Nothing) => None,
@@ -158,6 +145,9 @@ impl Broker {
             self.core.lock().check.frozen(self.me, epoch);
         }
         self.publish(life)?;
+        if life.image.position.seq >= committed {
+            *self.confirmed.lock() = Some(sent);
+        }
         if may_stop {
             return Err(self.leave(target).await);
         }
@@ -176,8 +166,14 @@ impl Broker {
             LIMIT,
         )
         .await;
-        self.core.lock().nodes[self.me].disk.close();
-        Stop::End("it left in order".to_owned())
+        let closed = match self.replicas.get() {
+            Some(replicas) => replicas.close().await,
+            None => Ok(()),
+        };
+        match closed {
+            Ok(()) => Stop::End("it left in order".to_owned()),
+            Err(error) => Stop::End(format!("its logs could not be closed: {error}")),
+        }
     }
 
     fn publish(self: &Arc<Self>, life: &Life) -> Result<(), Stop> {
@@ -191,11 +187,10 @@ impl Broker {
             Some(registered) if registered == self.life => {}
             other => return Err(Stop::End(format!("it was replaced by {other:?}"))),
         }
-        let known = self.image.lock().as_ref().map(|image| image.position);
-        if known != Some(life.image.position) {
+        if self.image.borrow().position != life.image.position {
             let image = Arc::new(life.image.clone());
-            *self.image.lock() = Some(Arc::clone(&image));
-            self.observe(&image);
+            self.group_image.send_replace(image.clone());
+            self.image.send_replace(image);
         }
         Ok(())
     }

@@ -1,35 +1,49 @@
-//! The data: who appended what, what was shown as committed, what was acknowledged (I4, I7, I8, I9, I10).
+//! The data: who appended what, what was shown as committed, what was acknowledged (I4, I7, I8, I9, I10), and
+//! what producers and consumers rely on (C3, C5 to C8).
 
-use super::Checker;
+use super::logs::{lacks, last_of, may_lack, slot_of};
 use super::records::name_of;
-use crate::disk::Key;
+use super::{Checker, Data, Part};
+use crate::batches::Batch;
+use crate::broker::mail::Question;
+use crate::disk::{Key, Log};
 use leasehold_types::{Incarnation, LeaderEpoch};
 
+/// Whose a value is, and which of its values.
+pub fn parts_of(value: u64) -> (u32, u32) {
+    (u32::from((value >> 32) as u16), value as u32)
+}
+
 impl Checker {
-    fn effective_min(&self, key: Key) -> usize {
+    pub(super) fn effective_min(&self, key: Key) -> usize {
         let at = name_of(key);
-        let factor = self.parts.get(&at).map_or(1, |p| p.replicas.len().max(1));
+        let factor = |part: &Part| part.replicas.len() - part.adding.len();
+        let factor = self.parts.get(&at).map_or(1, |part| factor(part).max(1));
         let min = self
             .topics
             .get(&at.0)
             .and_then(|t| t.configs.get("min.insync.replicas"));
         min.and_then(|min| min.parse::<usize>().ok())
-            .unwrap_or(1)
+            .unwrap_or(self.default_min)
             .min(factor)
     }
 
-    /// A record was appended at `at`, by its leader or by a follower.
+    /// A record reached a log at `at`. Nobody but its leader can have been the first to hold it.
     pub fn appended(
         &mut self,
         key: Key,
-        node: usize,
-        life: Incarnation,
-        leads: bool,
+        by: (usize, Option<Incarnation>),
         at: usize,
         entry: (LeaderEpoch, u64),
     ) {
         let data = self.data.entry(key).or_default();
-        let (epoch, value) = entry;
+        let ((epoch, value), (node, Some(life))) = (entry, by) else {
+            self.broke(format!(
+                "I4 broker {by:?} appends to {key:?} while it is down"
+            ));
+            return;
+        };
+        let leads = !data.held.contains_key(&(at, epoch));
         let held = data
             .held
             .entry((at, epoch))
@@ -54,27 +68,94 @@ impl Checker {
         lines.into_iter().for_each(|line| self.broke(line));
     }
 
-    /// A leader shows `log` as committed.
+    /// A leader shows `log` as committed to `shown`.
     pub fn high_watermark(
         &mut self,
         key: Key,
         node: usize,
         epoch: LeaderEpoch,
-        log: &[(LeaderEpoch, u64)],
+        log: &Log,
+        shown: usize,
     ) {
+        let policy = self.policy(key);
+        let is_offsets = self.is_offsets(key);
         let data = self.data.entry(key).or_default();
         if data.lossy_since.is_some_and(|since| epoch < since) || data.loss_pending {
             return;
         }
-        let shared = log.len().min(data.committed.len());
-        let parting = (0..shared).find(|&n| log[n] != data.committed[n]);
-        if let Some(n) = parting {
-            let (was, is) = (data.committed[n], log[n]);
-            self.broke(format!("I8 broker {node}, leader of {key:?} in epoch {epoch}, shows {is:?} at {n}, where {was:?} was committed"));
-        } else if log.len() > shared {
+        if let Some(lack) = lacks(data, policy, log, shown) {
+            let what = lack.says("I8", data, log);
+            self.broke(format!(
+                "{what}, that of broker {node}, leader of {key:?} in epoch {epoch}"
+            ));
+        } else if shown > data.committed.len() {
             let from = data.committed.len();
-            data.committed.extend_from_slice(&log[from..]);
+            let new = (from..shown).map(|at| log.get(at));
+            data.committed.extend(new);
             data.committed_in.resize(data.committed.len(), epoch);
+            let lines = match is_offsets {
+                true if data.lossy_since.is_some() => Vec::new(),
+                true => self.groups.committed(&data.committed[from..]),
+                false => in_order(data, from),
+            };
+            lines
+                .into_iter()
+                .for_each(|line| self.broke(format!("{line} of {key:?}")));
+        }
+        self.check_start(key, node, log, shown);
+    }
+
+    /// A consumer was given records: each is committed, and stays.
+    pub fn served(&mut self, key: Key, node: usize, read: &[Batch]) {
+        let data = self.data.entry(key).or_default();
+        let epoch = data.leads.get(&node).copied();
+        if data.loss_pending || data.lossy_since.is_some_and(|since| epoch < Some(since)) {
+            return;
+        }
+        for batch in read {
+            for (at, value) in batch.records.iter().copied() {
+                let entry = (batch.epoch, value);
+                let known = data.committed.get(at).copied();
+                // What nobody saw in time may be anything.
+                if !matches!(known, Some(None)) && known != Some(Some(entry)) {
+                    self.broke(format!("C8 broker {node} gives a consumer {entry:?} at {at} of {key:?}, committed is {known:?}"));
+                    return;
+                }
+                self.consumed += 1;
+            }
+        }
+    }
+
+    /// A leader said that this is where the first record of a time is, or where its log begins, which is now `log`.
+    pub fn found(&mut self, key: Key, node: usize, question: Question, offset: i64, log: &Log) {
+        let is_offsets = self.is_offsets(key);
+        let Some(data) = self.data.get(&key) else {
+            return;
+        };
+        if data.lossy_since.is_some() || data.loss_pending {
+            return;
+        }
+        let at = usize::try_from(offset).ok();
+        let right = match (question, at) {
+            // It may have risen since.
+            (Question::Earliest, at) => at.is_some_and(|at| at <= log.start),
+            // What is beyond was not shown as committed by then, and what is below, or not there, went since. Nobody
+            // knows the times of what coordinators write.
+            (Question::Time(time), Some(at))
+                if !is_offsets && at < data.committed.len() && log.get(at).is_some() =>
+            {
+                let late = |at: &usize| {
+                    let value = log.get(*at).map(|(_, value)| value);
+                    value.is_some_and(|value| data.times.get(&value) >= Some(&time))
+                };
+                (log.start..log.end()).find(late) == Some(at)
+            }
+            _ => true,
+        };
+        if !right {
+            self.broke(format!(
+                "C9 broker {node} answers {question:?} of {key:?} with {offset}"
+            ));
         }
     }
 
@@ -85,19 +166,17 @@ impl Checker {
         node: usize,
         life: Incarnation,
         epoch: LeaderEpoch,
-        log: &[(LeaderEpoch, u64)],
+        log: &Log,
     ) -> String {
+        let policy = self.policy(key);
         let data = self.data.entry(key).or_default();
-        let held = log
-            .iter()
-            .zip(&data.committed)
-            .take_while(|(a, b)| a == b)
-            .count();
+        data.leads.insert(node, epoch);
         let told = format!(
-            "data  broker {node}/{life} leads {}-{} in epoch {epoch}, {} records",
+            "data  broker {node}/{life} leads {}-{} in epoch {epoch}, {}..{}",
             key.0,
             key.1,
-            log.len()
+            log.start,
+            log.end()
         );
         if data.lossy_since.is_some_and(|since| epoch < since) {
             return told;
@@ -105,75 +184,133 @@ impl Checker {
         if data.loss_pending {
             // Permitted and reported: what is in this log is what there is.
             data.loss_pending = false;
+            let held = lacks(data, policy, log, usize::MAX).map(|lack| lack.at);
+            let held = held.unwrap_or(data.committed.len());
             data.committed.truncate(held);
             data.committed_in.truncate(held);
+            data.last.clear();
+            note_last(data, 0);
+            data.last_of = last_of(&data.committed);
             data.acked
-                .retain(|(_, at, value)| log.get(*at).is_some_and(|(_, v)| v == value));
+                .retain(|(_, at, value)| log.get(*at).is_some_and(|(_, v)| v == *value));
             return told + ", after a loss";
         }
         // A leader of an old epoch may begin late, where it can commit nothing any more.
         let earlier = data.committed_in.iter().rposition(|&e| e < epoch);
-        if held < earlier.map_or(0, |n| n + 1) {
-            let (missing, has) = (data.committed[held], log.get(held).copied());
-            self.broke(format!("I8 broker {node} leads {key:?} in epoch {epoch} with {has:?} at {held}, where {missing:?} was committed"));
+        if let Some(lack) = lacks(data, policy, log, earlier.map_or(0, |n| n + 1)) {
+            let what = lack.says("I8", data, log);
+            self.broke(format!(
+                "{what}, that of broker {node}, which leads {key:?} in epoch {epoch}"
+            ));
         }
         self.check_acked(key, node, epoch, log);
         told
     }
 
-    /// A record was acknowledged with acks=all.
+    /// Records were acknowledged with acks=all, as lying at `base` and after.
+    /// A repeat may be acknowledged by a leader that has not all of it any more: `log` is what it has.
     pub fn acked(
         &mut self,
         key: Key,
         node: usize,
-        epoch: LeaderEpoch,
-        at: usize,
-        value: u64,
+        (base, values): (usize, &[u64]),
+        log: &Log,
     ) -> String {
-        self.acknowledged += 1;
         let min = self.effective_min(key);
+        let policy = self.policy(key);
         let data = self.data.entry(key).or_default();
-        data.acked.push((epoch, at, value));
-        let holders = data.held.get(&(at, epoch)).map_or(0, |held| held.1.len());
-        if holders < min {
-            self.broke(format!("I10 {value} at {at} of {key:?} was acknowledged by broker {node} on {holders} replicas of {min}"));
+        let epoch = data.leads.get(&node).copied().unwrap_or(LeaderEpoch::NONE);
+        let mut lines = Vec::new();
+        for (at, &value) in (base..).zip(values) {
+            if data.lossy_since.is_none_or(|since| epoch >= since) {
+                data.acked.push((epoch, at, value));
+            }
+            self.acknowledged += 1;
+            if may_lack(data, policy, log, at, value) {
+                continue;
+            }
+            // The same batch may have been appended in two epochs; the one that this leader holds is meant.
+            let held = data.held.range((at, LeaderEpoch::NONE)..=(at, epoch));
+            let meant = held.filter(|(_, (v, nodes))| *v == value && nodes.contains(&node));
+            let holders = meant.map(|(_, (_, nodes))| nodes.len()).max().unwrap_or(0);
+            if holders < min {
+                lines.push(format!("I10 {value:x} at {at} of {key:?} was acknowledged by broker {node} on {holders} replicas of {min}"));
+            }
         }
+        lines.into_iter().for_each(|line| self.broke(line));
         format!(
-            "data  {value} at {at} of {}-{} is acknowledged",
+            "data  {values:x?} at {base} of {}-{} acknowledged by broker {node}",
             key.0, key.1
         )
     }
 
-    /// Every record that was acknowledged before `epoch` is in this log, in its place.
-    pub fn check_acked(
-        &mut self,
-        key: Key,
-        node: usize,
-        epoch: LeaderEpoch,
-        log: &[(LeaderEpoch, u64)],
-    ) {
+    /// Every record that was acknowledged before `epoch` is in this log, in its place, unless it may be gone.
+    pub fn check_acked(&mut self, key: Key, node: usize, epoch: LeaderEpoch, log: &Log) {
+        let policy = self.policy(key);
         let data = self.data.entry(key).or_default();
-        let there = |at: usize, value: u64| log.get(at).is_some_and(|(_, v)| *v == value);
+        let there = |at: usize, value: u64| {
+            log.get(at).is_some_and(|(_, v)| v == value) || may_lack(data, policy, log, at, value)
+        };
         let mut lost = data.acked.iter();
         let lost = lost.find(|(e, at, value)| *e < epoch && !there(*at, *value));
         if let Some((_, at, value)) = lost.copied() {
             self.broke(format!(
-                "C3 {value}, acknowledged at {at} of {key:?}, is not in the log of broker {node}"
+                "C3 {value:x}, acknowledged at {at} of {key:?}, is not in the log of broker {node}"
             ));
         }
     }
 
-    /// A broker joined an ISR: everything that was shown as committed is in its log.
-    pub fn joined(&mut self, key: Key, node: usize, log: &[(LeaderEpoch, u64)]) {
+    /// A broker is in an ISR: everything that was shown as committed is in its log.
+    pub fn joined(&mut self, key: Key, node: usize, log: &Log) {
+        let policy = self.policy(key);
         let data = self.data.entry(key).or_default();
-        let held = log
-            .iter()
-            .zip(&data.committed)
-            .take_while(|(a, b)| a == b)
-            .count();
-        if held < data.committed.len() && !data.loss_pending {
-            let missing = data.committed[held];
-            self.broke(format!("I7 broker {node} joins the ISR of {key:?} without {missing:?} at {held}, which was committed"));
+        let lack = lacks(data, policy, log, usize::MAX);
+        if let Some(lack) = lack.filter(|_| !data.loss_pending) {
+            let what = lack.says("I7", data, log);
+            self.broke(format!(
+                "{what}, that of broker {node}, which is in the ISR of {key:?}"
+            ));
+        }
+    }
+}
+
+/// Whether each producer's numbers go up by one in what was committed from `from` on. Where records were lost
+/// a producer may have given some up; where its last one is gone, no log need know of it.
+fn in_order(data: &mut Data, from: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for at in from..data.committed.len() {
+        let Some((_, value)) = data.committed[at] else {
+            data.unseen = Some(at);
+            continue;
+        };
+        let (producer, number) = parts_of(value);
+        let last = data.last.insert(producer, (at, number));
+        data.last_of.insert(slot_of(value), at);
+        let last_at = last.map(|(at, _)| at);
+        if data.unseen > last_at || last_at.is_some_and(|at| data.deletions.may_be(at)) {
+            // Nobody need have known what came before.
+            continue;
+        }
+        let next = last.map_or(0, |(_, last)| last + 1);
+        if number < next {
+            lines.push(format!(
+                "C5 number {number} of producer {producer} is committed again at {at}"
+            ));
+        } else if number > next && data.lossy_since.is_none() {
+            lines.push(format!(
+                "C6 number {number} of producer {producer} is committed at {at}, {next} is not"
+            ));
+        }
+    }
+    lines
+}
+
+/// Which number of each producer is the last among what is committed from `from` on.
+fn note_last(data: &mut Data, from: usize) {
+    for (at, entry) in data.committed.iter().enumerate().skip(from) {
+        if let Some((_, value)) = entry {
+            let (producer, number) = parts_of(*value);
+            data.last.insert(producer, (at, number));
         }
     }
 }

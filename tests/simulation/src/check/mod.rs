@@ -5,13 +5,19 @@
 //! invariant in the design (I1 to I16), or with C for what a client was told.
 
 mod data;
+mod groups;
 mod head;
+mod logs;
+mod offsets;
 mod records;
 mod restore;
 pub use records::key_of;
+pub(crate) use records::name_of;
 mod wishes;
+pub use logs::{Deletions, TOMBSTONE};
 
-use crate::disk::Key;
+use crate::disk::{Entry, Key};
+pub use groups::{Groups, Ticket};
 use leasehold_metadata::image::Position;
 use leasehold_types::{Incarnation, LeaderEpoch, Seq};
 use serde_json::Value;
@@ -44,7 +50,7 @@ pub struct Registered {
 }
 
 /// A partition as the records have it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part {
     pub replicas: Vec<i64>,
     pub isr: Vec<i64>,
@@ -52,21 +58,35 @@ pub struct Part {
     pub leader: Option<i64>,
     pub leader_epoch: i64,
     pub partition_epoch: i64,
+    pub adding: Vec<i64>,
+    /// Its leader may lack what was committed.
+    pub recovering: bool,
 }
 
 /// What is known of a partition's data.
 #[derive(Clone, Debug, Default)]
 pub struct Data {
-    /// The longest prefix that a leader showed as committed.
-    pub committed: Vec<(LeaderEpoch, u64)>,
+    /// The longest prefix that a leader showed as committed; nothing is what was gone when it did.
+    pub committed: Vec<Option<Entry>>,
+    /// Where the last of what was gone was.
+    pub unseen: Option<usize>,
+    /// Where each key is last in it.
+    pub last_of: BTreeMap<u8, usize>,
+    pub deletions: Deletions,
     /// In which leader epoch each of them was.
     pub committed_in: Vec<LeaderEpoch>,
     /// Leader epochs, offsets and values that were acknowledged with acks=all.
     pub acked: Vec<(LeaderEpoch, usize, u64)>,
-    /// Who appended in which leader epoch.
+    /// Who was the first to append in which leader epoch: its leader.
     pub appenders: BTreeMap<LeaderEpoch, (usize, Incarnation)>,
     /// Which value stands at an offset in an epoch, and who ever held it.
     pub held: BTreeMap<(usize, LeaderEpoch), (u64, BTreeSet<usize>)>,
+    /// The last leader epoch that each broker began.
+    pub leads: BTreeMap<usize, LeaderEpoch>,
+    /// When each value was made, by the calendar.
+    pub times: BTreeMap<u64, i64>,
+    /// The last of each producer's numbers among what is committed, and where it is.
+    pub last: BTreeMap<u32, (usize, u32)>,
     /// Epochs below this are not believed: an election that may lose records followed.
     pub lossy_since: Option<LeaderEpoch>,
     /// That election's leader has not begun yet.
@@ -96,14 +116,25 @@ pub struct Checker {
     pub restored: bool,
     /// Brokers whose durable position was undone by that.
     pub undone: BTreeSet<usize>,
-    /// The line that was undone: entry to epoch and claim.
-    pub old_line: BTreeMap<u64, (i64, String)>,
+    /// The line that was undone, by seq.
+    pub old_line: BTreeMap<u64, restore::Undone>,
     /// Epochs whose controller said that it is frozen, and the last entry then.
     pub frozen: BTreeMap<i64, u64>,
+    /// Who registers by the head write that is looked at.
+    pub registering: BTreeSet<i64>,
     pub denied: BTreeMap<String, String>,
     pub granted: BTreeSet<String>,
     pub acknowledged: u64,
+    pub consumed: u64,
     pub elections: u64,
+    pub groups: Groups,
+    /// `min.insync.replicas` where a topic has none of its own.
+    pub default_min: usize,
+}
+
+/// The configuration that says so.
+pub fn min_isr(min: usize) -> BTreeMap<String, String> {
+    BTreeMap::from([("min.insync.replicas".to_owned(), min.to_string())])
 }
 
 /// A topic as the records have it.
@@ -118,6 +149,7 @@ impl Checker {
         Self {
             positions: vec![None; nodes],
             renewals: vec![0; nodes],
+            default_min: 1,
             ..Self::default()
         }
     }
@@ -147,8 +179,7 @@ impl Checker {
                 "I11 the position of broker {node} fell from {known_epoch}/{known} to {epoch}/{seq}"
             ));
         }
-        let point = (epoch, position.claim_id.to_string());
-        if self.old_line.get(&seq) == Some(&point) {
+        if self.is_undone(position) {
             // It was told of this before all was put back.
             self.undone.insert(node);
             self.positions[node] = Some((epoch, seq));

@@ -1,6 +1,7 @@
 //! The records, folded by rules written down here a second time: epochs, ISR, leaders (I5, I6).
 
 use super::{Checker, Part, Registered, Topic, ids};
+use crate::broker::FOREIGNERS;
 use crate::disk::Key;
 use leasehold_types::LeaderEpoch;
 use serde_json::Value;
@@ -41,7 +42,8 @@ impl Checker {
             "delete_topic" => {
                 let id = body["id"].as_str().unwrap_or_default().to_owned();
                 self.parts.retain(|(topic, _), _| *topic != id);
-                self.topics.remove(&id);
+                let topic = self.topics.remove(&id);
+                self.groups.deleted.extend(topic.map(|topic| topic.name));
                 "topic deleted".to_owned()
             }
             "config" => {
@@ -64,6 +66,11 @@ impl Checker {
         let id = body["broker"].as_i64().unwrap_or(-1);
         let incarnation = body["incarnation"].as_i64().unwrap_or(-1);
         let fenced = body["fenced"].as_bool().unwrap_or(false);
+        if incarnation >= FOREIGNERS {
+            self.broke(format!(
+                "I12 {id}/{incarnation}, of another cluster, is registered"
+            ));
+        }
         let changed_at = self.last_seq();
         let registered = Registered {
             incarnation,
@@ -119,6 +126,8 @@ impl Checker {
         set("replicas", &mut new.replicas);
         set("isr", &mut new.isr);
         set("elr", &mut new.elr);
+        set("adding", &mut new.adding);
+        new.recovering = body["recovering"].as_bool().unwrap_or(old.recovering);
         if let Some(leader) = body.get("leader") {
             new.leader = leader.as_i64();
         }
@@ -144,12 +153,14 @@ impl Checker {
         if !elected && !(0..=1).contains(&(new.leader_epoch - old.leader_epoch)) {
             self.broke(format!("I5 the leader epoch jumps: {change}"));
         }
-        let unclean = body["recovering"] == true;
+        self.check_elr((&at, &old, &new), body["recovering"] == true, &change);
+        let outside = |leader| !old.isr.contains(&leader) && !old.elr.contains(&leader);
+        let unclean = body["recovering"] == true
+            || (new.recovering && elected && new.leader.is_some_and(outside));
         if elected && let Some(leader) = new.leader {
             self.elections += 1;
-            let candidates = old.isr.contains(&leader) || old.elr.contains(&leader);
             // The proposal that adds a member and moves the leader to it is one change.
-            if !candidates && !unclean && !new.isr.contains(&leader) {
+            if outside(leader) && !unclean && !new.isr.contains(&leader) {
                 self.broke(format!("I6 a leader from outside ISR and ELR: {change}"));
             }
         }
@@ -166,6 +177,35 @@ impl Checker {
         self.check_part(&at, &new);
         self.parts.insert(at, new);
         format!("{}{}", if unclean { "UNCLEAN " } else { "" }, change)
+    }
+
+    /// Who leaves an ISR that is then below the effective minimum is remembered in the ELR, unless it may have
+    /// lost data, as one may that registers.
+    fn check_elr(
+        &mut self,
+        (at, old, new): (&(String, i64), &Part, &Part),
+        unclean: bool,
+        change: &str,
+    ) {
+        let Some(key) = key_of(at) else {
+            return;
+        };
+        let min = self.effective_min(key);
+        if unclean || new.isr.len() >= min || old.replicas != new.replicas || old.recovering {
+            return;
+        }
+        let left = old
+            .isr
+            .iter()
+            .chain(&old.elr)
+            .filter(|id| !new.isr.contains(id));
+        let mut forgotten =
+            left.filter(|id| !new.elr.contains(id) && !self.registering.contains(id));
+        if let Some(id) = forgotten.next() {
+            self.broke(format!(
+                "I6 broker {id} leaves an ISR below the minimum {min}, and is not in the ELR: {change}"
+            ));
+        }
     }
 
     fn check_part(&mut self, at: &(String, i64), part: &Part) {
@@ -221,6 +261,8 @@ fn part_of(body: &Value) -> Part {
         leader: body["leader"].as_i64(),
         leader_epoch: body["leader_epoch"].as_i64().unwrap_or(0),
         partition_epoch: body["partition_epoch"].as_i64().unwrap_or(0),
+        adding: ids(&body["adding"]),
+        recovering: false,
     }
 }
 
@@ -231,7 +273,7 @@ pub fn key_of(at: &(String, i64)) -> Option<Key> {
 }
 
 /// The same partition as the records name it.
-pub(super) fn name_of(key: Key) -> (String, i64) {
+pub(crate) fn name_of(key: Key) -> (String, i64) {
     let topic = serde_json::to_value(key.0).ok();
     let topic = topic.and_then(|t| t.as_str().map(str::to_owned));
     (topic.unwrap_or_default(), i64::from(key.1))

@@ -3,7 +3,15 @@
 //! decides nothing any more once it has said that it is frozen (I13).
 
 use super::Checker;
+use leasehold_metadata::image::Position;
 use serde_json::Value;
+
+/// An entry that is no longer true.
+pub struct Undone {
+    epoch: i64,
+    claim_id: String,
+    nonce: String,
+}
 
 impl Checker {
     /// The head is that of `seq` again.
@@ -19,8 +27,12 @@ impl Checker {
         for (seq, entry) in undone {
             self.nonces.remove(&entry.nonce);
             if let Some(claim) = self.claims.get(&entry.epoch) {
-                let point = (entry.epoch, claim.claim_id.clone());
-                self.old_line.insert(seq, point);
+                let undone = Undone {
+                    epoch: entry.epoch,
+                    claim_id: claim.claim_id.clone(),
+                    nonce: entry.nonce,
+                };
+                self.old_line.insert(seq, undone);
             }
         }
         self.claims.retain(|_, claim| claim.first_seq <= seq);
@@ -41,6 +53,42 @@ impl Checker {
         self.broken = broken;
     }
 
+    /// An old copy of its volume took the place of a broker's disk; `position` is what it holds of the metadata.
+    pub fn put_back(&mut self, node: usize, position: Option<&Position>) {
+        self.wiped(node);
+        let Some(position) = position else {
+            return;
+        };
+        let (epoch, seq) = (position.epoch.0, position.seq.0);
+        self.positions[node] = Some((epoch, seq));
+        if self.is_undone(position) {
+            self.undone.insert(node);
+        }
+    }
+
+    /// Whether this is a point of the line that was undone.
+    pub(super) fn is_undone(&self, position: &Position) -> bool {
+        self.old_line.get(&position.seq.0).is_some_and(|undone| {
+            undone.epoch == position.epoch.0 && undone.claim_id == position.claim_id.to_string()
+        })
+    }
+
+    /// Entry `seq` was written. A controller that never heard of the first time writes the very same again, or a
+    /// write that was sent before all was put back arrives once more: what was undone is true again. Tells whether
+    /// it is.
+    pub(super) fn written_again(&mut self, seq: u64, nonce: &str) -> bool {
+        let same = self
+            .old_line
+            .get(&seq)
+            .is_some_and(|undone| undone.nonce == nonce);
+        if same && let Some(undone) = self.old_line.remove(&seq) {
+            let positions = &self.positions;
+            self.undone
+                .retain(|node| positions[*node] != Some((undone.epoch, seq)));
+        }
+        same
+    }
+
     /// A broker heard that the controller of `epoch` is frozen; only an undone position justifies that.
     pub fn frozen(&mut self, node: usize, epoch: i64) {
         if self.undone.is_empty() {
@@ -52,7 +100,8 @@ impl Checker {
         self.frozen.entry(epoch).or_insert(last);
     }
 
-    /// A controller that said that it is frozen wrote `seq`; one write may have been under way.
+    /// A controller that said that it is frozen wrote `seq`: the one write that was under way cannot be taken
+    /// back, and nothing may follow it.
     pub(super) fn check_frozen(&mut self, epoch: i64, seq: u64) {
         if self.frozen.get(&epoch).is_some_and(|&last| seq > last + 1) {
             self.broke(format!(

@@ -1,0 +1,184 @@
+//! A decoder of record batches v2, for the checker: by Kafka's documentation, not by the product's code.
+//!
+//! Promise: what it returns is whole and has its checksum; it stops at the first byte that is not so.
+
+use leasehold_types::LeaderEpoch;
+
+/// One batch.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub base: usize,
+    /// Where the next one begins at the earliest: compaction may leave less than was there.
+    pub end: usize,
+    pub epoch: LeaderEpoch,
+    /// The records: where each is, and its value of eight bytes; a tombstone has that in a header. For others it is
+    /// a number made of key and value.
+    pub records: Vec<(usize, u64)>,
+    /// Those others.
+    pub texts: Vec<Text>,
+}
+
+/// A record that is more than a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    pub number: u64,
+    pub key: Vec<u8>,
+    pub value: Option<Vec<u8>>,
+}
+
+/// Where things are in a batch.
+const LENGTH: usize = 8;
+const EPOCH: usize = 12;
+const MAGIC: usize = 16;
+const CRC: usize = 17;
+const ATTRIBUTES: usize = 21;
+const LAST_DELTA: usize = 23;
+const COUNT: usize = 57;
+const RECORDS: usize = 61;
+
+fn int32(bytes: &[u8], at: usize) -> Option<i32> {
+    Some(i32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// A zigzag varint off the front of `bytes`.
+fn varint(bytes: &mut &[u8]) -> Option<i64> {
+    let (mut raw, mut shift) = (0_u64, 0);
+    loop {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        raw |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some((raw >> 1) as i64 ^ -((raw & 1) as i64));
+        }
+        shift += 7;
+        if shift > 63 {
+            return None;
+        }
+    }
+}
+
+/// A field with its length before it; -1 is none.
+fn field<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+    let Ok(length) = usize::try_from(varint(bytes)?) else {
+        return Some(None);
+    };
+    let (field, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some(Some(field))
+}
+
+/// How far from its batch's base a record is, and its value.
+fn record(record: &[u8]) -> Option<(usize, Result<u64, Text>)> {
+    let mut rest = record.get(1..)?;
+    varint(&mut rest)?;
+    let delta = usize::try_from(varint(&mut rest)?).ok()?;
+    let key = field(&mut rest)?.unwrap_or_default();
+    let value = field(&mut rest)?;
+    let mut number = value;
+    if number.is_none() && varint(&mut rest)? == 1 {
+        field(&mut rest)?;
+        number = field(&mut rest)?;
+    }
+    let number = number.and_then(|number| number.try_into().ok());
+    let number = number.map(u64::from_be_bytes);
+    Some((delta, number.ok_or_else(|| text(key, value))))
+}
+
+fn text(key: &[u8], value: Option<&[u8]>) -> Text {
+    let mut number: u64 = 0xcbf2_9ce4_8422_2325;
+    let end = [u8::from(value.is_none())];
+    for byte in key.iter().chain(value.unwrap_or_default()).chain(&end) {
+        number = (number ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    }
+    Text {
+        number,
+        key: key.to_vec(),
+        value: value.map(<[u8]>::to_vec),
+    }
+}
+
+/// The first batch of `bytes`, and how long it is.
+fn first(bytes: &[u8]) -> Option<(Batch, usize)> {
+    let length = usize::try_from(int32(bytes, LENGTH)?).ok()? + EPOCH;
+    let batch = bytes.get(..length)?;
+    let crc = int32(batch, CRC)? as u32;
+    if *batch.get(MAGIC)? != 2 || crc32c::crc32c(batch.get(ATTRIBUTES..)?) != crc {
+        return None;
+    }
+    let base = i64::from_be_bytes(batch.get(..LENGTH)?.try_into().ok()?);
+    let base = usize::try_from(base).ok()?;
+    let mut rest = batch.get(RECORDS..)?;
+    let (mut records, mut texts) = (Vec::new(), Vec::new());
+    for _ in 0..int32(batch, COUNT)? {
+        let (delta, value) = record(field(&mut rest)??)?;
+        let number = value.unwrap_or_else(|text| {
+            let number = text.number;
+            texts.push(text);
+            number
+        });
+        records.push((base + delta, number));
+    }
+    let batch = Batch {
+        base,
+        end: base + usize::try_from(int32(batch, LAST_DELTA)?).ok()? + 1,
+        epoch: LeaderEpoch(int32(batch, EPOCH)?),
+        records,
+        texts,
+    };
+    Some((batch, length))
+}
+
+/// The batches that `bytes` begin with.
+pub fn batches(mut bytes: &[u8]) -> Vec<Batch> {
+    let mut all = Vec::new();
+    while let Some((batch, length)) = first(bytes) {
+        all.push(batch);
+        bytes = &bytes[length..];
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leasehold_log::batch::RecordBatchBuilder;
+    use leasehold_types::{Offset, ProducerId};
+
+    fn built(base: i64, epoch: i32, values: &[u64]) -> Vec<u8> {
+        let mut builder = RecordBatchBuilder::new()
+            .at(Offset(base), LeaderEpoch(epoch))
+            .producer(ProducerId(5), 0, 7);
+        for (n, value) in (0..).zip(values) {
+            builder.push(1_000 + n, Some(b"key"), Some(&value.to_be_bytes()));
+        }
+        builder.build().to_vec()
+    }
+
+    #[test]
+    fn whole_batches_are_read_and_nothing_after_a_damaged_or_torn_one() {
+        let mut bytes = built(3, 2, &[70, 1 << 40]);
+        let whole = bytes.len();
+        bytes.extend(built(5, 4, &[9]));
+        let expected = |base: usize, epoch, values: &[u64]| Batch {
+            base,
+            end: base + values.len(),
+            epoch: LeaderEpoch(epoch),
+            records: (base..).zip(values.iter().copied()).collect(),
+            texts: Vec::new(),
+        };
+        let (one, two) = (expected(3, 2, &[70, 1 << 40]), expected(5, 4, &[9]));
+        assert_eq!(batches(&bytes[..bytes.len() - 1]), [one]);
+        let all = batches(&bytes);
+        assert_eq!(all.last(), Some(&two));
+        bytes[whole - 1] ^= 1;
+        assert_eq!(batches(&bytes), []);
+    }
+
+    #[test]
+    fn a_tombstone_has_its_number_in_a_header() {
+        let mut builder = RecordBatchBuilder::new().at(Offset(3), LeaderEpoch(1));
+        builder.push_with_headers(5, Some(b"k"), None, &[(b"n", Some(&7_u64.to_be_bytes()))]);
+        let read = batches(&builder.build());
+        assert_eq!(read[0].records, [(3, 7)]);
+    }
+}

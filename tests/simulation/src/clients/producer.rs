@@ -1,0 +1,175 @@
+//! An idempotent producer of one partition: batches with sequences, a few on their way at a time, each sent
+//! again, as it is, until it is acknowledged.
+//!
+//! Promise: a number is produced in one batch only, and given up only where records were lost. So whatever
+//! is committed without a loss must hold the producer's numbers from 0 on, each once, in order.
+
+use crate::broker::mail::{Mail, Produced};
+use crate::check::TOMBSTONE;
+use crate::core::Core;
+use crate::disk::Key;
+use bytes::Bytes;
+use leasehold_log::ProducerId;
+use leasehold_log::batch::RecordBatchBuilder;
+use leasehold_wire::ErrorCode;
+use rand::Rng as _;
+use std::collections::VecDeque;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+
+/// Batches on their way; the log remembers five.
+const MOST: usize = 4;
+/// After this long without an answer a batch is sent again.
+const PATIENCE: u64 = 1_600;
+/// After so many refusals as out of order, where records were lost, a producer begins anew.
+const REFUSALS: u32 = 6;
+
+/// How many keys there are.
+const KEYS: u8 = 6;
+
+struct Batch {
+    records: Bytes,
+    values: Vec<u64>,
+    answer: Option<oneshot::Receiver<Produced>>,
+    sent_at: u64,
+    send_at: u64,
+    refused: u32,
+}
+
+/// The producer.
+pub(super) struct Producer {
+    key: Key,
+    id: u32,
+    epoch: i16,
+    /// The number of the next record, and that of the first of this epoch.
+    next: u32,
+    first: u32,
+    /// Something of this epoch was acknowledged. Until then one batch at a time, as a log takes the first
+    /// batch of a producer whatever its sequence, as in Kafka.
+    known: bool,
+    window: VecDeque<Batch>,
+}
+
+impl Producer {
+    pub fn new(key: Key, id: u32) -> Self {
+        Self {
+            key,
+            id,
+            epoch: 0,
+            next: 0,
+            first: 0,
+            known: false,
+            window: VecDeque::new(),
+        }
+    }
+
+    /// Begins one more batch, unless enough are on their way.
+    pub fn produce(&mut self, core: &mut Core) {
+        if self.window.len() >= if self.known { MOST } else { 1 } {
+            return;
+        }
+        let count = core.rng.random_range(1..4);
+        let sequence = i32::try_from(self.next - self.first).unwrap_or(i32::MAX);
+        let mut builder =
+            RecordBatchBuilder::new().producer(ProducerId(self.id.into()), self.epoch, sequence);
+        let mut values = Vec::new();
+        let keyed = core.check.is_compacted(self.key);
+        for number in self.next..self.next + count {
+            let mut value = u64::from(self.id) << 32 | u64::from(number);
+            let time = crate::process::CALENDAR + i64::try_from(core.now).unwrap_or(0);
+            if keyed {
+                let slot = core.rng.random_range(1..=KEYS);
+                value |= u64::from(slot) << 48;
+                if core.chance(200) {
+                    value |= TOMBSTONE;
+                }
+                push_keyed(&mut builder, time, slot, value);
+            } else {
+                builder.push(time, None, Some(&value.to_be_bytes()));
+            }
+            values.push(value);
+            core.check
+                .data
+                .entry(self.key)
+                .or_default()
+                .times
+                .insert(value, time);
+        }
+        self.next += count;
+        self.window.push_back(Batch {
+            records: builder.build(),
+            values,
+            answer: None,
+            sent_at: 0,
+            send_at: core.now,
+            refused: 0,
+        });
+    }
+
+    /// Hears answers, and sends what is due, in order.
+    pub fn step(&mut self, core: &mut Core) {
+        for batch in &mut self.window {
+            hear(batch, core);
+        }
+        while self.window.front().is_some_and(|b| b.values.is_empty()) {
+            self.window.pop_front();
+            self.known = true;
+        }
+        let lossy = core.check.data.get(&self.key);
+        let lossy = lossy.is_some_and(|data| data.lossy_since.is_some()) || core.check.restored;
+        if lossy && self.window.iter().any(|batch| batch.refused >= REFUSALS) {
+            core.note(format!("data  producer {} begins anew", self.id));
+            self.window.clear();
+            self.epoch += 1;
+            self.first = self.next;
+            self.known = false;
+        }
+        let mut to = None;
+        for batch in &mut self.window {
+            let waits = batch.answer.is_some() || batch.values.is_empty();
+            if waits || core.now < batch.send_at {
+                continue;
+            }
+            let to = *to.get_or_insert_with(|| super::leader(core, self.key));
+            let (reply, answer) = oneshot::channel();
+            batch.answer = Some(answer);
+            batch.sent_at = core.now;
+            let mail = Mail::Produce {
+                key: self.key,
+                records: batch.records.clone(),
+                values: batch.values.clone(),
+                reply,
+            };
+            core.post_from(self.id.into(), to, mail);
+        }
+    }
+}
+
+/// A record with a key; a tombstone has its number in a header.
+fn push_keyed(builder: &mut RecordBatchBuilder, time: i64, slot: u8, value: u64) {
+    let (key, number) = ([slot], value.to_be_bytes());
+    match value & TOMBSTONE {
+        0 => builder.push(time, Some(&key), Some(&number)),
+        _ => builder.push_with_headers(time, Some(&key), None, &[(b"n", Some(&number))]),
+    };
+}
+
+/// What became of a batch; an acknowledged one is left without values.
+fn hear(batch: &mut Batch, core: &mut Core) {
+    let Some(answer) = &mut batch.answer else {
+        return;
+    };
+    match answer.try_recv() {
+        Ok(Ok(_)) => batch.values.clear(),
+        Ok(Err(error)) => {
+            if error == ErrorCode::OutOfOrderSequenceNumber {
+                batch.refused += 1;
+            }
+            batch.send_at = core.now + core.rng.random_range(20..150);
+        }
+        Err(TryRecvError::Closed) => batch.send_at = core.now + 100,
+        Err(TryRecvError::Empty) if core.now < batch.sent_at + PATIENCE => return,
+        Err(TryRecvError::Empty) => batch.send_at = core.now,
+    }
+    batch.answer = None;
+}
