@@ -2,8 +2,9 @@
 
 use crate::wait;
 use anyhow::{Context as _, bail};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
@@ -11,10 +12,12 @@ use leasehold_crds::{Cluster, Topic};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long pods, images and volumes may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+/// CoreDNS lets its answers live for 5 s.
+const NAMES_LIVE: Duration = Duration::from_secs(6);
 
 /// A namespace of one test with one `Cluster` in it. Everything in it goes when it is dropped.
 pub struct Kube {
@@ -33,7 +36,8 @@ pub fn script(name: &str) -> PathBuf {
         .join(name)
 }
 
-fn kubeconfig() -> PathBuf {
+/// Of the administrator; `KUBECONFIG` names another.
+pub fn kubeconfig() -> PathBuf {
     let own = std::env::var_os("KUBECONFIG").map(PathBuf::from);
     own.unwrap_or_else(|| {
         let state = std::env::var("LEASEHOLD_STATE");
@@ -71,6 +75,10 @@ impl Kube {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
+        // One that an earlier run removed takes nothing new until it is gone.
+        if kube.is_going() {
+            kube.wait_removed();
+        }
         kube.apply(&format!(
             "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}"
         ));
@@ -89,7 +97,8 @@ impl Kube {
         let types = object.types.clone().context("apiVersion and kind")?;
         let kind = GroupVersionKind::try_from(&types)?;
         let resource = ApiResource::from_gvk(&kind);
-        let api: Api<DynamicObject> = if types.kind == "Namespace" {
+        let outside = ["Namespace", "PersistentVolume"].contains(&types.kind.as_str());
+        let api: Api<DynamicObject> = if outside {
             Api::all_with(self.client.clone(), &resource)
         } else {
             Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
@@ -113,6 +122,20 @@ impl Kube {
         K::DynamicType: Default,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The Cluster objects of all other namespaces, each with a view of its own.
+    pub fn other_clusters(&self) -> Vec<(Api<Cluster>, Cluster)> {
+        let all: Api<Cluster> = Api::all(self.client.clone());
+        let all = self.block_on(all.list(&Default::default()));
+        let mut found = Vec::new();
+        for cluster in all.expect("clusters").items {
+            let namespace = cluster.metadata.namespace.clone().expect("a namespace");
+            if namespace != self.namespace {
+                found.push((Api::namespaced(self.client.clone(), &namespace), cluster));
+            }
+        }
+        found
     }
 
     /// The cluster object.
@@ -223,9 +246,28 @@ impl Kube {
         });
     }
 
-    /// Waits until a broker's advertised name resolves to its pod's present address. The cluster's DNS
-    /// may answer with the old one for some seconds, and a client then waits for a host that is gone.
+    /// Waits until the name of a broker resolves to its pod of now.
     pub fn wait_name(&self, broker: i32) {
+        let what = format!("the name of broker {broker} to be the new pod's");
+        wait::until(&what, PATIENCE, || self.name_is_right(broker));
+    }
+
+    /// Waits until it has done so for longer than an answer may be kept: then no resolver gives another.
+    pub fn wait_name_settled(&self, broker: i32) {
+        let what = format!("the name of broker {broker} to be the new pod's for every resolver");
+        let mut since = None;
+        wait::until(&what, PATIENCE, || {
+            if let Err(error) = self.name_is_right(broker) {
+                since = None;
+                return Err(error);
+            }
+            let right = since.get_or_insert_with(Instant::now).elapsed();
+            anyhow::ensure!(right > NAMES_LIVE, "right for {right:?}");
+            Ok(())
+        });
+    }
+
+    fn name_is_right(&self, broker: i32) -> anyhow::Result<()> {
         use std::net::ToSocketAddrs as _;
         let name = format!(
             "{}.{}-brokers.{}.svc.cluster.local:9092",
@@ -233,19 +275,17 @@ impl Kube {
             self.name,
             self.namespace
         );
-        wait::until(&format!("{name} to be the new pod's"), PATIENCE, || {
-            let ip = self
-                .pod(broker)?
-                .status
-                .and_then(|status| status.pod_ip)
-                .context("no address")?;
-            let found: Vec<String> = name
-                .to_socket_addrs()?
-                .map(|a| a.ip().to_string())
-                .collect();
-            anyhow::ensure!(found == [ip.clone()], "{found:?}, not {ip}");
-            Ok(())
-        });
+        let ip = self
+            .pod(broker)?
+            .status
+            .and_then(|status| status.pod_ip)
+            .context("no address")?;
+        let found: Vec<String> = name
+            .to_socket_addrs()?
+            .map(|a| a.ip().to_string())
+            .collect();
+        anyhow::ensure!(found == [ip.clone()], "{name} is {found:?}, not {ip}");
+        Ok(())
     }
 
     /// What a broker's container wrote in the last minutes, and what the one before it did.
@@ -293,11 +333,83 @@ impl Kube {
         });
     }
 
+    /// Has so many replicas of the operator run, and gives how many were wanted before. Waits only until there are
+    /// none, if none are wanted.
+    pub fn scale_operator(&self, replicas: i32) -> i32 {
+        const NAME: &str = "leasehold-operator";
+        let operators: Api<Deployment> = Api::namespaced(self.client.clone(), "leasehold-system");
+        let before = self.block_on(operators.get(NAME)).expect("operator");
+        let patch = Patch::Merge(serde_json::json!({"spec": {"replicas": replicas}}));
+        self.block_on(operators.patch_scale(NAME, &PatchParams::default(), &patch))
+            .expect("scale the operator");
+        if replicas == 0 {
+            wait::until("no operator", PATIENCE, || {
+                let now = self.block_on(operators.get(NAME))?.status;
+                let left = now.and_then(|status| status.replicas);
+                anyhow::ensure!(left.unwrap_or(0) == 0, "{left:?}");
+                Ok(())
+            });
+        }
+        before.spec.and_then(|spec| spec.replicas).unwrap_or(1)
+    }
+
     /// Deletes the namespace with all in it, without waiting: the machine has better things to do.
     pub fn remove_namespace(&self) {
-        let all: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
+        let all: Api<Namespace> = Api::all(self.client.clone());
         self.block_on(all.delete(&self.namespace, &DeleteParams::default()))
             .expect("delete the namespace");
+    }
+
+    fn is_going(&self) -> bool {
+        let all: Api<Namespace> = Api::all(self.client.clone());
+        let found = self.block_on(all.get_opt(&self.namespace));
+        let found = found.expect("the API server answers");
+        found.is_some_and(|n| n.metadata.deletion_timestamp.is_some())
+    }
+
+    /// Waits until the namespace is gone with all that was in it.
+    pub fn wait_removed(&self) {
+        let all: Api<Namespace> = Api::all(self.client.clone());
+        let what = format!("namespace {} to be gone", self.namespace);
+        wait::until(&what, PATIENCE, || {
+            match self.block_on(all.get_opt(&self.namespace))? {
+                None => Ok(()),
+                Some(left) => bail!("{:?}", left.status),
+            }
+        });
+    }
+
+    /// Deletes the controller's Lease, as somebody by mistake.
+    pub fn delete_lease(&self) {
+        let name = format!("{}-controller", self.name);
+        self.block_on(self.api::<Lease>().delete(&name, &DeleteParams::default()))
+            .expect("delete the Lease");
+    }
+
+    /// Deletes a PersistentVolume.
+    pub fn delete_volume(&self, name: &str) {
+        let all: Api<k8s_openapi::api::core::v1::PersistentVolume> = Api::all(self.client.clone());
+        self.block_on(all.delete(name, &DeleteParams::default()))
+            .expect("delete the volume");
+    }
+
+    /// The node that a broker's pod runs on.
+    pub fn node(&self, broker: i32) -> String {
+        let spec = self.pod(broker).expect("the pod").spec;
+        spec.and_then(|spec| spec.node_name).expect("a node")
+    }
+
+    /// The address at which pods find the API server.
+    pub fn api_service(&self) -> String {
+        let services: Api<k8s_openapi::api::core::v1::Service> =
+            Api::namespaced(self.client.clone(), "default");
+        let service = self
+            .block_on(services.get("kubernetes"))
+            .expect("the Service");
+        service
+            .spec
+            .and_then(|spec| spec.cluster_ip)
+            .expect("an address")
     }
 
     /// Names and restart counts of all broker pods.
@@ -334,6 +446,22 @@ impl Kube {
         kill_process(self.process(broker), signal).expect("signal");
     }
 
+    /// Waits until every broker has heard of the same state of the metadata.
+    pub fn wait_metadata_everywhere(&self) {
+        wait::until("all brokers to know the same metadata", PATIENCE, || {
+            let mut positions = Vec::new();
+            for broker in self.bootstrap().split(',') {
+                let address: std::net::SocketAddr = broker.parse()?;
+                let status = crate::http::get_json((address.ip(), 8080).into(), "/status")?;
+                positions.push(["epoch", "claim_id", "seq"].map(|f| status["metadata"][f].clone()));
+            }
+            let first = positions.first();
+            let same = positions.iter().all(|p| Some(p) == first);
+            anyhow::ensure!(same && first.is_some(), "{positions:?}");
+            Ok(())
+        });
+    }
+
     /// `bootstrap.servers` by the pods' addresses, which this machine can reach.
     pub fn bootstrap(&self) -> String {
         let labels = format!("leasehold.dev/cluster={}", self.name);
@@ -349,6 +477,17 @@ impl Kube {
             .map(|ip| format!("{ip}:9092"))
             .collect();
         addresses.join(",")
+    }
+
+    /// A connection that passes a refusal on at once; the usual one repeats what got 429 or 503 for minutes.
+    pub fn without_retries(&self) -> kube::Client {
+        self.block_on(async {
+            let file = kube::config::Kubeconfig::read_from(kubeconfig()).expect("kubeconfig");
+            let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await;
+            let mut config = config.expect("config");
+            config.default_retry = false;
+            kube::Client::try_from(config).expect("client")
+        })
     }
 
     /// A connection for what is outside of the namespace.

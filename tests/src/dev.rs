@@ -22,6 +22,20 @@ pub struct Dev {
     brokers: u16,
 }
 
+/// A broker beside those that `dev` started. Dropping it stops it cleanly.
+pub struct Joined {
+    child: Child,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        if let Some(process) = Pid::from_raw(self.child.id() as i32) {
+            kill_process(process, Signal::TERM).ok();
+        }
+        self.child.wait().ok();
+    }
+}
+
 /// The release binary; `LEASEHOLD_BROKER` names another.
 pub fn broker_binary() -> PathBuf {
     if let Some(path) = std::env::var_os("LEASEHOLD_BROKER") {
@@ -71,6 +85,11 @@ impl Dev {
     /// Starts a cluster over the directory that another left.
     pub fn start_in(dir: tempfile::TempDir, brokers: u16, args: &[&str]) -> Self {
         Self::start_with(dir, brokers, args, "")
+    }
+
+    /// As [`Dev::start_with_config`], over a directory in which something lies already.
+    pub fn start_over(dir: tempfile::TempDir, brokers: u16, args: &[&str], config: &str) -> Self {
+        Self::start_with(dir, brokers, args, config)
     }
 
     fn start_with(dir: tempfile::TempDir, brokers: u16, args: &[&str], config: &str) -> Self {
@@ -123,6 +142,36 @@ impl Dev {
                 http::get(self.http(id), "/readyz").map(drop)
             });
         }
+    }
+
+    /// Starts another broker of this cluster, one that `dev` itself does not know, and waits until it is ready.
+    pub fn join(&self, id: u16) -> Joined {
+        let (port, dir) = (free_ports(2), self.data().join(format!("broker-{id}")));
+        std::fs::create_dir_all(&dir).expect("folder");
+        let client = format!("127.0.0.1:{port}");
+        let http: SocketAddr = ([127, 0, 0, 1], port + 1).into();
+        let log = std::fs::File::create(dir.join("broker.log")).expect("broker.log");
+        let mut command = Command::new(broker_binary());
+        command.args(["run", "--id", &id.to_string(), "--cluster", "dev"]);
+        command.args(["--store", "directory", "--store-dir"]);
+        command.arg(self.data().join("metadata"));
+        command.arg("--data").arg(dir.join("data"));
+        command.arg("--config").arg(self.data().join("broker.yaml"));
+        command.args(["--client-listen", &client, "--advertise", &client]);
+        command.args(["--internal-listen", "127.0.0.1:0"]);
+        command.args(["--http-listen", &http.to_string()]);
+        command.args(["--end-with-parent", &std::process::id().to_string()]);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("dup"))
+            .stderr(log)
+            .spawn()
+            .expect("start a broker");
+        let joined = Joined { child };
+        wait::until(&format!("broker {id} to be ready"), PATIENCE, || {
+            http::get(http, "/readyz").map(drop)
+        });
+        joined
     }
 
     /// Bootstrap addresses of all brokers.

@@ -1,21 +1,31 @@
 //! What the end-to-end scenes share: clusters to break, clients that others wrote to load them
 //! with, and the check of what those clients saw.
 //!
+//! - [`bench`] measures Leasehold and Apache Kafka side by side;
+//! - [`chaos`] strikes such a cluster with one fault after the other;
 //! - [`cluster`] talks to a real Kubernetes and hurts the pods in it;
 //! - [`dev`] starts `leasehold-broker dev` on free ports and kills its brokers;
 //! - [`load`] runs a librdkafka producer and keeps the history of its acknowledgements;
-//! - [`readback`] reads everything back and holds it against that history;
+//! - [`pods`] keeps which pods went when;
+//! - [`readback`] reads everything back and holds it against that history; [`reader`] reads meanwhile;
 //! - [`http`] asks a broker's HTTP port; [`wait`] waits for a condition and says what it saw last;
 //! - [`topics`] creates topics and watches their leaders and ISR;
 //! - [`wire`] speaks Produce and Fetch by hand and counts the error codes of the answers;
+//! - [`witness`] tells when the machine itself stood still;
 //! - [`tools`] runs Kafka's own command line tools, kcat and Python clients.
 
+pub mod bench;
+pub mod chaos;
 pub mod cluster;
 pub mod dev;
 pub mod http;
 pub mod load;
+pub mod pods;
+pub mod prometheus;
 pub mod readback;
+pub mod reader;
 pub mod tools;
 pub mod topics;
 pub mod wait;
 pub mod wire;
+pub mod witness;

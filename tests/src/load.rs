@@ -4,6 +4,7 @@
 //! a lost record from a late one. Gaps are counted per partition: the time between two
 //! acknowledgements of one partition, which is what its users notice of a failover.
 
+use crate::witness::Witness;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
@@ -13,13 +14,6 @@ use rdkafka::types::RDKafkaErrorCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// How long after a broker came back a librdkafka client still holds its last failures against it.
-///
-/// The delay before a connection is tried again doubles with every attempt, and starts anew only
-/// `reconnect.backoff.max.ms` (10 s) after the last one, successful or not. The attempts while the broker
-/// was away may have been put off by a few seconds themselves.
-pub const CLIENT_FORGETS: Duration = Duration::from_secs(13);
 
 /// One acknowledged record.
 #[derive(Clone, Copy, Debug)]
@@ -46,28 +40,56 @@ pub struct History {
 }
 
 impl History {
-    /// The longest time between two acknowledgements of one partition that overlaps `[from, to]`,
-    /// with its partition.
-    pub fn longest_gap(&self, from: Instant, to: Instant) -> (Duration, usize) {
+    /// The longest time between two acknowledgements of one partition that overlaps `[from, to]`.
+    pub fn longest_gap(&self, from: Instant, to: Instant) -> Gap {
         let gaps = self.acked.iter().enumerate().map(|(partition, acked)| {
             let mut times: Vec<Instant> =
                 acked.iter().map(|a| a.at).filter(|at| *at <= to).collect();
             times.push(to);
             let pairs = times.windows(2).filter(|pair| pair[1] >= from);
-            (
-                pairs
-                    .map(|pair| pair[1] - pair[0])
-                    .max()
-                    .unwrap_or_default(),
+            let longest = pairs.max_by_key(|pair| pair[1] - pair[0]);
+            Gap {
+                from: longest.map_or(to, |pair| pair[0]),
+                to: longest.map_or(to, |pair| pair[1]),
                 partition,
-            )
+            }
         });
-        gaps.max().unwrap_or_default()
+        gaps.max_by_key(Gap::length).unwrap_or(Gap {
+            from: to,
+            to,
+            partition: 0,
+        })
     }
 
     /// Number of acknowledged records of all partitions.
     pub fn acked_total(&self) -> usize {
         self.acked.iter().map(Vec::len).sum()
+    }
+}
+
+/// A time without an acknowledgement.
+#[derive(Clone, Copy, Debug)]
+pub struct Gap {
+    pub from: Instant,
+    pub to: Instant,
+    pub partition: usize,
+}
+
+impl Gap {
+    pub fn length(&self) -> Duration {
+        self.to - self.from
+    }
+
+    /// What is left of it without the time in which the machine stood still; says so where that is much.
+    pub fn of_the_software(&self, witness: &Witness) -> Duration {
+        let machine = witness.stood_still(self.from, self.to);
+        if machine > Duration::from_millis(100) {
+            println!(
+                "  of a gap of {:.0?} the machine itself stood still for {machine:.0?}",
+                self.length()
+            );
+        }
+        self.length().saturating_sub(machine)
     }
 }
 
@@ -112,8 +134,18 @@ impl ProducerContext for Context {
 /// A producer that writes at a steady rate until it is stopped.
 pub struct Load {
     history: Arc<Mutex<History>>,
+    work: Work,
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What it writes, and how.
+#[derive(Clone)]
+struct Work {
+    config: ClientConfig,
+    topic: String,
+    partitions: i32,
+    per_second: u32,
 }
 
 /// What a record's value says: `<partition>:<number>:<padding>`.
@@ -151,23 +183,53 @@ impl Load {
             config.set("debug", what);
             config.set_log_level(RDKafkaLogLevel::Debug);
         }
+        let mut load = Self {
+            history,
+            work: Work {
+                config,
+                topic: topic.to_owned(),
+                partitions,
+                per_second,
+            },
+            stop: Arc::default(),
+            thread: None,
+        };
+        load.begin();
+        load
+    }
+
+    /// Goes on with a new producer, after the old one was told of every record.
+    ///
+    /// librdkafka holds failures against a broker for long: the delay before it connects again doubles with every
+    /// attempt, and starts anew only `reconnect.backoff.max.ms` (10 s) after the last one, successful or not. A
+    /// second failure is not to be measured with a client's memory of the first.
+    pub fn renew(&mut self) {
+        self.end();
+        self.begin();
+    }
+
+    fn begin(&mut self) {
         let context = Context {
             begun: Instant::now(),
-            history: history.clone(),
+            history: self.history.clone(),
         };
-        let producer: ThreadedProducer<Context> = config
+        let producer: ThreadedProducer<Context> = self
+            .work
+            .config
             .create_with_context(context)
             .expect("librdkafka accepts the configuration");
-        let stop = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::spawn({
-            let (history, stop, topic) = (history.clone(), stop.clone(), topic.to_owned());
-            move || produce(&producer, &history, &stop, &topic, partitions, per_second)
-        });
-        Self {
-            history,
-            stop,
-            thread: Some(thread),
-        }
+        self.stop = Arc::default();
+        self.thread = Some(std::thread::spawn({
+            let (history, stop, work) =
+                (self.history.clone(), self.stop.clone(), self.work.clone());
+            move || produce(&producer, &history, &stop, &work)
+        }));
+    }
+
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().expect("running");
+        thread.join().expect("the producer's thread");
     }
 
     /// Looks at the history while the load goes on.
@@ -193,21 +255,9 @@ impl Load {
         })
     }
 
-    /// Waits until the client treats a broker that was back at `back` like one that never failed, so
-    /// that a second failure is not measured with the client's memory of the first.
-    pub fn rest(&self, back: Instant) {
-        let due = back + CLIENT_FORGETS;
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-    }
-
     /// Stops sending, waits for every outstanding record, and gives the history.
     pub fn stop(mut self) -> History {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread
-            .take()
-            .expect("running")
-            .join()
-            .expect("the producer's thread");
+        self.end();
         std::mem::take(&mut *self.history.lock().expect("history"))
     }
 }
@@ -216,14 +266,15 @@ fn produce(
     producer: &ThreadedProducer<Context>,
     history: &Mutex<History>,
     stop: &AtomicBool,
-    topic: &str,
-    partitions: i32,
-    per_second: u32,
+    work: &Work,
 ) {
+    let (topic, partitions) = (work.topic.as_str(), work.partitions);
+    let before: u64 = history.lock().expect("history").sent.iter().sum();
     let start = Instant::now();
-    let mut sent: u64 = 0;
+    let mut sent = before;
     while !stop.load(Ordering::Relaxed) {
-        let due = start + Duration::from_secs_f64(sent as f64 / f64::from(per_second));
+        let due =
+            start + Duration::from_secs_f64((sent - before) as f64 / f64::from(work.per_second));
         if let Some(wait) = due.checked_duration_since(Instant::now()) {
             std::thread::sleep(wait);
         }

@@ -3,13 +3,30 @@
 use crate::load::History;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::Message as _;
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// A record as it was read: its offset and the number that it carries.
 pub type Read = (i64, u64);
+
+/// The partition that a record was read from, and the record. It must say itself that it belongs there.
+pub(crate) fn record(message: &BorrowedMessage<'_>) -> (i32, Read) {
+    let text = String::from_utf8_lossy(message.payload().unwrap_or_default());
+    let mut parts = text.split(':');
+    let says: Option<i32> = parts.next().and_then(|p| p.parse().ok());
+    let number = parts.next().and_then(|n| n.parse().ok());
+    assert_eq!(
+        says,
+        Some(message.partition()),
+        "a record stands in another partition than it was sent to"
+    );
+    (
+        message.partition(),
+        (message.offset(), number.expect("a number")),
+    )
+}
 
 /// All records of `topic`, per partition, from the beginning to the high watermark of now.
 pub fn read_all(bootstrap: &str, topic: &str, partitions: i32) -> Vec<Vec<Read>> {
@@ -46,19 +63,8 @@ pub fn read_all(bootstrap: &str, topic: &str, partitions: i32) -> Vec<Vec<Read>>
             continue;
         };
         progress = Instant::now();
-        let partition = message.partition();
-        let text = String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned();
-        let mut parts = text.split(':');
-        let says: i32 = parts
-            .next()
-            .and_then(|p| p.parse().ok())
-            .expect("a partition");
-        let number: u64 = parts.next().and_then(|n| n.parse().ok()).expect("a number");
-        assert_eq!(
-            says, partition,
-            "a record stands in another partition than it was sent to"
-        );
-        read[partition as usize].push((message.offset(), number));
+        let (partition, record) = record(&message);
+        read[partition as usize].push(record);
         if left
             .get(&partition)
             .is_some_and(|high| message.offset() + 1 >= *high)

@@ -82,7 +82,7 @@ fn drain(mut pipe: impl std::io::Read + Send + 'static) -> std::thread::JoinHand
 }
 
 /// `tests/lib/NAME`, which prints one path.
-fn made_present(name: &str) -> PathBuf {
+pub(crate) fn made_present(name: &str) -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lib").join(name);
     let output = Command::new(&script)
         .output()
@@ -106,17 +106,37 @@ fn kafka_class(tool: &str) -> &'static str {
         "kafka-consumer-groups" => "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
         "kafka-configs" => "kafka.admin.ConfigCommand",
         "kafka-reassign-partitions" => "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
+        "kafka-cluster" => "org.apache.kafka.tools.ClusterTool",
+        "kafka-features" => "org.apache.kafka.tools.FeatureCommand",
         "kafka-delete-records" => "org.apache.kafka.tools.DeleteRecordsCommand",
         "kafka-get-offsets" => "org.apache.kafka.tools.GetOffsetShell",
+        "kafka-producer-perf-test" => "org.apache.kafka.tools.ProducerPerformance",
+        "kafka-e2e-latency" => "org.apache.kafka.tools.EndToEndLatency",
         "kafka-leader-election" => "org.apache.kafka.tools.LeaderElectionCommand",
+        "kafka-transactions" => "org.apache.kafka.tools.TransactionsCommand",
         other => panic!("no main class is known for {other}"),
     }
 }
 
+/// The folder of Apache Kafka's jars; its name ends in the version.
+fn kafka_jars() -> &'static Path {
+    static JARS: OnceLock<PathBuf> = OnceLock::new();
+    JARS.get_or_init(|| made_present("kafka-tools"))
+}
+
+/// All of Apache Kafka, for `java -cp`.
+pub fn kafka_class_path() -> String {
+    format!("{}/*", kafka_jars().display())
+}
+
+/// Its version.
+pub fn kafka_version() -> String {
+    let folder = kafka_jars().file_name().unwrap_or_default();
+    folder.to_string_lossy().replace("kafka-", "")
+}
+
 /// One of Apache Kafka's own tools with its arguments, not started yet.
 pub fn kafka(tool: &str, args: &[&str]) -> Command {
-    static JARS: OnceLock<PathBuf> = OnceLock::new();
-    let jars = JARS.get_or_init(|| made_present("kafka-tools"));
     let mut command = Command::new("java");
     command.args([
         "-XX:TieredStopAtLevel=1",
@@ -125,7 +145,18 @@ pub fn kafka(tool: &str, args: &[&str]) -> Command {
         "-cp",
     ]);
     command
-        .arg(format!("{}/*", jars.display()))
+        .arg(kafka_class_path())
+        .arg(kafka_class(tool))
+        .args(args);
+    command
+}
+
+/// The same with a Java that compiles what it runs for long, and room for full batches.
+pub fn kafka_at_speed(tool: &str, args: &[&str]) -> Command {
+    let mut command = Command::new("java");
+    command
+        .args(["-XX:+UseSerialGC", "-Xmx512m", "-cp"])
+        .arg(kafka_class_path())
         .arg(kafka_class(tool))
         .args(args);
     command

@@ -6,6 +6,8 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::metadata::MetadataTopic;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A partition as Metadata describes it.
@@ -40,17 +42,16 @@ impl Viewer {
             .topics()
             .first()
             .context("no topic in the answer")?;
-        if let Some(error) = topic.error() {
-            bail!("{}: {error:?}", topic.name());
-        }
-        let mut partitions: Vec<_> = topic.partitions().iter().collect();
-        partitions.sort_by_key(|partition| partition.id());
-        let seen = partitions.into_iter().map(|partition| Seen {
-            leader: partition.leader(),
-            replicas: partition.replicas().to_vec(),
-            isr: partition.isr().to_vec(),
-        });
-        Ok(seen.collect())
+        seen(topic)
+    }
+
+    /// All topics, internal ones included.
+    pub fn topics(&self) -> anyhow::Result<BTreeMap<String, Vec<Seen>>> {
+        let metadata = self.0.fetch_metadata(None, Duration::from_secs(5))?;
+        let topics = metadata.topics().iter();
+        topics
+            .map(|topic| Ok((topic.name().to_owned(), seen(topic)?)))
+            .collect()
     }
 
     /// Waits until every partition of `topic` has a leader and all its replicas in sync.
@@ -64,6 +65,20 @@ impl Viewer {
             anyhow::Ok(seen)
         })
     }
+}
+
+fn seen(topic: &MetadataTopic) -> anyhow::Result<Vec<Seen>> {
+    if let Some(error) = topic.error() {
+        bail!("{}: {error:?}", topic.name());
+    }
+    let mut partitions: Vec<_> = topic.partitions().iter().collect();
+    partitions.sort_by_key(|partition| partition.id());
+    let seen = partitions.into_iter().map(|partition| Seen {
+        leader: partition.leader(),
+        replicas: partition.replicas().to_vec(),
+        isr: partition.isr().to_vec(),
+    });
+    Ok(seen.collect())
 }
 
 /// Creates `topic` and waits until all its replicas are in sync.

@@ -141,12 +141,16 @@ async fn one(
 ) -> anyhow::Result<()> {
     let client = connect(address).await?;
     while !stop.load(Ordering::Relaxed) {
-        let reply = client.call(&produce(topic, partition)?, PRODUCE).await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let records = batch(1, &Bytes::from_static(b"by hand"), now.as_millis() as i64)?;
+        let reply = client
+            .call(&produce(topic, partition, records, 5_000), PRODUCE)
+            .await?;
         let answer = &reply.responses[0].partition_responses[0];
         let offset = answer.base_offset;
         count(&mut codes.lock().expect("codes").produce, answer.error_code);
         let reply = client
-            .call(&fetch(topic, partition, offset.max(0)), FETCH)
+            .call(&fetch(topic, partition, offset.max(0), 1 << 20, 100), FETCH)
             .await?;
         count(&mut codes.lock().expect("codes").fetch, reply.error_code);
         for answer in reply.responses.iter().flat_map(|topic| &topic.partitions) {
@@ -161,41 +165,54 @@ fn count(counts: &mut BTreeMap<i16, u64>, code: i16) {
     *counts.entry(code).or_default() += 1;
 }
 
-fn name(topic: &str) -> TopicName {
+pub(crate) fn name(topic: &str) -> TopicName {
     TopicName(StrBytes::from_string(topic.to_owned()))
 }
 
-fn produce(topic: &str, partition: i32) -> anyhow::Result<ProduceRequest> {
+/// A Produce of `records` to one partition, acks=all.
+pub(crate) fn produce(
+    topic: &str,
+    partition: i32,
+    records: Bytes,
+    timeout_ms: i32,
+) -> ProduceRequest {
     let data = PartitionProduceData::default()
         .with_index(partition)
-        .with_records(Some(batch()?));
+        .with_records(Some(records));
     let topic = TopicProduceData::default()
         .with_name(name(topic))
         .with_partition_data(vec![data]);
-    Ok(ProduceRequest::default()
+    ProduceRequest::default()
         .with_acks(-1)
-        .with_timeout_ms(5_000)
-        .with_topic_data(vec![topic]))
+        .with_timeout_ms(timeout_ms)
+        .with_topic_data(vec![topic])
 }
 
-fn fetch(topic: &str, partition: i32, offset: i64) -> FetchRequest {
+/// A Fetch of one partition that waits for a first byte.
+pub(crate) fn fetch(
+    topic: &str,
+    partition: i32,
+    offset: i64,
+    bytes: i32,
+    wait_ms: i32,
+) -> FetchRequest {
     let partition = FetchPartition::default()
         .with_partition(partition)
         .with_fetch_offset(offset)
-        .with_partition_max_bytes(1 << 20);
+        .with_partition_max_bytes(bytes);
     let topic = FetchTopic::default()
         .with_topic(name(topic))
         .with_partitions(vec![partition]);
     FetchRequest::default()
-        .with_max_wait_ms(100)
+        .with_max_wait_ms(wait_ms)
         .with_min_bytes(1)
-        .with_max_bytes(1 << 20)
+        .with_max_bytes(bytes)
         .with_topics(vec![topic])
 }
 
-fn batch() -> anyhow::Result<Bytes> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let record = Record {
+/// A batch of `records` records of one value, of no idempotent producer.
+pub(crate) fn batch(records: i64, value: &Bytes, timestamp: i64) -> anyhow::Result<Bytes> {
+    let record = |offset| Record {
         transactional: false,
         control: false,
         delete_horizon_ms: None,
@@ -203,18 +220,19 @@ fn batch() -> anyhow::Result<Bytes> {
         producer_id: NO_PRODUCER_ID,
         producer_epoch: NO_PRODUCER_EPOCH,
         timestamp_type: TimestampType::Creation,
-        offset: 0,
+        offset,
         sequence: NO_SEQUENCE,
-        timestamp: now.as_millis() as i64,
+        timestamp,
         key: None,
-        value: Some(Bytes::from_static(b"by hand")),
+        value: Some(value.clone()),
         headers: Vec::new(),
     };
+    let all: Vec<Record> = (0..records).map(record).collect();
     let options = RecordEncodeOptions {
         version: 2,
         compression: Compression::None,
     };
     let mut bytes = BytesMut::new();
-    RecordBatchEncoder::encode(&mut bytes, [&record], &options)?;
+    RecordBatchEncoder::encode(&mut bytes, &all, &options)?;
     Ok(bytes.freeze())
 }

@@ -3,7 +3,8 @@
 
 use leasehold_tests::dev::{Dev, PATIENCE};
 use leasehold_tests::load::Load;
-use leasehold_tests::topics::{self, Viewer};
+use leasehold_tests::topics::{self, Seen, Viewer};
+use leasehold_tests::witness::Witness;
 use leasehold_tests::{readback, wait};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
@@ -11,8 +12,8 @@ use std::time::{Duration, Instant};
 const TOPIC: &str = "failover";
 const PARTITIONS: i32 = 3;
 const ROUNDS: usize = 20;
-/// A broker that is back gets its leaderships after its rest, so that there is always one to hit.
-const CONFIG: &str = "leader.restore.delay.ms: 14000\n";
+/// A broker that is back soon gets its leaderships again, so that there is always one to hit.
+const CONFIG: &str = "leader.restore.delay.ms: 500\n";
 
 /// Whom to hit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +28,7 @@ struct Scene {
     dev: Dev,
     viewer: Viewer,
     load: Load,
+    witness: Witness,
 }
 
 impl Scene {
@@ -46,32 +48,41 @@ impl Scene {
         viewer.wait_in_sync(TOPIC, PATIENCE);
         let load = Load::start(&dev.bootstrap(), TOPIC, PARTITIONS, 600, settings);
         load.wait_flowing(PATIENCE);
-        Self { dev, viewer, load }
+        Self {
+            dev,
+            viewer,
+            load,
+            witness: Witness::start(),
+        }
     }
 
-    /// A broker that leads at least one partition, and is or is not the controller. A broker that
-    /// has just come back leads nothing yet, so leaderships gather; whoever fits is taken.
+    /// Waits until every replica is in sync and every partition led by its preferred replica.
+    fn wait_restored(&self) {
+        wait::until("every leadership to be back", PATIENCE, || {
+            let seen = self.viewer.wait_in_sync(TOPIC, PATIENCE);
+            let back = |p: &Seen| p.replicas.first() == Some(&p.leader);
+            seen.iter().all(back).then_some(()).ok_or(seen)
+        });
+    }
+
+    /// A broker that leads at least one partition, and is or is not the controller.
     fn choose(&self, victim: Victim) -> u16 {
-        wait::until(
-            &format!("a broker to hit as {victim:?}"),
-            Duration::from_secs(90),
-            || {
-                let partitions = self.viewer.partitions(TOPIC)?;
-                let leads = |id: u16| partitions.iter().any(|p| p.leader == i32::from(id));
-                let controller = self.dev.controller_seen_by(0)?;
-                let mut fitting = (0..3).filter(|id| {
-                    leads(*id) && (*id == controller) == (victim == Victim::Controller)
-                });
-                fitting.next().ok_or_else(|| {
-                    anyhow::anyhow!("the controller is {controller}, the partitions {partitions:?}")
-                })
-            },
-        )
+        wait::until(&format!("a broker to hit as {victim:?}"), PATIENCE, || {
+            let partitions = self.viewer.partitions(TOPIC)?;
+            let leads = |id: u16| partitions.iter().any(|p| p.leader == i32::from(id));
+            let controller = self.dev.controller_seen_by(0)?;
+            let mut fitting = (0..3)
+                .filter(|id| leads(*id) && (*id == controller) == (victim == Victim::Controller));
+            fitting.next().ok_or_else(|| {
+                anyhow::anyhow!("the controller is {controller}, the partitions {partitions:?}")
+            })
+        })
     }
 
-    /// Strikes once, lets the broker come back, and gives the longest gap of any partition.
+    /// Strikes once, lets the broker come back, and gives the longest gap of any partition, without the time in
+    /// which the machine itself stood still.
     fn strike(&mut self, victim: Victim, signal: Signal) -> Duration {
-        self.viewer.wait_in_sync(TOPIC, PATIENCE);
+        self.load.renew();
         self.load.wait_flowing(PATIENCE);
         let id = self.choose(victim);
         let process = self.dev.pid(id).expect("pid file");
@@ -86,12 +97,12 @@ impl Scene {
         }
         self.dev.restart_killed();
         self.dev.wait_ready();
-        self.load.rest(Instant::now());
-        // What the broker's return costs counts as well.
+        // What the broker's return costs counts as well, and that it leads again.
+        self.wait_restored();
         let closed = self.load.wait_flowing(PATIENCE);
         self.load
             .peek(|history| history.longest_gap(struck, closed))
-            .0
+            .of_the_software(&self.witness)
     }
 
     fn finish(self) {

@@ -124,13 +124,14 @@ fn a_group_whose_coordinators_pod_dies_goes_on_from_its_committed_offsets() {
     drop(member);
     // Another member starts where the commits stand, not where the first happened to be.
     let mut heir = Member::join(&kube.bootstrap(), &topic, &group, committed.clone());
-    heir.go_on();
-    for (partition, from) in &committed {
-        assert!(
-            heir.next[partition] > *from,
-            "partition {partition} is read on from {from}"
-        );
-    }
+    wait::until("every partition to be read on", PATIENCE, || {
+        heir.go_on();
+        let waits = |(partition, from): &(&i32, &i64)| heir.next[*partition] <= **from;
+        match committed.iter().find(waits) {
+            Some(partition) => Err(format!("{partition:?}")),
+            None => Ok(()),
+        }
+    });
     let history = load.stop();
     assert!(history.failed.is_empty(), "{:?}", history.failed);
     readback::check(&kube.bootstrap(), &topic, &history);

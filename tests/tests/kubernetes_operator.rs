@@ -1,8 +1,9 @@
 //! What a user does with kubectl: applies a cluster and topics, makes mistakes and mends them, scales
 //! up and down under load, deletes and brings back; and what goes on while the operator is away.
 
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::events::v1::Event as News;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use leasehold_crds::{Cluster, Topic};
 use leasehold_tests::cluster::{Kube, PATIENCE, fresh, manifest, topic_manifest};
@@ -161,6 +162,7 @@ fn a_cluster_scales_up_and_down_under_load_and_loses_nothing() {
     scale(&kube, 5);
     // Racks are learnt from the nodes a moment after a broker joins.
     kube.wait_zones(5);
+    wait_even(&kube, &scaled, 5);
     kube.ready_topic(&after, 10);
     let hosts = |topic: &str| {
         let states = kube.states(topic).expect("status");
@@ -228,6 +230,29 @@ fn patch_replicas(kube: &Kube, replicas: i32) {
     .expect("scale");
 }
 
+/// What is there already moves to the new brokers by itself, and the status and an Event say so.
+fn wait_even(kube: &Kube, topic: &str, brokers: i32) {
+    wait::until("every broker to hold some of it", PATIENCE, || {
+        let states = kube.states(topic)?;
+        let hosts = states.iter().flat_map(|p| p.replicas.clone());
+        let hosts: std::collections::BTreeSet<i32> = hosts.collect();
+        anyhow::ensure!(hosts == (0..brokers).collect(), "{hosts:?}");
+        anyhow::Ok(())
+    });
+    kube.wait_condition("Cluster", NAME, "Balanced", "True");
+    let events = kube.api::<News>();
+    wait::until("an Event that tells", PATIENCE, || {
+        let all = kube.block_on(events.list(&ListParams::default()))?;
+        for reason in ["Balancing", "Balanced"] {
+            let told = |e: &&News| e.reason.as_deref() == Some(reason);
+            let found = all.items.iter().find(told);
+            let found = found.ok_or_else(|| anyhow::anyhow!("no {reason}"))?;
+            println!("{reason}: {}", found.note.as_deref().unwrap_or_default());
+        }
+        anyhow::Ok(())
+    });
+}
+
 /// Whatever they were about to do, others have to take it up.
 fn kill_operators(kube: &Kube) {
     let pods: Api<Pod> = Api::namespaced(kube.client(), "leasehold-system");
@@ -264,26 +289,7 @@ fn wait_brokers(kube: &Kube, replicas: i32) {
 fn elections_go_on_while_the_operator_is_away() {
     let kube = Kube::with_cluster(NAMESPACE, NAME, 3);
     kube.ready_topic("alone", 3);
-    let client = kube.api::<Deployment>().into_client();
-    let operators: Api<Deployment> = Api::namespaced(client, "leasehold-system");
-    let set = |replicas: i32| {
-        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-        kube.block_on(operators.patch_scale("leasehold-operator", &PatchParams::default(), &patch))
-            .expect("scale the operator");
-    };
-    let before = kube
-        .block_on(operators.get("leasehold-operator"))
-        .expect("operator");
-    let usual = before.spec.and_then(|s| s.replicas).unwrap_or(1);
-    set(0);
-    wait::until("no operator", PATIENCE, || {
-        let now = kube
-            .block_on(operators.get("leasehold-operator"))?
-            .status
-            .and_then(|s| s.replicas);
-        anyhow::ensure!(now.unwrap_or(0) == 0, "{now:?}");
-        anyhow::Ok(())
-    });
+    let usual = kube.scale_operator(0);
     let viewer = leasehold_tests::topics::Viewer::new(&kube.bootstrap());
     let old = viewer.wait_in_sync("alone", PATIENCE)[0].leader;
     let uid = kube.pod(old).expect("pod").metadata.uid.expect("uid");
@@ -295,7 +301,7 @@ fn elections_go_on_while_the_operator_is_away() {
     });
     kube.wait_replaced(old, &uid);
     viewer.wait_in_sync("alone", PATIENCE);
-    set(usual);
+    kube.scale_operator(usual);
     kube.wait_condition("Cluster", NAME, "Ready", "True");
 }
 

@@ -1,0 +1,131 @@
+"""The two clusters, by default of three brokers on 127.0.0.1:9092, 9093 and 9094 of a network of its own.
+
+Promise: both are asked for the same (replication factor 3, two in sync, no wait for a group's first rebalance), and
+all else is each one's own default.
+"""
+
+import os
+import socket
+import subprocess
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+HTTP_PORT = 8080
+CONTROLLER_PORT = 9080
+PATIENCE = 300
+CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"
+
+# What `leasehold-broker dev` sets by itself, for Kafka too.
+SAME = {
+    "default.replication.factor": "3",
+    "min.insync.replicas": "2",
+    "offsets.topic.replication.factor": "3",
+    "transaction.state.log.replication.factor": "3",
+    "transaction.state.log.min.isr": "2",
+    "group.initial.rebalance.delay.ms": "0",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """How many brokers, the port of the first one, and what both peers are configured with."""
+
+    folder: Path
+    config: dict
+    brokers: int = 3
+    port: int = 9092
+
+    @property
+    def bootstrap(self):
+        return ",".join(f"127.0.0.1:{self.port + broker}" for broker in range(self.brokers))
+
+
+def start(peer, cluster, kafka_jars):
+    """Starts it and returns its processes once every broker answers."""
+    cluster.folder.mkdir(parents=True)
+    return {"leasehold": leasehold, "kafka": kafka}[peer](cluster, kafka_jars)
+
+
+def leasehold(cluster, _jars):
+    folder, config = cluster.folder, cluster.config
+    arguments = [os.environ["LEASEHOLD_BROKER"], "dev", "--brokers", str(cluster.brokers), "--port", str(cluster.port)]
+    arguments += ["--http-port", str(HTTP_PORT), "--data", str(folder / "data")]
+    if config:
+        file = folder / "config.yaml"
+        file.write_text("".join(f'{key}: "{value}"\n' for key, value in config.items()))
+        arguments += ["--config", str(file)]
+    processes = [spawn(arguments, folder / "dev.log")]
+    for broker in range(cluster.brokers):
+        wait(processes, lambda b=broker: urllib.request.urlopen(f"http://127.0.0.1:{HTTP_PORT + b}/readyz", timeout=2).read())
+    return processes
+
+
+def kafka(cluster, jars):
+    processes, formatting, folder = [], [], cluster.folder
+    for broker in range(cluster.brokers):
+        properties = folder / f"{broker}.properties"
+        properties.write_text(kafka_properties(cluster, broker))
+        java = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{jars}/*", "kafka.tools.StorageTool"]
+        formatting.append(spawn([*java, "format", "-t", CLUSTER_ID, "-c", str(properties)], folder / f"{broker}.format.log"))
+    for process in formatting:
+        if process.wait(PATIENCE) != 0:
+            raise RuntimeError(f"{process.args[-1]} could not be formatted")
+    for broker in range(cluster.brokers):
+        java = ["java", "-Xmx1g", "-Xms512m", "-XX:+UseG1GC", "-cp", f"{jars}/*"]
+        processes.append(spawn([*java, "kafka.Kafka", str(folder / f"{broker}.properties")], folder / f"{broker}.log"))
+    wait(processes, lambda: all_registered(cluster, jars))
+    return processes
+
+
+def kafka_properties(cluster, broker):
+    address = f"PLAINTEXT://127.0.0.1:{cluster.port + broker}"
+    roles, controller = ("broker,controller", f",CONTROLLER://127.0.0.1:{CONTROLLER_PORT}") if broker == 0 else ("broker", "")
+    keys = {
+        "process.roles": roles,
+        "node.id": broker,
+        "controller.quorum.voters": f"0@127.0.0.1:{CONTROLLER_PORT}",
+        "listeners": address + controller,
+        "advertised.listeners": address,
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "log.dirs": cluster.folder / f"logs-{broker}",
+        **SAME,
+        **cluster.config,
+    }
+    return "".join(f"{key}={value}\n" for key, value in keys.items())
+
+
+def all_registered(cluster, jars):
+    """Every broker listens, and each is known."""
+    for broker in range(cluster.brokers):
+        socket.create_connection(("127.0.0.1", cluster.port + broker), timeout=2).close()
+    listed = subprocess.run(
+        ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*", "org.apache.kafka.tools.BrokerApiVersionsCommand", "--bootstrap-server", cluster.bootstrap],
+        check=True, capture_output=True, text=True, timeout=30,
+    ).stdout
+    seen = sum(1 for line in listed.splitlines() if "(id: " in line)
+    if seen != cluster.brokers:
+        raise ConnectionError(f"{seen} brokers")
+
+
+def spawn(arguments, log):
+    out = log.open("w")
+    return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+
+
+def wait(processes, ready):
+    """Asks until it is so. Looks at the processes too: what has ended will never be ready."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return ready()
+        except (OSError, subprocess.SubprocessError) as error:
+            for process in processes:
+                if process.poll() is not None:
+                    raise RuntimeError(f"{process.args[0]} ended with {process.returncode}") from error
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the cluster was not ready in {PATIENCE} s: {error}") from error
+            time.sleep(0.05)

@@ -1,0 +1,84 @@
+//! `kubectl leasehold`, started by kubectl as users start it: what it tells is true, what it asks for is done.
+
+use kube::ResourceExt as _;
+use leasehold_tests::cluster::{Kube, PATIENCE, fresh, kubeconfig};
+use leasehold_tests::{dev, tools, wait};
+use std::process::Command;
+
+// The cluster of kubernetes_operator.
+const NAMESPACE: &str = "operated";
+const NAME: &str = "main";
+
+/// The program lies beside the broker's.
+fn run(args: &[&str]) -> tools::Output {
+    let folder = dev::broker_binary().parent().expect("a folder").to_owned();
+    let folder = std::path::absolute(folder).expect("a path");
+    let path = std::env::var("PATH").expect("a PATH");
+    let mut command = Command::new("kubectl");
+    command
+        .env("PATH", format!("{}:{path}", folder.display()))
+        .env("KUBECONFIG", kubeconfig())
+        .arg("leasehold")
+        .args(args)
+        .args(["-n", NAMESPACE]);
+    tools::run(command, b"")
+}
+
+fn told(args: &[&str]) -> String {
+    let text = run(args).expect_ok();
+    println!("$ kubectl leasehold {}\n{text}", args.join(" "));
+    text
+}
+
+#[test]
+fn it_tells_how_cluster_topic_and_controller_fare() {
+    let kube = Kube::with_cluster(NAMESPACE, NAME, 3);
+    let topic = fresh("told");
+    kube.ready_topic(&topic, 3);
+    let text = told(&["status", NAME]);
+    assert!(text.contains("3 serve of 3 wanted"), "{text}");
+    for broker in 0..3 {
+        assert!(text.contains(&kube.pod_name(broker)), "{text}");
+        assert!(text.contains(&kube.node(broker)), "{text}");
+    }
+    let text = told(&["topic", &topic]);
+    for state in kube.wait_whole(&topic) {
+        let leader = state.leader.expect("a leader").to_string();
+        let row = |line: &&str| {
+            let mut words = line.split_whitespace();
+            words.next() == Some(&state.partition.to_string())
+                && words.next() == Some(&leader)
+                && words.next() == Some(&state.leader_epoch.to_string())
+        };
+        assert!(text.lines().any(|line| row(&line)), "{state:?}: {text}");
+    }
+    let controller = kube.pod_name(kube.controller().expect("a controller"));
+    let text = told(&["controller"]);
+    let begun = format!("{controller} is controller of {NAME} since ");
+    assert!(text.starts_with(&begun), "{text}");
+    let epoch = format!("epoch {}", kube.controller_epoch().expect("an epoch"));
+    assert!(text.contains(&epoch), "{text}");
+    let refused = run(&["status", "nobody"]);
+    assert!(!refused.ok && refused.stderr.contains("no Cluster nobody"));
+}
+
+#[test]
+fn what_it_asks_for_is_done() {
+    let kube = Kube::with_cluster(NAMESPACE, NAME, 3);
+    told(&["pause", NAME]);
+    kube.wait_condition("Cluster", NAME, "Paused", "True");
+    told(&["resume"]);
+    wait::until("the operator to look after it again", PATIENCE, || {
+        let cluster = kube.cluster()?;
+        let left = cluster.annotations().contains_key("leasehold.dev/paused");
+        let all = cluster.status.unwrap_or_default().conditions;
+        let paused = all.iter().any(|c| c.type_ == "Paused");
+        anyhow::ensure!(!left && !paused, "{all:?}");
+        anyhow::Ok(())
+    });
+    let broker = (kube.controller().expect("a controller") + 1) % 3;
+    let before = kube.pod(broker).expect("pod").uid().expect("uid");
+    told(&["roll", &kube.pod_name(broker)]);
+    kube.wait_replaced(broker, &before);
+    kube.wait_condition("Cluster", NAME, "Ready", "True");
+}
