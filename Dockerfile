@@ -1,5 +1,5 @@
-# One image with both programs: leasehold-broker, its entrypoint, and leasehold-operator, which the
-# chart runs by naming it as the command. It runs as a plain user and never writes to its root.
+# One image with all programs: leasehold-broker, its entrypoint, leasehold-operator, which the chart
+# runs by naming it as the command, and kubectl-leasehold, to be copied out. It runs as a plain user and never writes to its root.
 #
 #   docker build -t leasehold .
 #
@@ -14,7 +14,8 @@ WORKDIR ${SOURCE}
 COPY . .
 RUN --mount=type=cache,target=/cache --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked --target-dir "${TARGET}" -p leasehold-broker -p leasehold-operator \
- && install -D -t /programs "${TARGET}/release/leasehold-broker" "${TARGET}/release/leasehold-operator"
+ && install -D -t /programs "${TARGET}/release/leasehold-broker" \
+    "${TARGET}/release/leasehold-operator" "${TARGET}/release/kubectl-leasehold"
 
 FROM debian:bookworm-slim
 COPY --from=build /programs/ /usr/local/bin/
