@@ -156,12 +156,24 @@ impl Kube {
         condition: &str,
         status: &str,
     ) -> serde_json::Value {
+        self.wait_reason(kind, name, condition, status, "")
+    }
+
+    /// The same, until its reason is `reason` too; an empty one stands for every reason.
+    pub fn wait_reason(
+        &self,
+        kind: &str,
+        name: &str,
+        condition: &str,
+        status: &str,
+        reason: &str,
+    ) -> serde_json::Value {
         let resource =
             ApiResource::from_gvk(&GroupVersionKind::gvk("leasehold.dev", "v1alpha1", kind));
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
         wait::until(
-            &format!("{kind} {name} to be {condition}={status}"),
+            &format!("{kind} {name} to be {condition}={status} {reason}"),
             PATIENCE,
             || {
                 let object = self.block_on(api.get(name))?;
@@ -174,6 +186,7 @@ impl Kube {
                 match found {
                     Some(c)
                         if c["status"] == status
+                            && (reason.is_empty() || c["reason"] == reason)
                             && c["observedGeneration"].as_i64() == generation =>
                     {
                         Ok(serde_json::to_value(&object)?)

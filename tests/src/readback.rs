@@ -118,13 +118,16 @@ pub fn faults(history: &History, read: &[Vec<Read>]) -> Vec<String> {
     faults
 }
 
+/// What a failure says that no second try may hide (`tests/run`).
+pub const UNSAFE: &str = "PROMISE BROKEN";
+
 /// Reads everything back and panics with what is wrong, if anything is.
 pub fn check(bootstrap: &str, topic: &str, history: &History) {
     let read = read_all(bootstrap, topic, history.acked.len() as i32);
     let faults = faults(history, &read);
     assert!(
         faults.is_empty(),
-        "{} faults among {} acknowledged records of {topic}; the first: {:#?}",
+        "{UNSAFE}: {} faults among {} acknowledged records of {topic}; the first: {:#?}",
         faults.len(),
         history.acked_total(),
         &faults[..faults.len().min(10)]

@@ -74,7 +74,8 @@ fn delete_leaders(kube: &Kube, topic: &str, load: &mut Load, forced: bool) -> Ve
         // The next client may need this broker at once.
         kube.wait_name_settled(victim);
         for (old, new) in before.iter().zip(&after) {
-            assert!(new.leader_epoch >= old.leader_epoch, "{old:?} -> {new:?}");
+            let rose = new.leader_epoch >= old.leader_epoch;
+            assert!(rose, "{}: {old:?} -> {new:?}", readback::UNSAFE);
             if old.leader == Some(victim) {
                 // A leader that left hands over once: one epoch. It may have got the partition back
                 // meanwhile, which is one more.
@@ -200,7 +201,8 @@ fn a_frozen_controller_resigns_when_it_wakes_and_says_so() {
     );
     assert!(
         kube.controller_epoch().expect("head") >= raised,
-        "the epoch never falls"
+        "{}: the epoch never falls",
+        readback::UNSAFE
     );
     kube.wait_whole(topic);
     load.wait_flowing(PATIENCE);

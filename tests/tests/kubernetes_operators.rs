@@ -147,8 +147,12 @@ fn kubectl_and_events_tell_what_is_happening_and_each_broker_has_its_nodes_zone_
         assert!(listed.contains(column), "{column} is missing in {listed}");
     }
     assert!(listed.contains("3/3"), "{listed}");
-    let status = kube.cluster().expect("cluster").status.unwrap_or_default();
-    assert_eq!(status.controller_epoch, kube.controller_epoch().ok());
+    wait::until("the epoch of the head in the status", PATIENCE, || {
+        let told = kube.cluster()?.status.unwrap_or_default().controller_epoch;
+        let head = kube.controller_epoch()?;
+        anyhow::ensure!(told == Some(head), "{told:?}, not {head}");
+        Ok(())
+    });
 
     let events = kube.api::<Event>();
     let before = kube.controller().expect("lease");

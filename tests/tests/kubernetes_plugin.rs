@@ -41,23 +41,29 @@ fn it_tells_how_cluster_topic_and_controller_fare() {
         assert!(text.contains(&kube.pod_name(broker)), "{text}");
         assert!(text.contains(&kube.node(broker)), "{text}");
     }
-    let text = told(&["topic", &topic]);
-    for state in kube.wait_whole(&topic) {
-        let leader = state.leader.expect("a leader").to_string();
-        let row = |line: &&str| {
-            let mut words = line.split_whitespace();
-            words.next() == Some(&state.partition.to_string())
-                && words.next() == Some(&leader)
-                && words.next() == Some(&state.leader_epoch.to_string())
-        };
-        assert!(text.lines().any(|line| row(&line)), "{state:?}: {text}");
-    }
-    let controller = kube.pod_name(kube.controller().expect("a controller"));
-    let text = told(&["controller"]);
-    let begun = format!("{controller} is controller of {NAME} since ");
-    assert!(text.starts_with(&begun), "{text}");
-    let epoch = format!("epoch {}", kube.controller_epoch().expect("an epoch"));
-    assert!(text.contains(&epoch), "{text}");
+    // Leaders and the controller may change between what it tells and what is compared with it.
+    wait::until("the topic as it is", PATIENCE, || {
+        let text = told(&["topic", &topic]);
+        for state in kube.wait_whole(&topic) {
+            let leader = state.leader.expect("a leader").to_string();
+            let row = |line: &&str| {
+                let mut words = line.split_whitespace();
+                words.next() == Some(&state.partition.to_string())
+                    && words.next() == Some(&leader)
+                    && words.next() == Some(&state.leader_epoch.to_string())
+            };
+            anyhow::ensure!(text.lines().any(|line| row(&line)), "{state:?}: {text}");
+        }
+        Ok(())
+    });
+    wait::until("the controller as it is", PATIENCE, || {
+        let text = told(&["controller"]);
+        let controller = kube.pod_name(kube.controller()?);
+        let begun = format!("{controller} is controller of {NAME} since ");
+        let epoch = format!("epoch {}", kube.controller_epoch()?);
+        anyhow::ensure!(text.starts_with(&begun) && text.contains(&epoch), "{text}");
+        Ok(())
+    });
     let refused = run(&["status", "nobody"]);
     assert!(!refused.ok && refused.stderr.contains("no Cluster nobody"));
 }

@@ -5,7 +5,7 @@
 
 mod one;
 mod peers;
-mod raw;
+pub mod raw;
 mod table;
 mod three;
 

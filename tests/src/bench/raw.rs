@@ -17,6 +17,7 @@ use std::time::Duration;
 /// Versions that both speak and that name topics by name.
 const PRODUCE: i16 = 9;
 const FETCH: i16 = 12;
+const CREATE_TOPICS: i16 = 5;
 
 /// Answers of one kind of request: its version and header.
 fn body<R: Request>(mut reply: Bytes, version: i16) -> anyhow::Result<R::Response>
@@ -96,6 +97,17 @@ impl Connection {
         partitions: i32,
         replicas: i16,
     ) -> anyhow::Result<()> {
+        self.ask_to_create(topics, partitions, replicas)?;
+        self.created()
+    }
+
+    /// Sends the wish of [`Self::create`]; [`Self::created`] takes the answer.
+    pub fn ask_to_create(
+        &mut self,
+        topics: &[&str],
+        partitions: i32,
+        replicas: i16,
+    ) -> anyhow::Result<()> {
         let wish = |topic: &&str| {
             CreatableTopic::default()
                 .with_name(name(topic))
@@ -105,7 +117,12 @@ impl Connection {
         let request = CreateTopicsRequest::default()
             .with_topics(topics.iter().map(wish).collect())
             .with_timeout_ms(60_000);
-        let reply = self.call(&request, 5)?;
+        self.send(&frame(&request, CREATE_TOPICS)?)
+    }
+
+    /// The answer to a CreateTopics, checked.
+    pub fn created(&mut self) -> anyhow::Result<()> {
+        let reply = body::<CreateTopicsRequest>(self.receive()?, CREATE_TOPICS)?;
         match reply.topics.iter().find(|topic| topic.error_code != 0) {
             Some(topic) => bail!("{:?}: {}", topic.name, topic.error_code),
             None => Ok(()),

@@ -60,8 +60,9 @@ pub fn run(time: Duration, seed: u64, only: &str) -> Vec<Row> {
     let topic = fresh("chaos");
     kube.ready_topic(&topic, PARTITIONS);
     let load = Load::start(&kube.bootstrap(), &topic, PARTITIONS, PER_SECOND, &SETTINGS);
-    let reader = Reader::start(&kube.bootstrap(), &topic, PARTITIONS);
+    // For librdkafka, a leader that has not heard of its topic yet has refused the offset to begin at.
     load.wait_flowing(PATIENCE);
+    let reader = Reader::start(&kube.bootstrap(), &topic, PARTITIONS);
     let begun = Instant::now();
     let (mut blows, mut rows) = (Vec::new(), Vec::new());
     while rows.is_empty() || begun.elapsed() < time {
@@ -93,7 +94,8 @@ pub fn run(time: Duration, seed: u64, only: &str) -> Vec<Row> {
     );
     assert!(
         faults.is_empty(),
-        "{}: {:#?}",
+        "{}: {} faults: {:#?}",
+        readback::UNSAFE,
         faults.len(),
         &faults[..faults.len().min(10)]
     );
