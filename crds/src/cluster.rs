@@ -153,14 +153,16 @@ impl PullPolicy {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.type == oldSelf.type").message("storage.type cannot be changed: the brokers' data would be left behind; make a new Cluster"))]
 #[x_kube(validation = Rule::new("self.type == 'Ephemeral' || has(self.size)").message("storage.size is needed, such as 100Gi; or set storage.type to Ephemeral for data that may be lost"))]
-#[x_kube(validation = Rule::new("has(self.size) == has(oldSelf.size) && (!has(self.size) || self.size == oldSelf.size)").message("storage.size cannot be changed: the volume claims of a StatefulSet are fixed"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.size) || has(self.size)").message("storage.size cannot be taken away"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.size) || !has(self.size) || quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0").message("storage.size can only grow: no volume becomes smaller"))]
 #[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storage.storageClassName cannot be changed: the volume claims of a StatefulSet are fixed"))]
 pub struct StorageSpec {
     /// `Persistent`: a volume per broker. `Ephemeral`: lost with the pod; for trying things out.
     #[serde(rename = "type", default)]
     pub kind: StorageKind,
 
-    /// Size of each broker's volume, such as `100Gi`; with `Ephemeral`, the limit of the directory.
+    /// Size of each broker's volume, such as `100Gi`; with `Ephemeral`, the limit of the directory. It can grow where
+    /// the StorageClass allows it (`allowVolumeExpansion`), without a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))").message("storage.size must be a quantity above zero, such as 100Gi"))]
     #[schemars(length(min = 1, max = 32))]
@@ -174,6 +176,21 @@ pub struct StorageSpec {
     /// What happens to the volume of a broker that was drained and removed.
     #[serde(default)]
     pub when_scaled: ScalePolicy,
+
+    /// What happens when a broker's volume is gone for good: its PersistentVolume was deleted, or can be used only on
+    /// nodes that are no more.
+    #[serde(default)]
+    pub on_loss: LossPolicy,
+}
+
+/// What happens when a broker's volume is gone for good.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LossPolicy {
+    /// The condition StorageReady names the claim, and the commands that let the broker begin with an empty volume.
+    #[default]
+    Hold,
+    /// The operator does so itself, unless the broker has the last replica in sync of some partition.
+    Replace,
 }
 
 /// The kind of a broker's storage.

@@ -12,9 +12,9 @@ mod topic;
 mod yaml;
 
 pub use cluster::{
-    BalancingMode, BalancingSpec, Cluster, ClusterSpec, ClusterStatus, LocalReference, PullPolicy,
-    RackSpec, ReclaimPolicy, RollingSpec, RollingUnit, ScalePolicy, StorageKind, StorageSpec,
-    UnavailablePolicy,
+    BalancingMode, BalancingSpec, Cluster, ClusterSpec, ClusterStatus, LocalReference, LossPolicy,
+    PullPolicy, RackSpec, ReclaimPolicy, RollingSpec, RollingUnit, ScalePolicy, StorageKind,
+    StorageSpec, UnavailablePolicy,
 };
 pub use condition::{Condition, Conditions};
 pub use topic::{

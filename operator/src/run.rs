@@ -21,7 +21,7 @@ use futures::StreamExt as _;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::DeserializeGuard;
@@ -227,6 +227,7 @@ fn children(
     let controller = child::<RoleBinding>(controller, applied, client, scope);
     let controller = child::<PodDisruptionBudget>(controller, applied, client, scope);
     let controller = child::<ConfigMap>(controller, applied, client, scope);
+    let controller = child::<PersistentVolumeClaim>(controller, applied, client, scope);
     child::<Pod>(controller, applied, client, scope)
 }
 

@@ -3,16 +3,15 @@
 use super::genesis::Found;
 use super::names;
 use super::roll::{self, PodFacts};
+use super::volumes::{self, ClaimFacts};
 use crate::context::Context;
 use crate::view::ClusterKey;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::api::ListParams;
-use leasehold_crds::{
-    CLUSTER_ID_ANNOTATION, RACK_ANNOTATION, RESTART_ANNOTATION, REVISION_ANNOTATION,
-};
+use leasehold_crds::{RACK_ANNOTATION, RESTART_ANNOTATION, REVISION_ANNOTATION};
 use leasehold_metadata::head::keys::CLUSTER_ID;
 use leasehold_metadata::store::{Store as _, StoreError};
 use std::time::Duration;
@@ -48,21 +47,22 @@ pub struct BrokerPod {
     pub labels: std::collections::BTreeMap<String, String>,
 }
 
-/// A broker's volume claim.
-#[derive(Clone, Debug)]
-pub struct Claim {
-    pub name: String,
-    pub uid: String,
-    pub ordinal: Option<i32>,
-    pub cluster_id: Option<String>,
-}
-
 /// What exists.
 #[derive(Clone, Debug)]
 pub struct Existing {
     pub stateful_set: Option<StatefulSet>,
     pub pods: Vec<BrokerPod>,
-    pub claims: Vec<Claim>,
+    pub claims: Vec<ClaimFacts>,
+}
+
+impl Existing {
+    /// The size in the StatefulSet's claim template, which cannot be changed.
+    pub fn claim_size(&self) -> Option<&str> {
+        let spec = self.stateful_set.as_ref()?.spec.as_ref()?;
+        let claim = spec.volume_claim_templates.as_ref()?.first()?;
+        let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+        requests.get("storage").map(|size| size.0.as_str())
+    }
 }
 
 /// The children that decisions look at.
@@ -79,27 +79,20 @@ pub async fn existing(context: &Context, cluster: &ClusterKey) -> Result<Existin
         .list(&by_label)
         .await
         .map_err(api("the pods"))?;
-    let claims = context
-        .api::<PersistentVolumeClaim>(namespace)
-        .list_metadata(&by_label)
+    let now = Timestamp::now();
+    let pods: Vec<BrokerPod> = pods
+        .into_iter()
+        .filter_map(|pod| broker_pod(name, &pod, now))
+        .collect();
+    let ready = pods.iter().filter(|pod| pod.facts.ready_for.is_some());
+    let ready: Vec<i32> = ready.map(|pod| pod.facts.ordinal).collect();
+    let claims = volumes::claims(context, namespace, name, &ready)
         .await
         .map_err(api("the volume claims"))?;
-    let now = Timestamp::now();
     Ok(Existing {
         stateful_set,
-        pods: pods
-            .into_iter()
-            .filter_map(|pod| broker_pod(name, &pod, now))
-            .collect(),
-        claims: claims
-            .into_iter()
-            .map(|claim| Claim {
-                name: claim.name_any(),
-                uid: claim.uid().unwrap_or_default(),
-                ordinal: names::ordinal(name, &claim.name_any()),
-                cluster_id: claim.annotations().get(CLUSTER_ID_ANNOTATION).cloned(),
-            })
-            .collect(),
+        pods,
+        claims,
     })
 }
 

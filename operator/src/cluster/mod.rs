@@ -1,6 +1,6 @@
 //! From a `Cluster` to its objects: fetch → validate → build → apply → decide → status.
 //!
-//! Everything here except [`reconcile`], `round`, [`fetch`], [`apply`], [`racks`], `recover`, `restart` and [`teardown`] is pure: it takes
+//! Everything here except [`reconcile`], `round`, [`fetch`], [`apply`], [`racks`], `recover`, `restart`, `volumes::look`, `volumes::carry` and [`teardown`] is pure: it takes
 //! objects and gives objects or decisions, and is tested without a client.
 
 pub mod apply;
@@ -21,3 +21,4 @@ pub mod scale;
 pub mod status;
 pub mod teardown;
 pub mod validate;
+pub mod volumes;

@@ -13,9 +13,10 @@ use super::recover::{self, Progress, RecoverError};
 use super::restart::RestartError;
 use super::roll::Roll;
 use super::round::{Round, was_rolling};
-use super::status::{BALANCED, FROZEN, Findings, ROLLING, STUCK, status};
+use super::status::{BALANCED, FROZEN, Findings, ROLLING, STORAGE, STUCK, status};
 use super::teardown::{self, TeardownError};
 use super::validate::validate;
+use super::volumes::{Storage, VolumeError};
 use crate::admin;
 use crate::context::Context;
 use crate::events::News;
@@ -39,6 +40,8 @@ use std::time::Duration;
 pub(super) const KIND: &str = "Cluster";
 /// How soon a round comes back while something is under way that no watch reports.
 pub(super) const BUSY: Duration = Duration::from_secs(2);
+/// How soon it comes back for what is about to be over.
+pub(super) const SOON: Duration = Duration::from_millis(500);
 /// How soon it comes back when all is well: a watch that was missed is made up for, and a controller that
 /// froze, which writes nothing that a watch could report, is noticed.
 pub(super) const IDLE: Duration = Duration::from_secs(60);
@@ -64,6 +67,8 @@ pub enum ClusterError {
     Recover(#[from] RecoverError),
     #[error(transparent)]
     Restart(#[from] RestartError),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     #[error("cannot change the finalizer: {0}")]
     Finalizer(#[source] Box<kube::Error>),
     #[error("this operator does not hold its Lease")]
@@ -331,6 +336,7 @@ pub(super) fn publish(cluster: &Cluster, context: &Context, findings: &Findings<
     warn(cluster, context, findings, &next);
     tell_roll(cluster, context, findings, &next);
     tell_balance(cluster, context, findings, &next);
+    tell_storage(cluster, context, findings, &next);
     let current = serde_json::to_value(&cluster.status).unwrap_or_default();
     context.statuses.put(
         key_of(cluster),
@@ -418,6 +424,45 @@ fn tell_balance(
         warning: false,
         reason,
         action: "Balance",
+        note,
+    };
+    context.events.tell(cluster.object_ref(&()), news);
+}
+
+/// Tells people when a volume is lost, replaced, or may not grow, and when volumes have grown.
+fn tell_storage(
+    cluster: &Cluster,
+    context: &Context,
+    findings: &Findings<'_>,
+    next: &ClusterStatus,
+) {
+    let Some(storage) = &findings.storage else {
+        return;
+    };
+    let grew = || {
+        let before = cluster.status.as_ref().and_then(|s| reason(s, STORAGE));
+        before.as_deref() == Some("Growing")
+    };
+    let (warning, reason, note) = match storage {
+        Storage::Ready if grew() => (
+            false,
+            "VolumesGrown",
+            "every volume has its size".to_owned(),
+        ),
+        Storage::Ready => return,
+        Storage::Growing(note) => (false, "VolumesGrow", note.clone()),
+        Storage::Refused(note) => (true, "VolumeCannotGrow", note.clone()),
+        Storage::Lost(note) => (true, "VolumeLost", note.clone()),
+        Storage::Replacing(note) => (true, "VolumeReplaced", note.clone()),
+    };
+    let about = format!("{}/storage", key_of(cluster).uid);
+    if !changed(cluster, next, STORAGE) || !context.told.is_news(&about, reason, &note) {
+        return;
+    }
+    let news = News {
+        warning,
+        reason,
+        action: "LookAfterVolumes",
         note,
     };
     context.events.tell(cluster.object_ref(&()), news);

@@ -86,6 +86,7 @@ pub(super) async fn run(
             cluster_id: &id.0,
             replicas: pods,
             may_disrupt: false,
+            claim_size: None,
         };
         let objects = build(valid, &inputs)?;
         if !context.leadership.is_held() {
@@ -151,7 +152,7 @@ fn cluster_id(
 
 /// How many brokers there were, by what is left.
 fn pods_wanted(valid: &ValidCluster, existing: &Existing) -> i32 {
-    let claims = existing.claims.iter().filter_map(|claim| claim.ordinal);
+    let claims = existing.claims.iter().map(|claim| claim.ordinal);
     let last = claims.max().map_or(0, |ordinal| ordinal.saturating_add(1));
     valid.spec.replicas.max(last)
 }

@@ -5,22 +5,25 @@ use super::balance::{self, Balance};
 use super::build::{Inputs, Objects, build};
 use super::facts::{Totals, totals};
 use super::fetch::Existing;
-use super::reconcile::{BUSY, ClusterError, IDLE, KIND, publish};
+use super::reconcile::{BUSY, ClusterError, IDLE, KIND, SOON, publish};
 use super::restart::{self, Removed};
 use super::roll::{self, Facts as RollFacts, PodFacts, Policy, Roll};
 use super::scale::{self, Decision, Draining, Facts};
 use super::status::{Findings, ROLLING};
 use super::teardown;
 use super::validate::ValidCluster;
+use super::volumes::{self, Storage};
 use crate::admin::{self, AdminError};
 use crate::context::Context;
 use crate::view::{ClusterKey, View};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use leasehold_crds::{
-    Cluster, REBALANCE_ANNOTATION, REVISION_ANNOTATION, ScalePolicy, UnavailablePolicy,
+    Cluster, REBALANCE_ANNOTATION, REVISION_ANNOTATION, ScalePolicy, StorageKind, UnavailablePolicy,
 };
 use leasehold_metadata::balance::Balancing;
+use leasehold_metadata::image::Image;
 use leasehold_metadata::rpc::{AdminRequest, AdminResponse, Outcome};
 use leasehold_types::BrokerId;
 use std::time::Duration;
@@ -60,6 +63,16 @@ impl Round<'_> {
             return Ok(Action::requeue(Duration::ZERO));
         }
         let interrupts = self.policy().may_interrupt;
+        // One that goes would swallow what is applied to it.
+        let going = |set: &StatefulSet| set.metadata.deletion_timestamp.is_some();
+        if self.existing.stateful_set.as_ref().is_some_and(going) {
+            return Ok(Action::requeue(SOON));
+        }
+        let image = known.map(|(view, _)| &*view.image);
+        let (storage, renewed) = self.settle_volumes(&decision, current, image).await?;
+        if renewed {
+            return Ok(Action::requeue(SOON));
+        }
         findings.indisposed = Some(match known {
             Some((_, totals)) => totals.indisposed(interrupts),
             None => Some("the cluster's metadata is not known".to_owned()),
@@ -69,6 +82,7 @@ impl Round<'_> {
             cluster_id: self.cluster_id,
             replicas: decision.replicas,
             may_disrupt,
+            claim_size: self.existing.claim_size(),
         };
         let objects = build(self.valid, &inputs)?;
         if !self.context.leadership.is_held() {
@@ -125,7 +139,9 @@ impl Round<'_> {
             findings.balance,
             Some(Balance::Moving(_) | Balance::Settling(_))
         );
-        let busy = rolls || moves || matches!(decision.draining, Draining::InProgress(_));
+        let grows = matches!(storage, Storage::Growing(_) | Storage::Replacing(_));
+        findings.storage = Some(storage);
+        let busy = rolls || moves || grows || matches!(decision.draining, Draining::InProgress(_));
         findings.draining = Some(decision.draining);
         publish(cluster, self.context, &findings);
         self.context
@@ -140,9 +156,11 @@ impl Round<'_> {
             .stateful_set
             .as_ref()
             .and_then(|set| set.spec.as_ref());
+        // Pods that outlive their StatefulSet, as when it is made anew, are left alone too.
+        let pods = self.existing.pods.iter().map(|pod| pod.facts.ordinal + 1);
         Facts {
             wanted: self.valid.spec.replicas,
-            current: spec.map(|spec| spec.replicas.unwrap_or(1)),
+            current: spec.map_or(pods.max(), |spec| Some(spec.replicas.unwrap_or(1))),
             pods: self
                 .existing
                 .pods
@@ -152,6 +170,34 @@ impl Round<'_> {
             brokers: totals.map(|totals| totals.brokers.clone()),
             widest: totals.and_then(|totals| totals.widest.clone()),
         }
+    }
+
+    /// Lets volumes grow, and gives up lost ones where the user wants that. `true`: the StatefulSet is to be made anew.
+    async fn settle_volumes(
+        &self,
+        decision: &Decision,
+        current: i32,
+        image: Option<&Image>,
+    ) -> Result<(Storage, bool), ClusterError> {
+        let (spec, pods) = (&self.valid.spec, &self.existing.pods);
+        let storage = &spec.storage;
+        let persistent = storage.kind == StorageKind::Persistent;
+        let steady = decision.replicas == current
+            && decision.replicas == spec.replicas
+            && pods.iter().all(|pod| pod.facts.ordinal < current);
+        let facts = volumes::Facts {
+            namespace: &self.key.0,
+            cluster: &self.key.1,
+            claims: &self.existing.claims,
+            brokers: spec.replicas,
+            wanted: storage.size.as_deref().filter(|_| persistent),
+            template: self.existing.claim_size(),
+            on_loss: storage.on_loss,
+            image,
+            steady,
+        };
+        let set = self.existing.stateful_set.as_ref();
+        Ok(volumes::settle(self.context, &facts, set).await?)
     }
 
     fn policy(&self) -> Policy {
@@ -296,9 +342,7 @@ impl Round<'_> {
 
     async fn delete_spent(&self, decision: &Decision) -> Result<(), ClusterError> {
         for claim in &self.existing.claims {
-            let spent = claim
-                .ordinal
-                .is_some_and(|ordinal| decision.spent.contains(&ordinal));
+            let spent = decision.spent.contains(&claim.ordinal);
             if spent && claim.cluster_id.as_deref() == Some(self.cluster_id) {
                 teardown::delete_claim(self.context, &self.key.0, &claim.name, &claim.uid).await?;
             }

@@ -6,6 +6,7 @@ use super::genesis::Verdict;
 use super::names;
 use super::roll::{Restart, Roll};
 use super::scale::Draining;
+use super::volumes::Storage;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use leasehold_crds::{Cluster, ClusterStatus, Conditions, RECOVER_ANNOTATION};
 use leasehold_metadata::image::Image;
@@ -38,6 +39,8 @@ pub struct Findings<'a> {
     pub draining: Option<Draining>,
     /// How even the brokers are; `None` if it is not known.
     pub balance: Option<Balance>,
+    /// Whether the brokers have their volumes; `None` if it is not known.
+    pub storage: Option<Storage>,
     /// What could not be done just now.
     pub problems: Vec<String>,
 }
@@ -51,6 +54,9 @@ pub const STUCK: &str = "Stuck";
 
 /// The condition that tells how even the brokers are.
 pub const BALANCED: &str = "Balanced";
+
+/// The condition that tells whether every broker has its volume, as large as it is wished for.
+pub const STORAGE: &str = "StorageReady";
 
 /// The names of at most this many pods stand in a message.
 const NAMED: usize = 20;
@@ -140,6 +146,14 @@ fn conditions(
         Some(Balance::Planned(message)) => set(BALANCED, false, "PlanOnly", message),
         Some(Balance::Off(message)) => set(BALANCED, false, "Off", message),
         Some(Balance::Unknown(message)) => set(BALANCED, false, "ControllerNotTold", message),
+        None => {}
+    }
+    match &findings.storage {
+        Some(Storage::Ready) => set(STORAGE, true, "Ready", ""),
+        Some(Storage::Growing(message)) => set(STORAGE, false, "Growing", message),
+        Some(Storage::Refused(message)) => set(STORAGE, false, "CannotGrow", message),
+        Some(Storage::Lost(message)) => set(STORAGE, false, "VolumeLost", message),
+        Some(Storage::Replacing(message)) => set(STORAGE, false, "Replacing", message),
         None => {}
     }
     if findings.paused {

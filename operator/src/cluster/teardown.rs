@@ -61,7 +61,7 @@ pub async fn step(
         .and_then(|head| head.data.get(CLUSTER_ID))
         .cloned()
         .or(known_id);
-    for claim in claims.iter().filter(|claim| claim.ordinal.is_some()) {
+    for claim in &claims {
         if claim.cluster_id.is_none() || claim.cluster_id == id {
             delete_claim(context, namespace, &claim.name, &claim.uid).await?;
         }

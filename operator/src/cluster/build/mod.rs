@@ -1,7 +1,8 @@
 //! From a valid Cluster to the objects it consists of; pure.
 //!
 //! Promises: the same input gives the same objects; everything but the volumes and the metadata is
-//! owned by the Cluster and goes with it; the StatefulSet's selector and claims never change.
+//! owned by the Cluster and goes with it; the StatefulSet's selector and claims
+//! never change: to grow, it is made anew.
 
 mod access;
 mod network;
@@ -39,6 +40,8 @@ pub struct Inputs<'a> {
     pub replicas: i32,
     /// Whether a voluntary disruption may take a broker now.
     pub may_disrupt: bool,
+    /// The size in the claim template of the StatefulSet that exists: it cannot be changed there.
+    pub claim_size: Option<&'a str>,
 }
 
 /// Why a Cluster that was validated could not be built after all.
@@ -109,6 +112,7 @@ mod tests {
     fn built(spec: &str, replicas: i32) -> Objects {
         let valid = validate(&cluster(spec), &defaults()).unwrap();
         let inputs = Inputs {
+            claim_size: None,
             cluster_id: "abc",
             replicas,
             may_disrupt: true,

@@ -196,7 +196,7 @@ pub(super) fn stateful_set(
                     when_scaled: keep,
                 },
             ),
-            volume_claim_templates: claim(cluster, inputs.cluster_id).map(|claim| vec![claim]),
+            volume_claim_templates: claim(cluster, inputs).map(|claim| vec![claim]),
             template,
             ..StatefulSetSpec::default()
         }),
@@ -204,12 +204,14 @@ pub(super) fn stateful_set(
     }
 }
 
-fn claim(cluster: &ValidCluster, cluster_id: &str) -> Option<PersistentVolumeClaim> {
+fn claim(cluster: &ValidCluster, inputs: &Inputs<'_>) -> Option<PersistentVolumeClaim> {
+    let cluster_id = inputs.cluster_id;
     let storage = &cluster.spec.storage;
     if storage.kind == StorageKind::Ephemeral {
         return None;
     }
-    let size = Quantity(storage.size.clone().unwrap_or_default());
+    let size = inputs.claim_size.or(storage.size.as_deref());
+    let size = Quantity(size.unwrap_or_default().to_owned());
     Some(PersistentVolumeClaim {
         metadata: ObjectMeta {
             name: Some("data".to_owned()),
