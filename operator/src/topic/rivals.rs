@@ -7,14 +7,14 @@ use kube::ResourceExt as _;
 use leasehold_crds::Topic;
 
 /// The object that speaks for the same topic and is older, if there is one.
-pub fn elder<'a>(topic: &Topic, others: impl IntoIterator<Item = &'a Topic>) -> Option<String> {
+pub fn elder<'a>(topic: &'a Topic, others: impl IntoIterator<Item = &'a Topic>) -> Option<String> {
     rivals(topic, others)
         .find(|other| age(other) < age(topic))
         .map(|other| other.name_any())
 }
 
 /// The object that speaks for the topic once this one is gone, if there is one.
-pub fn heir<'a>(topic: &Topic, others: impl IntoIterator<Item = &'a Topic>) -> Option<String> {
+pub fn heir<'a>(topic: &'a Topic, others: impl IntoIterator<Item = &'a Topic>) -> Option<String> {
     rivals(topic, others)
         .filter(|other| other.metadata.deletion_timestamp.is_none())
         .min_by_key(|other| age(other))
@@ -22,22 +22,22 @@ pub fn heir<'a>(topic: &Topic, others: impl IntoIterator<Item = &'a Topic>) -> O
 }
 
 fn rivals<'a>(
-    topic: &Topic,
+    topic: &'a Topic,
     others: impl IntoIterator<Item = &'a Topic>,
 ) -> impl Iterator<Item = &'a Topic> {
-    let (namespace, cluster, uid) = (topic.namespace(), &topic.spec.cluster, topic.uid());
-    let name = wished_name(topic);
+    // Every round of every Topic comes through all of them: nothing is copied.
+    let (mine, name) = (&topic.metadata, wished_name(topic));
     others.into_iter().filter(move |other| {
-        other.namespace() == namespace
-            && other.spec.cluster == *cluster
+        other.metadata.namespace == mine.namespace
             && wished_name(other) == name
-            && other.uid() != uid
+            && other.spec.cluster == topic.spec.cluster
+            && other.metadata.uid != mine.uid
     })
 }
 
-fn wished_name(topic: &Topic) -> String {
-    let named = topic.spec.topic_name.clone();
-    named.unwrap_or_else(|| topic.name_any())
+fn wished_name(topic: &Topic) -> Option<&str> {
+    let named = topic.spec.topic_name.as_deref();
+    named.or(topic.metadata.name.as_deref())
 }
 
 /// Creation times are full seconds; the uid decides among those of one.
