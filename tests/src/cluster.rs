@@ -97,7 +97,8 @@ impl Kube {
         let types = object.types.clone().context("apiVersion and kind")?;
         let kind = GroupVersionKind::try_from(&types)?;
         let resource = ApiResource::from_gvk(&kind);
-        let outside = ["Namespace", "PersistentVolume"].contains(&types.kind.as_str());
+        let outside =
+            ["Namespace", "PersistentVolume", "StorageClass"].contains(&types.kind.as_str());
         let api: Api<DynamicObject> = if outside {
             Api::all_with(self.client.clone(), &resource)
         } else {
