@@ -20,5 +20,6 @@ mod round;
 pub mod scale;
 pub mod status;
 pub mod teardown;
+mod tell;
 pub mod validate;
 pub mod volumes;
