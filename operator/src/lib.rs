@@ -3,7 +3,8 @@
 //! - [`cluster`] and [`topic`] hold the decisions, which are pure, and the rounds that carry them out;
 //! - [`view`] follows the clusters' metadata, [`news`] tells what changed in it, [`admin`] asks the
 //!   clusters' controllers for changes, [`copies`] fetches the brokers' copies of it;
-//! - [`leader`] makes one replica act, [`status_queue`] and [`events`] bound what is written;
+//! - [`leader`] makes one replica act, [`status_queue`] and [`events`] bound what is written, [`finalizer`] keeps what is
+//!   deleted until it is settled;
 //! - [`plugin`] is another program, `kubectl leasehold`;
 //! - [`run`] wires it all together; [`http`] and [`metrics`] show how it fares.
 
@@ -13,6 +14,7 @@ pub mod cluster;
 pub mod context;
 pub mod copies;
 pub mod events;
+pub mod finalizer;
 pub mod http;
 pub mod leader;
 pub mod metrics;

@@ -18,8 +18,8 @@ use super::validate::validate;
 use super::volumes::VolumeError;
 use crate::admin;
 use crate::context::Context;
+use crate::finalizer;
 use crate::view::{ClusterKey, View};
-use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
@@ -252,11 +252,7 @@ async fn delete(
     key: &ClusterKey,
 ) -> Result<Action, ClusterError> {
     context.applied.forget(&key.0, &key.1);
-    if !cluster
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == CLUSTER_FINALIZER)
-    {
+    if !finalizer::has(cluster, CLUSTER_FINALIZER) {
         return Ok(Action::await_change());
     }
     if cluster.spec.reclaim_policy == ReclaimPolicy::Retain {
@@ -287,33 +283,9 @@ async fn set_finalizer(
     context: &Context,
     wanted: bool,
 ) -> Result<(), ClusterError> {
-    let mut finalizers = cluster.finalizers().to_vec();
-    let has = finalizers
-        .iter()
-        .any(|finalizer| finalizer == CLUSTER_FINALIZER);
-    if has == wanted {
-        return Ok(());
-    }
-    if wanted {
-        finalizers.push(CLUSTER_FINALIZER.to_owned());
-    } else {
-        finalizers.retain(|finalizer| finalizer != CLUSTER_FINALIZER);
-    }
-    // The resourceVersion guards the finalizers that others set meanwhile.
-    let patch = serde_json::json!({"metadata": {"finalizers": finalizers, "resourceVersion": cluster.resource_version()}});
-    let api = context.api::<Cluster>(&cluster.namespace().unwrap_or_default());
-    match api
-        .patch_metadata(
-            &cluster.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(&patch),
-        )
+    finalizer::set(context, cluster, CLUSTER_FINALIZER, wanted)
         .await
-    {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(ClusterError::Finalizer(Box::new(error))),
-    }
+        .map_err(|error| ClusterError::Finalizer(Box::new(error)))
 }
 
 /// After an error, what is known from the watch still stands.

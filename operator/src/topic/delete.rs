@@ -9,8 +9,8 @@ use super::tell::{Outlook, about_drift, tell};
 use super::{plan, rivals};
 use crate::admin;
 use crate::context::Context;
+use crate::finalizer;
 use kube::ResourceExt as _;
-use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use leasehold_crds::{TOPIC_FINALIZER, Topic, TopicReclaimPolicy};
 use leasehold_metadata::rpc::{AdminRequest, TopicRef, codes};
@@ -23,7 +23,7 @@ pub(super) async fn delete(
     cluster_going: bool,
 ) -> Result<Action, TopicError> {
     context.told.forget(&about_drift(topic));
-    if !has_finalizer(topic) {
+    if !finalizer::has(topic, TOPIC_FINALIZER) {
         return Ok(Action::await_change());
     }
     if cluster_going || topic.spec.reclaim_policy == TopicReclaimPolicy::Retain {
@@ -89,40 +89,13 @@ pub(super) async fn delete(
     Ok(Action::await_change())
 }
 
-fn has_finalizer(topic: &Topic) -> bool {
-    topic
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == TOPIC_FINALIZER)
-}
-
 /// Puts the finalizer on or takes it off.
 pub(super) async fn set_finalizer(
     topic: &Topic,
     context: &Context,
     wanted: bool,
 ) -> Result<(), TopicError> {
-    if has_finalizer(topic) == wanted {
-        return Ok(());
-    }
-    let mut finalizers = topic.finalizers().to_vec();
-    finalizers.retain(|finalizer| finalizer != TOPIC_FINALIZER);
-    if wanted {
-        finalizers.push(TOPIC_FINALIZER.to_owned());
-    }
-    // The resourceVersion guards the finalizers that others set meanwhile.
-    let patch = serde_json::json!({"metadata": {"finalizers": finalizers, "resourceVersion": topic.resource_version()}});
-    let api = context.api::<Topic>(&topic.namespace().unwrap_or_default());
-    match api
-        .patch_metadata(
-            &topic.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(&patch),
-        )
+    finalizer::set(context, topic, TOPIC_FINALIZER, wanted)
         .await
-    {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(TopicError::Finalizer(Box::new(error))),
-    }
+        .map_err(|error| TopicError::Finalizer(Box::new(error)))
 }
