@@ -50,6 +50,8 @@ pub(super) struct Member {
     pub generation: i32,
     pub share: Vec<Part>,
     positions: BTreeMap<Part, i64>,
+    /// The partitions there were when it joined.
+    known: Vec<Part>,
     question: Option<Pending>,
     beat: Option<Pending>,
     commits: Vec<Pending>,
@@ -89,6 +91,7 @@ impl Member {
             generation: -1,
             share: Vec::new(),
             positions: BTreeMap::new(),
+            known: Vec::new(),
             question: None,
             beat: None,
             commits: Vec::new(),
@@ -291,6 +294,13 @@ impl Member {
             let ask = Ask::Heartbeat(request);
             self.beat = Some(Pending::ask(core, self.line, to, ask, PATIENCE));
         }
+        // Its metadata tells of new partitions. Consumers do this only if they know that they lead, which a static one
+        // that came back before version 9 does not; from any other it changes nothing.
+        if matches!(self.phase, Phase::Consume) && self.known != partitions(core, self.topics) {
+            core.note(format!("group {} joins for new partitions", self.name));
+            self.phase = Phase::Join;
+            return;
+        }
         let consumes = matches!(self.phase, Phase::Consume) && !self.share.is_empty();
         if consumes && core.now >= self.next_commit && self.commits.len() < 4 {
             self.next_commit = core.now + core.rng.random_range(20..400);
@@ -382,6 +392,7 @@ impl Member {
                 self.lose_place();
                 self.id = response.member_id;
                 self.generation = response.generation;
+                self.known = partitions(core, self.topics);
                 self.phase = Phase::Sync {
                     members: match response.skip_assignment {
                         true => Vec::new(),
