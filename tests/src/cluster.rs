@@ -310,10 +310,12 @@ impl Kube {
                 previous,
                 ..Default::default()
             };
-            // There may be no previous one, and none yet.
-            self.block_on(pods.logs(&name, &how)).unwrap_or_default()
+            self.block_on(pods.logs(&name, &how))
         };
-        read(true) + &read(false)
+        // A kubelet has none of a container of whose start it has not heard yet.
+        let now = wait::until(&format!("the log of {name}"), PATIENCE, || read(false));
+        // There may be no previous one.
+        read(true).unwrap_or_default() + &now
     }
 
     /// Waits until every partition of a Topic is led by another broker than `gone`.
