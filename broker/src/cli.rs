@@ -1,5 +1,6 @@
 //! The command line of `leasehold-broker`: which command, with which arguments.
 
+use crate::run::FurtherListener;
 use clap::{Args, Parser, Subcommand};
 use leasehold_metadata::head::recover::Wish;
 use std::path::PathBuf;
@@ -77,6 +78,11 @@ pub struct RunArgs {
     /// Where Kafka clients connect.
     #[arg(long, default_value = "0.0.0.0:9092")]
     pub client_listen: String,
+    /// A further listener for clients, with a name, where it listens, and what its clients are told. Without
+    /// the latter the broker is in no answer to clients of this listener until the controller is told where
+    /// it is reached (on Kubernetes: by the operator). May be given several times.
+    #[arg(long = "listener", value_name = "NAME=LISTEN[,HOST:PORT]")]
+    pub listeners: Vec<FurtherListener>,
     /// Where the other brokers connect.
     #[arg(long, default_value = "0.0.0.0:9091")]
     pub internal_listen: String,

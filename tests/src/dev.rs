@@ -25,6 +25,8 @@ pub struct Dev {
 /// A broker beside those that `dev` started. Dropping it stops it cleanly.
 pub struct Joined {
     child: Child,
+    /// Where it serves probes, metrics and status.
+    pub http: SocketAddr,
 }
 
 impl Drop for Joined {
@@ -146,6 +148,11 @@ impl Dev {
 
     /// Starts another broker of this cluster, one that `dev` itself does not know, and waits until it is ready.
     pub fn join(&self, id: u16) -> Joined {
+        self.join_with(id, &[])
+    }
+
+    /// As [`Dev::join`], with further arguments.
+    pub fn join_with(&self, id: u16, more: &[String]) -> Joined {
         let (port, dir) = (free_ports(2), self.data().join(format!("broker-{id}")));
         std::fs::create_dir_all(&dir).expect("folder");
         let client = format!("127.0.0.1:{port}");
@@ -160,6 +167,7 @@ impl Dev {
         command.args(["--client-listen", &client, "--advertise", &client]);
         command.args(["--internal-listen", "127.0.0.1:0"]);
         command.args(["--http-listen", &http.to_string()]);
+        command.args(more);
         command.args(["--end-with-parent", &std::process::id().to_string()]);
         let child = command
             .stdin(Stdio::null())
@@ -167,7 +175,7 @@ impl Dev {
             .stderr(log)
             .spawn()
             .expect("start a broker");
-        let joined = Joined { child };
+        let joined = Joined { child, http };
         wait::until(&format!("broker {id} to be ready"), PATIENCE, || {
             http::get(http, "/readyz").map(drop)
         });

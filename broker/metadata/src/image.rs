@@ -17,8 +17,8 @@ use crate::balance::Balancing;
 use crate::quotas::Quotas;
 use imbl::{OrdMap, Vector};
 use leasehold_types::{
-    BrokerId, ClusterId, ControllerEpoch, DirectoryId, Incarnation, LeaderEpoch, PartitionEpoch,
-    ProducerId, Seq, TopicId,
+    BrokerId, ClusterId, ControllerEpoch, DirectoryId, Incarnation, LeaderEpoch, ListenerName,
+    PartitionEpoch, ProducerId, Seq, TopicId,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -124,13 +124,19 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// Listeners for clients beside the main one, with the endpoint that clients of each are told.
+pub type Listeners = BTreeMap<ListenerName, Option<Endpoint>>;
+
 /// A registered broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broker {
     pub id: BrokerId,
     pub incarnation: Incarnation,
-    /// Where clients connect.
+    /// Where clients connect who come from nowhere else.
     pub client: Endpoint,
+    /// The further listeners that this incarnation has open, and what clients of each are told; `None`: not
+    /// known yet.
+    pub listeners: Listeners,
     /// Where other brokers connect.
     pub internal: Endpoint,
     pub http: Option<Endpoint>,
@@ -154,6 +160,15 @@ impl Broker {
     /// Whether it may become leader or join an ISR.
     pub fn is_eligible(&self) -> bool {
         !self.fenced && !self.shutting_down
+    }
+
+    /// What a client is told who came through `listener` (`None`: the main one). `None` if this broker does not
+    /// listen there, or does not know yet how it is reached.
+    pub fn endpoint(&self, listener: Option<&ListenerName>) -> Option<&Endpoint> {
+        match listener {
+            None => Some(&self.client),
+            Some(name) => self.listeners.get(name)?.as_ref(),
+        }
     }
 }
 

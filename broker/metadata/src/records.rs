@@ -5,7 +5,7 @@
 //! is absent in JSON keeps its default, so that records of an older release can be read.
 
 use crate::balance::Balancing;
-use crate::image::{Claim, Endpoint, Partition};
+use crate::image::{Claim, Endpoint, Listeners, Partition};
 use crate::quotas::{QuotaEntity, QuotaLimit};
 use leasehold_types::{
     BrokerId, ControllerEpoch, DirectoryId, Incarnation, LeaderEpoch, PartitionEpoch, ProducerId,
@@ -118,6 +118,9 @@ pub struct RegisterBroker {
     /// The log directories that this incarnation may write to; empty from a release that had but one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub directories: Vec<DirectoryId>,
+    /// Listeners for clients beside the main one; none from a release that had but one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub listeners: Listeners,
 }
 
 /// A change of a broker's standing; `None` keeps what is.
@@ -132,6 +135,9 @@ pub struct BrokerChange {
     pub shutting_down: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cordoned: Option<bool>,
+    /// Listeners whose endpoint is another now. A release that knows none passes over it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub listeners: Listeners,
 }
 
 /// A change of a partition; `None` keeps what is. The epochs are the new ones.

@@ -9,13 +9,14 @@ pub mod codes;
 
 pub use admin::*;
 
-use crate::image::{Endpoint, Position};
+use crate::image::{Endpoint, Listeners, Position};
 use crate::records::{Entry, Record};
 use leasehold_types::{
     BrokerId, ClusterId, DirectoryId, Incarnation, LeaderEpoch, Offset, PartitionEpoch, ProducerId,
     Seq, TopicId,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A request with the cluster it is meant for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,6 +74,10 @@ pub struct Registration {
     /// Log directories of its configuration that cannot be read: what is in none of the others may be there.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unreadable: u32,
+    /// Listeners for clients beside the main one. Of an endpoint that is `None` the last known one stays: others
+    /// tell it ([`AdminRequest::SetEndpoints`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub listeners: Listeners,
 }
 
 /// One log directory, as it was found at the start.

@@ -1,9 +1,11 @@
 //! One request on its way through an API: how it was asked, and how its reply is encoded.
 
 use super::context::Shared;
+use super::seen::Seen;
 use super::throttle::{Throttle, Throttled};
 use crate::server::{ConnectionContext, Refusal, Reply};
 use bytes::Bytes;
+use leasehold_metadata::Image;
 use leasehold_wire::decode::{MAX_FIELDS, decode_limited};
 use leasehold_wire::kafka::protocol::{Encodable, HeaderVersion, Request};
 use leasehold_wire::{ApiKey, OutFrame, RequestHead, StrBytes, encode_reply};
@@ -35,6 +37,11 @@ impl Call {
             connection: connection.clone(),
             throttle,
         }
+    }
+
+    /// What of `image` this client may be told.
+    pub(super) fn sees<'a>(&'a self, image: &'a Image) -> Seen<'a> {
+        Seen::new(image, self.connection.entrance.as_ref())
     }
 
     pub(super) fn decode<R: Request>(&self, body: Bytes) -> Result<R, Refusal> {

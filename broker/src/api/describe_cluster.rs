@@ -4,7 +4,7 @@ use super::call::Call;
 use super::context::Shared;
 use super::convert::{node, opt_text, text};
 use super::metadata::controller_id;
-use leasehold_metadata::Image;
+use super::seen::Seen;
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::describe_cluster_response::DescribeClusterBroker;
 use leasehold_wire::kafka::messages::{DescribeClusterRequest, DescribeClusterResponse};
@@ -17,11 +17,11 @@ pub(super) fn answer(
     call: &Call,
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
-    describe(&shared.image(), call.version, &request)
+    describe(call.sees(&shared.image()), call.version, &request)
 }
 
 fn describe(
-    image: &Image,
+    image: Seen<'_>,
     version: i16,
     request: &DescribeClusterRequest,
 ) -> DescribeClusterResponse {
@@ -40,13 +40,16 @@ fn describe(
         .brokers
         .values()
         .filter(|broker| !broker.fenced || (version >= 2 && request.include_fenced_brokers))
-        .map(|broker| {
-            DescribeClusterBroker::default()
-                .with_broker_id(node(broker.id))
-                .with_host(text(&broker.client.host))
-                .with_port(i32::from(broker.client.port))
-                .with_rack(opt_text(broker.rack.as_deref()))
-                .with_is_fenced(version >= 2 && broker.fenced)
+        .filter_map(|broker| {
+            let (host, port) = image.address(broker)?;
+            Some(
+                DescribeClusterBroker::default()
+                    .with_broker_id(node(broker.id))
+                    .with_host(host)
+                    .with_port(port)
+                    .with_rack(opt_text(broker.rack.as_deref()))
+                    .with_is_fenced(version >= 2 && broker.fenced),
+            )
         })
         .collect();
     reply

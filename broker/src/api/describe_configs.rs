@@ -226,7 +226,12 @@ impl View<'_> {
         };
         let id = self.me.0.to_string();
         let (host, port) = (&broker.client.host, broker.client.port);
-        let listener = format!("PLAINTEXT://{host}:{port}");
+        let mut listener = format!("PLAINTEXT://{host}:{port}");
+        let further = broker.listeners.iter();
+        for (name, at) in further.filter_map(|(name, at)| Some((name, at.as_ref()?))) {
+            let name = name.as_str().to_uppercase();
+            listener.push_str(&format!(",{name}://{}:{}", at.host, at.port));
+        }
         let rows = [
             ("node.id", Some(id.as_str()), INT, "The id of this broker."),
             ("broker.id", Some(&id), INT, "The same, by its older name."),

@@ -3,8 +3,9 @@
 use super::call::Call;
 use super::context::Shared;
 use super::convert::{NOT_ASKED, no_node, node, nodes, topic_name};
-use super::metadata::{is_legal_name, offline};
-use leasehold_metadata::{Image, Partition, Topic};
+use super::metadata::is_legal_name;
+use super::seen::Seen;
+use leasehold_metadata::{Partition, Topic};
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
@@ -19,14 +20,14 @@ const MOST_PARTITIONS: usize = 2_000;
 
 pub(super) fn answer(
     shared: &Shared,
-    _: &Call,
+    call: &Call,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
-    describe(&shared.image(), &request)
+    describe(call.sees(&shared.image()), &request)
 }
 
-pub(super) fn describe(
-    image: &Image,
+fn describe(
+    image: Seen<'_>,
     request: &DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     let all = request.topics.is_empty();
@@ -107,22 +108,20 @@ fn describe_topic(topic: &Topic) -> DescribeTopicPartitionsResponseTopic {
 }
 
 fn describe_partition(
-    image: &Image,
+    seen: Seen<'_>,
     index: i32,
     p: &Partition,
 ) -> DescribeTopicPartitionsResponsePartition {
-    let error = match p.leader {
-        Some(_) => ErrorCode::None,
-        None => ErrorCode::LeaderNotAvailable,
-    };
+    let leader = seen.leader(p, true);
+    let error = leader.err().unwrap_or(ErrorCode::None);
     DescribeTopicPartitionsResponsePartition::default()
         .with_error_code(error.code())
         .with_partition_index(index)
-        .with_leader_id(p.leader.map_or_else(no_node, node))
+        .with_leader_id(leader.map_or_else(|_| no_node(), node))
         .with_leader_epoch(p.leader_epoch.0)
         .with_replica_nodes(nodes(&p.replicas))
         .with_isr_nodes(nodes(&p.isr))
         .with_eligible_leader_replicas(Some(nodes(&p.elr)))
         .with_last_known_elr(Some(Vec::new()))
-        .with_offline_replicas(offline(image, p))
+        .with_offline_replicas(seen.offline(p))
 }

@@ -10,6 +10,7 @@ use super::call::Call;
 use super::context::Shared;
 use super::convert::{epoch, no_node, node, topic_name, wire_topic_id};
 use super::hints::{Named, hint, wants_hint};
+use super::seen::Seen;
 use crate::fetch_session::refusal;
 use crate::replica::{FetchEntry, FetchParams, FetchResult, Reader};
 use leasehold_log::AbortedTxn;
@@ -85,7 +86,9 @@ pub(super) async fn answer(
         read_committed: request.isolation_level == 1,
     };
     let read_committed = params.read_committed;
-    let reader = match call.version >= KNOWS_RACKS {
+    // Nobody is sent to a replica that is not to be reached where the client comes in.
+    let near = call.version >= KNOWS_RACKS && call.sees(&shared.image()).has_all();
+    let reader = match near {
         true => Reader::Near {
             rack: (!request.rack_id.is_empty()).then(|| request.rack_id.to_string()),
         },
@@ -107,7 +110,7 @@ pub(super) async fn answer(
         return turn.postponed();
     }
     let mut reply = reply(
-        &shared.image(),
+        call.sees(&shared.image()),
         call.version,
         read_committed,
         plan.topics,
@@ -208,7 +211,7 @@ fn place(
 }
 
 fn reply(
-    image: &Image,
+    image: Seen<'_>,
     version: i16,
     read_committed: bool,
     topics: Vec<PlannedTopic>,
@@ -233,7 +236,7 @@ fn reply(
             let mut reply = partition_reply(version, read_committed, index, &result);
             if version >= 12
                 && wants_hint(result.error)
-                && let Some(hint) = hint(image, result.topic, index, result.current_leader)
+                && let Some(hint) = hint(&image, result.topic, index, result.current_leader)
             {
                 named.add(&hint);
                 reply.current_leader = LeaderIdAndEpoch::default()

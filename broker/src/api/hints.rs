@@ -1,11 +1,12 @@
 //! KIP-951: an error that names the new leader, so that clients fail over without asking around.
 
-use super::convert::{node, opt_text, text};
+use super::convert::{node, opt_text};
+use super::seen::Seen;
 use crate::replica::LeaderHint;
 use leasehold_metadata::{Broker, Image};
 use leasehold_types::{BrokerId, TopicId};
-use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::{fetch_response, produce_response};
+use leasehold_wire::{ErrorCode, StrBytes};
 use std::collections::BTreeSet;
 
 /// Whether an error means "someone else leads", or that the client knows an older leader.
@@ -41,32 +42,34 @@ impl Named {
         self.0.extend(hint.leader);
     }
 
-    fn brokers<'a>(&'a self, image: &'a Image) -> impl Iterator<Item = &'a Broker> {
-        self.0
-            .iter()
-            .filter_map(|id| image.broker(*id))
-            .map(AsRef::as_ref)
+    /// Without an address the hint remains, and the client asks for metadata as if there were none.
+    fn brokers<'a>(
+        &'a self,
+        seen: Seen<'a>,
+    ) -> impl Iterator<Item = (&'a Broker, (StrBytes, i32))> {
+        let known = self.0.iter().filter_map(move |id| seen.image().broker(*id));
+        known.filter_map(move |broker| Some((&**broker, seen.address(broker)?)))
     }
 
-    pub(super) fn produce_endpoints(&self, image: &Image) -> Vec<produce_response::NodeEndpoint> {
-        let endpoint = |broker: &Broker| {
+    pub(super) fn produce_endpoints(&self, seen: Seen<'_>) -> Vec<produce_response::NodeEndpoint> {
+        let endpoint = |(broker, (host, port)): (&Broker, _)| {
             produce_response::NodeEndpoint::default()
                 .with_node_id(node(broker.id))
-                .with_host(text(&broker.client.host))
-                .with_port(i32::from(broker.client.port))
+                .with_host(host)
+                .with_port(port)
                 .with_rack(opt_text(broker.rack.as_deref()))
         };
-        self.brokers(image).map(endpoint).collect()
+        self.brokers(seen).map(endpoint).collect()
     }
 
-    pub(super) fn fetch_endpoints(&self, image: &Image) -> Vec<fetch_response::NodeEndpoint> {
-        let endpoint = |broker: &Broker| {
+    pub(super) fn fetch_endpoints(&self, seen: Seen<'_>) -> Vec<fetch_response::NodeEndpoint> {
+        let endpoint = |(broker, (host, port)): (&Broker, _)| {
             fetch_response::NodeEndpoint::default()
                 .with_node_id(node(broker.id))
-                .with_host(text(&broker.client.host))
-                .with_port(i32::from(broker.client.port))
+                .with_host(host)
+                .with_port(port)
                 .with_rack(opt_text(broker.rack.as_deref()))
         };
-        self.brokers(image).map(endpoint).collect()
+        self.brokers(seen).map(endpoint).collect()
     }
 }

@@ -8,6 +8,7 @@ use super::call::Call;
 use super::context::{READ_YOUR_WRITES, Shared};
 use super::convert::{NOT_ASKED, no_node, node, nodes, opt_text, text, topic_name, wire_topic_id};
 use super::leaders;
+use super::seen::Seen;
 use crate::server::{Refusal, Reply};
 use bytes::Bytes;
 use leasehold_metadata::rpc::{AdminRequest, AdminResponse, NewTopic};
@@ -26,6 +27,9 @@ use std::time::Duration;
 /// How long a client that asked for a new topic waits before it is told to ask again.
 const CREATE_PATIENCE_MS: i32 = 2_000;
 
+/// From this version on clients know that a leader may not listen where they come in.
+const KNOWS_LISTENERS: i16 = 6;
+
 /// How many topics one request may bring into being by asking.
 const MOST_NEW: usize = 100;
 
@@ -41,7 +45,7 @@ pub(super) fn serve(shared: &Arc<Shared>, call: Call, body: Bytes) -> Result<Rep
     );
     let leaders = leaders::named(shared, &shared.image(), call.version, &request);
     if missing.is_empty() && leaders.is_empty() {
-        let reply = describe(shared, call.version, &request, &Created::new());
+        let reply = describe(shared, &call, &request, &Created::new());
         return Ok(Reply::Ready(call.encode::<MetadataRequest>(&reply)?));
     }
     let shared = shared.clone();
@@ -52,7 +56,7 @@ pub(super) fn serve(shared: &Arc<Shared>, call: Call, body: Bytes) -> Result<Rep
         } else {
             create(&shared, missing).await
         };
-        let reply = describe(&shared, call.version, &request, &created);
+        let reply = describe(&shared, &call, &request, &created);
         call.encode::<MetadataRequest>(&reply).map(Some)
     })))
 }
@@ -123,32 +127,36 @@ async fn create(shared: &Shared, missing: BTreeSet<String>) -> Created {
 
 fn describe(
     shared: &Shared,
-    version: i16,
+    call: &Call,
     request: &MetadataRequest,
     created: &Created,
 ) -> MetadataResponse {
-    let image = &*shared.image();
+    let (image, version) = (&*shared.image(), call.version);
+    let seen = call.sees(image);
     let mut reply = MetadataResponse::default();
     reply.brokers = shared
         .departed
         .named(image)
         .into_iter()
-        .map(|broker| {
-            MetadataResponseBroker::default()
-                .with_node_id(node(broker.id))
-                .with_host(text(&broker.client.host))
-                .with_port(i32::from(broker.client.port))
-                .with_rack(opt_text(broker.rack.as_deref()))
+        .filter_map(|broker| {
+            let (host, port) = seen.address(broker)?;
+            Some(
+                MetadataResponseBroker::default()
+                    .with_node_id(node(broker.id))
+                    .with_host(host)
+                    .with_port(port)
+                    .with_rack(opt_text(broker.rack.as_deref())),
+            )
         })
         .collect();
     reply.cluster_id = Some(text(&image.cluster_id.0));
-    reply.controller_id = controller_id(image);
+    reply.controller_id = controller_id(seen);
     reply.topics = if asks_for_all(version, request) {
-        all_topics(image)
+        all_topics(seen, version)
     } else {
         let asked = request.topics.iter().flatten();
         asked
-            .map(|topic| describe_asked(image, version, topic, created))
+            .map(|topic| describe_asked(seen, version, topic, created))
             .collect()
     };
     reply
@@ -163,31 +171,31 @@ pub(super) fn asks_for_all(version: i16, request: &MetadataRequest) -> bool {
 }
 
 /// The broker that clients send controller requests to. Any would do: they all pass them on.
-pub(super) fn controller_id(image: &Image) -> BrokerId {
+pub(super) fn controller_id(image: Seen<'_>) -> BrokerId {
     let claimed = image.claims.back().map(|claim| claim.broker);
     claimed
-        .filter(|broker| image.is_live(*broker))
+        .filter(|broker| image.is_live(*broker) && image.has(*broker))
         .or_else(|| {
             image
                 .brokers
                 .values()
-                .find(|broker| !broker.fenced)
+                .find(|broker| !broker.fenced && image.has(broker.id))
                 .map(|broker| broker.id)
         })
         .map_or_else(no_node, node)
 }
 
-fn all_topics(image: &Image) -> Vec<MetadataResponseTopic> {
+fn all_topics(image: Seen<'_>, version: i16) -> Vec<MetadataResponseTopic> {
     image
         .names
         .values()
         .filter_map(|id| image.topic(id))
-        .map(|t| describe_topic(image, t))
+        .map(|t| describe_topic(image, version, t))
         .collect()
 }
 
 fn describe_asked(
-    image: &Image,
+    image: Seen<'_>,
     version: i16,
     asked: &MetadataRequestTopic,
     created: &Created,
@@ -198,12 +206,12 @@ fn describe_asked(
     }
     match (by_id, &asked.name) {
         (Some(id), _) => match image.topic(&id) {
-            Some(topic) => describe_topic(image, topic),
+            Some(topic) => describe_topic(image, version, topic),
             None => failed(asked, version, ErrorCode::UnknownTopicId),
         },
         (None, None) => failed(asked, version, ErrorCode::UnknownTopicId),
         (None, Some(name)) => match image.topic_by_name(name) {
-            Some(topic) => describe_topic(image, topic),
+            Some(topic) => describe_topic(image, version, topic),
             None if !is_legal_name(name) => {
                 failed(asked, version, ErrorCode::InvalidTopicException)
             }
@@ -232,7 +240,7 @@ fn failed(asked: &MetadataRequestTopic, version: i16, error: ErrorCode) -> Metad
         .with_topic_authorized_operations(NOT_ASKED)
 }
 
-fn describe_topic(image: &Image, topic: &Topic) -> MetadataResponseTopic {
+fn describe_topic(image: Seen<'_>, version: i16, topic: &Topic) -> MetadataResponseTopic {
     let TopicId(id) = topic.id;
     MetadataResponseTopic::default()
         .with_name(Some(topic_name(&topic.name)))
@@ -241,35 +249,28 @@ fn describe_topic(image: &Image, topic: &Topic) -> MetadataResponseTopic {
         .with_partitions(
             (0..)
                 .zip(&topic.partitions)
-                .map(|(i, p)| describe_partition(image, i, p))
+                .map(|(i, p)| describe_partition(image, version, i, p))
                 .collect(),
         )
         .with_topic_authorized_operations(NOT_ASKED)
 }
 
-fn describe_partition(image: &Image, index: i32, p: &Partition) -> MetadataResponsePartition {
-    let error = match p.leader {
-        Some(_) => ErrorCode::None,
-        None => ErrorCode::LeaderNotAvailable,
-    };
+fn describe_partition(
+    seen: Seen<'_>,
+    version: i16,
+    index: i32,
+    p: &Partition,
+) -> MetadataResponsePartition {
+    let leader = seen.leader(p, version >= KNOWS_LISTENERS);
+    let error = leader.err().unwrap_or(ErrorCode::None);
     MetadataResponsePartition::default()
         .with_error_code(error.code())
         .with_partition_index(index)
-        .with_leader_id(p.leader.map_or_else(no_node, node))
+        .with_leader_id(leader.map_or_else(|_| no_node(), node))
         .with_leader_epoch(p.leader_epoch.0)
         .with_replica_nodes(nodes(&p.replicas))
         .with_isr_nodes(nodes(&p.isr))
-        .with_offline_replicas(offline(image, p))
-}
-
-/// The replicas that are not there.
-pub(super) fn offline(image: &Image, partition: &Partition) -> Vec<BrokerId> {
-    nodes(
-        partition
-            .replicas
-            .iter()
-            .filter(|broker| !image.serves(partition, **broker)),
-    )
+        .with_offline_replicas(seen.offline(p))
 }
 
 /// Kafka's rule: 1 to 249 of `[a-zA-Z0-9._-]`, not `.` or `..`.

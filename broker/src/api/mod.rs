@@ -56,6 +56,7 @@ mod offset_for_leader_epoch;
 mod produce;
 mod producer_ids;
 mod reassignments;
+mod seen;
 mod sync_group;
 mod throttle;
 mod txn_offset_commit;

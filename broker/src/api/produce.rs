@@ -8,6 +8,7 @@ use super::call::Call;
 use super::context::Shared;
 use super::convert::{no_node, node, opt_text, text};
 use super::hints::{Named, hint, wants_hint};
+use super::seen::Seen;
 use crate::replica::{Acks, LeaderHint, ProduceEntry, ProduceResult, Verified, is_transactional};
 use crate::server::{Refusal, Reply};
 use bytes::Bytes;
@@ -89,7 +90,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, call: Call, body: Bytes) -> Resu
                 ))),
             };
         }
-        let reply = reply(&shared.image(), call.version, plan, &results);
+        let reply = reply(call.sees(&shared.image()), call.version, plan, &results);
         call.encode::<ProduceRequest>(&reply).map(Some)
     })))
 }
@@ -201,7 +202,7 @@ fn first_error(plan: &Plan, results: &[ProduceResult]) -> Option<ErrorCode> {
         })
 }
 
-fn reply(image: &Image, version: i16, plan: Plan, results: &[ProduceResult]) -> ProduceResponse {
+fn reply(image: Seen<'_>, version: i16, plan: Plan, results: &[ProduceResult]) -> ProduceResponse {
     let mut named = Named::default();
     let mut left = MAX_RECORD_ERRORS;
     let mut responses = Vec::with_capacity(plan.len());
@@ -224,7 +225,7 @@ fn reply(image: &Image, version: i16, plan: Plan, results: &[ProduceResult]) -> 
                 }
                 Some(result) => {
                     let hint = (version >= 10 && wants_hint(result.error))
-                        .then(|| hint(image, topic, index, result.current_leader))
+                        .then(|| hint(&image, topic, index, result.current_leader))
                         .flatten();
                     hint.iter().for_each(|hint| named.add(hint));
                     partition_reply(version, index, result, hint, &mut left)

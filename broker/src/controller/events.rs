@@ -73,6 +73,13 @@ pub(super) fn log(epoch: ControllerEpoch, event: &Event) {
         Event::Balance { what } => {
             tracing::info!(controller_epoch, "balance of the brokers {what}")
         }
+        Event::Endpoints { broker, listeners } => {
+            for (listener, endpoint) in listeners {
+                let endpoint = endpoint.as_ref().map(ToString::to_string);
+                let endpoint = endpoint.as_deref().unwrap_or("not known");
+                tracing::info!(controller_epoch, %broker, %listener, endpoint, "endpoint of a listener");
+            }
+        }
         Event::Cordoned { broker, cordoned } => {
             tracing::info!(controller_epoch, %broker, cordoned, "broker cordoned or not");
         }

@@ -84,6 +84,7 @@ impl Pair {
                 restart: Default::default(),
                 directories: Vec::new(),
                 unreadable: 0,
+                listeners: Default::default(),
             };
             let answer = pair.ask(Request::Register(registration)).await;
             assert!(matches!(answer, Response::Registered { .. }), "{answer:?}");

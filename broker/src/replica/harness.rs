@@ -177,6 +177,7 @@ impl Controller {
                 registered_at: seq,
                 changed_at: seq,
                 directories: Vec::new(),
+                listeners: Default::default(),
             };
             image.brokers.insert(id, Arc::new(broker));
             // A new incarnation of a leader means a new leader epoch.

@@ -148,6 +148,7 @@ mod tests {
             registered_at: Seq(1),
             changed_at: Seq(1),
             directories: Vec::new(),
+            listeners: Default::default(),
         }
     }
 

@@ -178,6 +178,19 @@ impl Collector for Scrape {
             "Whether records are refused because fewer bytes are free than log.dir.min.free.bytes",
             |disk| i64::from(disk.nearly_full),
         )?;
+        let me = image.broker(parts.member.broker);
+        let mut described = encoder.encode_descriptor(
+            "listener_addressed",
+            "Whether it is known how clients reach this broker through the further listener; if not, its answers leave this broker out",
+            None,
+            MetricType::Gauge,
+        )?;
+        for opened in &parts.listeners {
+            let known = me.and_then(|me| me.endpoint(Some(&opened.name)));
+            let labels = [("listener", opened.name.as_str())];
+            ConstGauge::new(i64::from(known.is_some()))
+                .encode(described.encode_family(&labels)?)?;
+        }
         let mut counter = |name: &str, help: &str, value: u64| {
             let metric = ConstCounter::new(value);
             let described = encoder.encode_descriptor(name, help, None, metric.metric_type())?;

@@ -8,9 +8,12 @@
 
 mod dynamic;
 mod identity;
+mod listeners;
 mod metrics;
 mod rack;
 mod status;
+
+pub use listeners::FurtherListener;
 
 use crate::api::{Context, KafkaHandler};
 use crate::cli::{RunArgs, StoreKind};
@@ -159,6 +162,7 @@ impl Broker {
             store,
         );
         handler.serve_controller(driver.handle());
+        let further = listeners::offered(&args.listeners)?;
         let session = session::start(
             SessionConfig {
                 cluster_id: cluster_id.clone(),
@@ -166,6 +170,7 @@ impl Broker {
                 incarnation,
                 client: identity::endpoint("--advertise", &args.advertise)?,
                 internal: internal_address,
+                listeners: further,
                 http: Some(identity::socket_endpoint(http_address)),
                 rack: rack::watch(args.rack_file.clone()),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -203,7 +208,9 @@ impl Broker {
             reason = session.ended() => bail!("broker {broker} must end: {reason}"),
         }
         let clients = Server::bind(&args.client_listen, kafka, client_limits(&config)).await?;
+        let opened = listeners::open(&clients, &args.listeners).await?;
         let clients = Arc::new(clients);
+        listeners::follow(member.image.clone(), broker, incarnation);
         dynamic::follow(member.image.clone(), broker, config.clone(), &clients);
         tracing::info!(%broker, %incarnation, clients = %clients.local_addr(), internal = %internal.local_addr(), http = %http_address, "ready");
         status.running(status::Parts {
@@ -215,6 +222,7 @@ impl Broker {
             groups: coordinator,
             transactions: transactions.coordinator,
             clients: clients.clone(),
+            listeners: opened,
         });
         Ok(Self {
             session,

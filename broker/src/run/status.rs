@@ -1,5 +1,6 @@
 //! What the HTTP port tells: whether the broker started, whether it serves, what it is and has.
 
+use super::listeners::{NOT_ADDRESSED, Opened};
 use crate::config::BrokerConfig;
 use crate::controller::Role;
 use crate::group::GroupCoordinator;
@@ -9,10 +10,12 @@ use crate::server::Server;
 use crate::session::find::holder_of;
 use crate::session::{Membership, SessionStatus, copy_path};
 use crate::txn::TxnCoordinator;
+use leasehold_metadata::image::{Endpoint, Listeners};
 use leasehold_metadata::store::LeaseRecord;
 use leasehold_types::BrokerId;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -28,6 +31,16 @@ pub struct Parts {
     pub groups: Arc<GroupCoordinator>,
     pub transactions: Arc<TxnCoordinator>,
     pub clients: Arc<Server>,
+    /// The further listeners for clients that are open.
+    pub listeners: Vec<Opened>,
+}
+
+/// The endpoints of a broker's further listeners, by name; null where it is not known.
+fn shown(listeners: &Listeners) -> BTreeMap<&str, Option<String>> {
+    let text = |endpoint: &Option<Endpoint>| endpoint.as_ref().map(ToString::to_string);
+    let each = listeners.iter();
+    each.map(|(name, endpoint)| (name.as_str(), text(endpoint)))
+        .collect()
 }
 
 /// Knows why the broker is not there yet, and what it is once it is.
@@ -136,7 +149,23 @@ impl Source for Status {
             .map(|b| {
                 json!({
                     "broker": b.id, "incarnation": b.incarnation, "client": b.client.to_string(),
+                    "listeners": shown(&b.listeners),
                     "rack": b.rack, "fenced": b.fenced, "shutting_down": b.shutting_down, "cordoned": b.cordoned,
+                })
+            })
+            .collect();
+        let listeners: Vec<Value> = parts
+            .listeners
+            .iter()
+            .map(|opened| {
+                let known = image
+                    .broker(self.broker)
+                    .and_then(|me| me.endpoint(Some(&opened.name)));
+                json!({
+                    "name": opened.name,
+                    "listens": opened.address.to_string(),
+                    "advertised": known.map(ToString::to_string),
+                    "waiting": known.is_none().then_some(NOT_ADDRESSED),
                 })
             })
             .collect();
@@ -175,6 +204,7 @@ impl Source for Status {
                 "frozen": session.frozen,
                 "timeout_ms": self.config.broker_session_timeout_ms,
             },
+            "listeners": listeners,
             "brokers": brokers,
             "leaders": leaders,
             "under_replicated": under_replicated,

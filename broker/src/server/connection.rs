@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes};
 use futures::channel::mpsc;
 use futures::stream::{FuturesOrdered, StreamExt};
 use futures::{FutureExt, future};
+use leasehold_types::ListenerName;
 use leasehold_wire::OutFrame;
 use std::future::Future;
 use std::io;
@@ -40,8 +41,10 @@ pub struct ConnectionContext {
     pub peer: SocketAddr,
     /// The address that the peer connected to.
     pub local: SocketAddr,
-    /// Name of the listener.
+    /// Name of the listener, for log lines.
     pub listener: &'static str,
+    /// Through which further listener of its server the peer came; `None`: the main one.
+    pub entrance: Option<ListenerName>,
     /// Name and version of the client's software, if it said so.
     pub software: OnceLock<(String, String)>,
     /// Until when nothing is read from the peer: it is above a quota.
@@ -92,6 +95,7 @@ impl ConnectionContext {
             peer: nowhere,
             local: nowhere,
             listener: "test",
+            entrance: None,
             software: OnceLock::new(),
             muted_until: parking_lot::Mutex::default(),
             memory: Memory::new(1 << 20),

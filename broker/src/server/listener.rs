@@ -5,6 +5,7 @@ use super::handler::Handler;
 use super::limits::Limits;
 use super::memory::Memory;
 use super::quiet::Quiet;
+use leasehold_types::ListenerName;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,7 +19,7 @@ use tracing::{debug, info, warn};
 /// Numbers connections across all listeners of the process.
 static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
 
-/// A listener that is accepting. Dropping it closes everything at once.
+/// A listener that is accepting, in one place or several. Dropping it closes everything at once.
 pub struct Server {
     local: SocketAddr,
     shared: Arc<Shared>,
@@ -63,10 +64,7 @@ impl Server {
         handler: Arc<dyn Handler>,
         limits: Limits,
     ) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
-        })?;
-        let local = listener.local_addr()?;
+        let (listener, local) = listen(address).await?;
         let memory = Memory::new(limits.request_memory);
         let max_connections = AtomicUsize::new(limits.max_connections);
         let shared = Arc::new(Shared {
@@ -83,11 +81,20 @@ impl Server {
             refused: AtomicU64::new(0),
             faults: AtomicU64::new(0),
         });
-        shared.tasks.spawn(accept(listener, shared.clone()));
+        shared.tasks.spawn(accept(listener, None, shared.clone()));
         Ok(Self { local, shared })
     }
 
-    /// The address that was bound.
+    /// Accepts on `address` too, and tells the handler that those who come there came through `entrance`. All
+    /// bounds and figures are of all connections together, wherever they came in. Gives the address bound.
+    pub async fn open(&self, address: &str, entrance: ListenerName) -> io::Result<SocketAddr> {
+        let (listener, local) = listen(address).await?;
+        let accepting = accept(listener, Some(entrance), self.shared.clone());
+        self.shared.tasks.spawn(accepting);
+        Ok(local)
+    }
+
+    /// The address that was bound first.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
@@ -134,14 +141,22 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn listen(address: &str) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+    })?;
+    let local = listener.local_addr()?;
+    Ok((listener, local))
+}
+
+async fn accept(listener: TcpListener, entrance: Option<ListenerName>, shared: Arc<Shared>) {
     loop {
         let accepted = tokio::select! {
             () = shared.shutdown.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => admit(stream, peer, &shared),
+            Ok((stream, peer)) => admit(stream, peer, &entrance, &shared),
             Err(error) => {
                 if let Some(suppressed) = shared.quiet.allow(Instant::now()) {
                     warn!(listener = shared.limits.name, %error, suppressed, "cannot accept a connection");
@@ -156,7 +171,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
+fn admit(
+    stream: TcpStream,
+    peer: SocketAddr,
+    entrance: &Option<ListenerName>,
+    shared: &Arc<Shared>,
+) {
     let limits = &shared.limits;
     let limit = shared.max_connections.load(Ordering::Relaxed);
     if shared.connections.load(Ordering::Relaxed) >= limit {
@@ -186,6 +206,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
         peer,
         local,
         listener: limits.name,
+        entrance: entrance.clone(),
         software: OnceLock::new(),
         memory: shared.memory.clone(),
     });

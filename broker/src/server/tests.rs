@@ -3,6 +3,7 @@
 use super::*;
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
+use leasehold_types::ListenerName;
 use leasehold_wire::kafka::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use leasehold_wire::{
     Client, ClientError, ClientOptions, RequestHead, encode_raw_reply, encode_reply,
@@ -473,4 +474,33 @@ async fn peers_that_do_not_read_are_dropped_when_replies_fill_the_memory() {
         .call_raw(LARGE, 0, Bytes::new(), Duration::from_secs(5))
         .await;
     assert_eq!(large.unwrap().len(), 1 << 20);
+}
+
+#[tokio::test]
+async fn connections_of_all_entrances_count_together_and_end_together() {
+    let limits = Limits {
+        max_connections: 2,
+        ..quick()
+    };
+    let (server, _, address) = start(limits).await;
+    let name = ListenerName::parse("public").unwrap();
+    let public = server.open("127.0.0.1:0", name).await.unwrap();
+    let mut first = TcpStream::connect(&address).await.unwrap();
+    let mut second = TcpStream::connect(public).await.unwrap();
+    for stream in [&mut first, &mut second] {
+        stream.write_all(&request(ECHO, 7, b"")).await.unwrap();
+        assert_eq!(read_id(stream).await, 7);
+    }
+    assert_eq!(server.stats().connections, 2);
+    let mut third = TcpStream::connect(public).await.unwrap();
+    assert_eq!(
+        third.read(&mut [0; 8]).await.unwrap_or(0),
+        0,
+        "one too many"
+    );
+    server.shutdown(Duration::from_secs(1)).await;
+    for stream in [&mut first, &mut second] {
+        assert_eq!(stream.read(&mut [0; 8]).await.unwrap_or(0), 0);
+    }
+    assert!(TcpStream::connect(public).await.is_err());
 }

@@ -5,7 +5,7 @@ use super::run::Runner;
 use super::{ControllerClient, Membership, ReplicaReports, SessionHealth, watch as holder_watch};
 use crate::controller::ControllerHandle;
 use leasehold_log::LogDirs;
-use leasehold_metadata::image::{Endpoint, Image};
+use leasehold_metadata::image::{Endpoint, Image, Listeners};
 use leasehold_metadata::lease::{Evidence, Holder};
 use leasehold_metadata::rpc::Request;
 use leasehold_types::{BrokerId, ClusterId, Incarnation};
@@ -25,6 +25,8 @@ pub struct SessionConfig {
     pub client: Endpoint,
     /// Where other brokers connect.
     pub internal: Endpoint,
+    /// The further listeners for clients that will be open, with what this process itself knows of them.
+    pub listeners: Listeners,
     pub http: Option<Endpoint>,
     /// `None`: not known (yet); the last known one stays. A change is registered.
     pub rack: watch::Receiver<Option<String>>,

@@ -212,6 +212,7 @@ impl Runner {
                 .map_or_else(Default::default, |first| first.restart.clone()),
             directories: start.directories.clone(),
             unreadable: start.unreadable,
+            listeners: self.config.listeners.clone(),
         };
         let request = Request::Register(registration);
         let at = match self.ask(route, request, REGISTER_LIMIT).await {

@@ -76,6 +76,7 @@ impl Node {
             incarnation,
             client: internal.clone(),
             internal,
+            listeners: Default::default(),
             http: None,
             rack,
             version: "test".into(),

@@ -121,6 +121,43 @@ impl fmt::Display for ClusterId {
     }
 }
 
+/// Names a listener for clients beside the main one, such as `public`; part of the names of its Services.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ListenerName(String);
+
+impl ListenerName {
+    /// The longest: with a Cluster's name and a broker's number it must fit into a Service's name.
+    pub const LONGEST: usize = 11;
+
+    /// The name, if it is one: lower-case letters, digits and `-`, beginning with a letter.
+    pub fn parse(text: &str) -> Option<Self> {
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let begins = text.starts_with(|c: char| c.is_ascii_lowercase());
+        let good = begins && text.len() <= Self::LONGEST && text.chars().all(legal);
+        (good && !text.ends_with('-')).then(|| Self(text.to_owned()))
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ListenerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for ListenerName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not a listener's name")))
+    }
+}
+
 macro_rules! uuid_newtype {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
@@ -197,6 +234,17 @@ mod tests {
         assert_eq!(serde_json::from_str::<TopicId>(&json).unwrap(), id);
         assert_eq!(id.to_string().len(), 22);
         assert_eq!(TopicId::parse("short"), None);
+    }
+
+    #[test]
+    fn a_listeners_name_fits_into_the_name_of_a_service() {
+        for good in ["a", "public", "public-2", "abcdefghijk"] {
+            assert_eq!(ListenerName::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "2", "-a", "a-", "Public", "a_b", "a.b", "abcdefghijkl"] {
+            assert_eq!(ListenerName::parse(bad), None, "{bad:?}");
+            assert!(serde_json::from_value::<ListenerName>(bad.into()).is_err());
+        }
     }
 
     #[test]

@@ -139,6 +139,7 @@ pub(crate) mod tests {
                 registered_at: Seq(1),
                 changed_at: Seq(1),
                 directories: Vec::new(),
+                listeners: Default::default(),
             };
             image.brokers.insert(BrokerId(id), Arc::new(broker));
         }

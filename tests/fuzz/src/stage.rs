@@ -119,6 +119,7 @@ pub fn image(cluster: &ClusterId) -> Image {
             http: None,
             rack: Some(format!("rack-{id}")),
             directories: Vec::new(),
+            listeners: Default::default(),
             version: String::new(),
             fenced: false,
             shutting_down: false,

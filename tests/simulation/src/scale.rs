@@ -112,6 +112,7 @@ fn image(partitions: usize) -> Image {
             registered_at: None,
             changed_at: None,
             directories: Vec::new(),
+            listeners: Default::default(),
         })
     }));
     for n in 0..partitions {

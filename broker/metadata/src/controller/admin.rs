@@ -58,6 +58,12 @@ impl Controller {
             AdminRequest::SetBalancing { balancing } => {
                 AdminResponse::SetBalancing(self.set_balancing(balancing))
             }
+            AdminRequest::SetEndpoints { brokers } => AdminResponse::SetEndpoints(
+                brokers
+                    .into_iter()
+                    .map(|told| (told.broker, self.set_endpoints(told)))
+                    .collect(),
+            ),
             AdminRequest::AlterClientQuotas {
                 entities,
                 validate_only,

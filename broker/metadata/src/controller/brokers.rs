@@ -2,11 +2,11 @@
 
 use super::restart::{self, Verdict};
 use super::{At, Controller, Event, ReplyTo, Session};
-use crate::image::Broker;
+use crate::image::{Broker, Listeners};
 use crate::records::{Record, RegisterBroker};
-use crate::rpc::{Outcome, Registration, Response, codes};
+use crate::rpc::{BrokerEndpoints, Outcome, Registration, Response, codes};
 use leasehold_types::seams::taken_out;
-use leasehold_types::{BrokerId, DirectoryId, Incarnation, ProducerId};
+use leasehold_types::{BrokerId, DirectoryId, Incarnation, ListenerName, ProducerId};
 
 impl Controller {
     pub(super) fn register(&mut self, to: ReplyTo, r: Registration) {
@@ -27,6 +27,7 @@ impl Controller {
         let verdict = Verdict::of(known.as_deref(), &r);
         let intact = verdict.intact;
         let directories = ids(&r);
+        let listeners = listeners(known.as_deref(), &r);
         self.emit(Record::RegisterBroker(RegisterBroker {
             broker: r.broker,
             incarnation: r.incarnation,
@@ -44,6 +45,7 @@ impl Controller {
             registered_at: None,
             changed_at: None,
             directories,
+            listeners,
         }));
         self.event(Event::Registered {
             broker: r.broker,
@@ -93,11 +95,13 @@ impl Controller {
     /// The same process once more: a no-op, unless it learnt its rack or address only now.
     fn register_again(&mut self, to: ReplyTo, known: &Broker, r: &Registration) {
         let rack = r.rack.clone().or_else(|| known.rack.clone());
+        let listeners = listeners(Some(known), r);
         let same = known.client == r.client
             && known.internal == r.internal
             && known.http == r.http
             && known.version == r.version
-            && known.rack == rack;
+            && known.rack == rack
+            && known.listeners == listeners;
         if !same {
             self.emit(Record::RegisterBroker(RegisterBroker {
                 broker: r.broker,
@@ -113,6 +117,7 @@ impl Controller {
                 registered_at: Some(known.registered_at),
                 changed_at: Some(known.changed_at),
                 directories: known.directories.clone(),
+                listeners,
             }));
         }
         self.reply(
@@ -152,6 +157,36 @@ impl Controller {
         let next = ProducerId(first.0.saturating_add(count));
         self.emit(Record::ProducerIds { next });
         self.reply(to, Response::ProducerIds { first, count });
+    }
+
+    /// Takes in how clients reach a broker through its further listeners. It disturbs nothing else: no epoch, no
+    /// session, no other broker.
+    pub(super) fn set_endpoints(&mut self, told: BrokerEndpoints) -> Outcome {
+        let BrokerEndpoints { broker, listeners } = told;
+        let Some(known) = self.image.broker(broker) else {
+            let message = format!("broker {broker} is not registered");
+            return Outcome::refused(codes::BROKER_ID_NOT_REGISTERED, message);
+        };
+        let (incarnation, has) = (known.incarnation, known.listeners.clone());
+        let strange = listeners.keys().find(|name| !has.contains_key(*name));
+        if let Some(name) = strange {
+            let message = format!(
+                "broker {broker} does not listen as {name}: it has not been restarted since that was added"
+            );
+            return Outcome::refused(codes::INVALID_REQUEST, message);
+        }
+        let news: Listeners = listeners
+            .into_iter()
+            .filter(|(name, endpoint)| has.get(name) != Some(endpoint))
+            .collect();
+        if !news.is_empty() {
+            self.event(Event::Endpoints {
+                broker,
+                listeners: news.clone(),
+            });
+            self.change_broker(broker, incarnation, |change| change.listeners = news);
+        }
+        Outcome::ok()
     }
 
     pub(super) fn unregister(&mut self, broker: BrokerId) -> Outcome {
@@ -196,6 +231,17 @@ impl Controller {
             }
         }
     }
+}
+
+/// The listeners of this process. What it cannot know itself stays as it was told last: it is wrong for a moment at
+/// most, and a broker that restarts is not left out for as long as nobody tells it again.
+fn listeners(known: Option<&Broker>, r: &Registration) -> Listeners {
+    let of = |name: &ListenerName| known?.listeners.get(name)?.clone();
+    let mut listeners = r.listeners.clone();
+    for (name, endpoint) in &mut listeners {
+        *endpoint = endpoint.take().or_else(|| of(name));
+    }
+    listeners
 }
 
 /// The directories that this process may write to.

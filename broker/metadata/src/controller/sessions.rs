@@ -4,6 +4,7 @@
 //! goodbye; its end fences the broker. Time in which the controller itself did not run does not count.
 
 use super::{At, Controller, Event, Millis, ReplyTo, Settings};
+use crate::image::Listeners;
 use crate::records::{BrokerChange, Record};
 use crate::rpc::{Poll, Response, codes};
 use leasehold_types::seams::taken_out;
@@ -353,6 +354,7 @@ impl Controller {
             fenced: None,
             shutting_down: None,
             cordoned: None,
+            listeners: Listeners::new(),
         };
         set(&mut change);
         self.emit(Record::BrokerChange(change));

@@ -2,6 +2,7 @@
 
 use crate::broker_config::BrokerConfig;
 use crate::configs;
+use crate::image::Listeners;
 use crate::records::Record;
 use crate::rpc::{AdminRequest, AlterPartition, Poll, Registration, Response};
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, PartitionEpoch, TopicId};
@@ -162,6 +163,11 @@ pub enum Event {
     Cordoned {
         broker: BrokerId,
         cordoned: bool,
+    },
+    /// Clients of these listeners of a broker are told another endpoint.
+    Endpoints {
+        broker: BrokerId,
+        listeners: Listeners,
     },
     /// Brokers are to be made even, or are.
     Balance {

@@ -26,6 +26,7 @@ fn registered(broker: i32) -> Record {
         registered_at: None,
         changed_at: None,
         directories: Vec::new(),
+        listeners: Default::default(),
     })
 }
 

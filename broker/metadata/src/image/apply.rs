@@ -218,6 +218,7 @@ impl Image {
             registered_at: r.registered_at.unwrap_or(seq),
             changed_at: r.changed_at.unwrap_or(seq),
             directories: r.directories.clone(),
+            listeners: r.listeners.clone(),
         };
         self.brokers.insert(r.broker, Arc::new(broker));
     }
@@ -246,6 +247,9 @@ impl Image {
         }
         if let Some(cordoned) = change.cordoned {
             broker.cordoned = cordoned;
+        }
+        for (name, endpoint) in &change.listeners {
+            broker.listeners.insert(name.clone(), endpoint.clone());
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ impl Image {
                 registered_at: Some(broker.registered_at),
                 changed_at: Some(broker.changed_at),
                 directories: broker.directories.clone(),
+                listeners: broker.listeners.clone(),
             }));
         }
         let defaults = [

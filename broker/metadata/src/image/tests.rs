@@ -44,6 +44,7 @@ fn register(id: i32) -> Record {
         registered_at: None,
         changed_at: None,
         directories: vec![DirectoryId(uuid::Uuid::from_u128(9))],
+        listeners: Default::default(),
     })
 }
 
@@ -183,6 +184,7 @@ fn records_that_do_not_fit_are_errors() {
         fenced: Some(false),
         shutting_down: None,
         cordoned: None,
+        listeners: Default::default(),
     };
     assert!(matches!(
         refused(vec![Record::BrokerChange(other)]),
@@ -285,6 +287,7 @@ fn an_image_survives_its_snapshot() {
             fenced: Some(false),
             shutting_down: None,
             cordoned: Some(true),
+            listeners: [(ListenerName::parse("public").unwrap(), None)].into(),
         }),
         Record::PartitionChange(PartitionChange {
             isr: Some(vec![BrokerId(0)]),
@@ -311,6 +314,60 @@ fn an_image_survives_its_snapshot() {
         ..image.position
     };
     assert!(Image::from_snapshot(image.cluster_id.clone(), elsewhere, &records).is_err());
+}
+
+#[test]
+fn further_listeners_are_kept_and_changed_one_by_one_and_older_records_have_none() {
+    let mut image = image();
+    let at = |port| {
+        let host = "kafka.example.org".to_owned();
+        Some(Endpoint { host, port })
+    };
+    let name = |text: &str| ListenerName::parse(text).unwrap();
+    let (public, partner) = (name("public"), name("partner"));
+    let Record::RegisterBroker(mut registration) = register(0) else {
+        unreachable!()
+    };
+    registration.listeners = [(public.clone(), None), (partner.clone(), at(31_000))].into();
+    let mut seq = image.position.seq.0;
+    let mut apply = |image: &mut Image, record| {
+        seq += 1;
+        let epoch = image.position.epoch.0;
+        image.apply(&entry(epoch, seq, vec![record])).unwrap();
+    };
+    apply(&mut image, Record::RegisterBroker(registration));
+    let before = image.broker(BrokerId(0)).unwrap().clone();
+    assert_eq!(before.endpoint(None), Some(&before.client));
+    assert_eq!(before.endpoint(Some(&public)), None);
+    assert_eq!(before.endpoint(Some(&partner)), at(31_000).as_ref());
+    assert_eq!(before.endpoint(Some(&name("other"))), None);
+
+    let change = BrokerChange {
+        broker: BrokerId(0),
+        incarnation: Incarnation(7),
+        fenced: None,
+        shutting_down: None,
+        cordoned: None,
+        listeners: [(public.clone(), at(31_001))].into(),
+    };
+    apply(&mut image, Record::BrokerChange(change));
+    let mut expected = (*before).clone();
+    expected.listeners.insert(public, at(31_001));
+    assert_eq!(**image.broker(BrokerId(0)).unwrap(), expected);
+    let rebuilt = Image::from_snapshot(
+        image.cluster_id.clone(),
+        image.position,
+        &image.to_records(),
+    );
+    assert_eq!(rebuilt.unwrap(), image);
+
+    // As a release without them wrote it, and as such a release finds it.
+    let older = serde_json::to_value(register(0)).unwrap();
+    assert_eq!(older["register_broker"].get("listeners"), None);
+    assert_eq!(
+        serde_json::from_value::<Record>(older).unwrap(),
+        register(0)
+    );
 }
 
 #[test]

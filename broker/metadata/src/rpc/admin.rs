@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use crate::balance::Balancing;
+use crate::image::Listeners;
 use crate::quotas::{QuotaEntity, QuotaLimit};
 use leasehold_types::{BrokerId, TopicId};
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,11 @@ pub enum AdminRequest {
     SetBalancing {
         balancing: Balancing,
     },
+    /// Leasehold's own: what clients of these brokers' further listeners are told from now on. Who is not named
+    /// keeps what is.
+    SetEndpoints {
+        brokers: Vec<BrokerEndpoints>,
+    },
     AlterClientQuotas {
         entities: Vec<QuotaChanges>,
         validate_only: bool,
@@ -56,6 +62,14 @@ pub enum AdminRequest {
     UnregisterBroker {
         broker: BrokerId,
     },
+}
+
+/// How one broker is reached through its further listeners.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerEndpoints {
+    pub broker: BrokerId,
+    /// `None`: it is not known how, any more.
+    pub listeners: Listeners,
 }
 
 /// A topic to create.
@@ -189,6 +203,7 @@ pub enum AdminResponse {
     ElectLeaders(Vec<(String, i32, Outcome)>),
     Cordon(Vec<(BrokerId, Outcome)>),
     SetBalancing(Outcome),
+    SetEndpoints(Vec<(BrokerId, Outcome)>),
     AlterClientQuotas(Vec<Outcome>),
     UnregisterBroker(Outcome),
 }

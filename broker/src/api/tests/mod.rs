@@ -7,6 +7,7 @@ mod delete_records;
 mod fuzz;
 mod groups;
 mod image_only;
+mod listeners;
 mod quotas;
 pub(super) mod stage;
 mod transactional_ids;

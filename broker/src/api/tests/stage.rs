@@ -55,7 +55,7 @@ pub struct Stage {
     pub handler: Arc<KafkaHandler>,
     replicas: Arc<ReplicaManager>,
     verifier: Arc<Verifier>,
-    _server: Server,
+    server: Server,
     _dir: tempfile::TempDir,
 }
 
@@ -121,9 +121,32 @@ impl Stage {
             handler,
             replicas,
             verifier,
-            _server: server,
+            server,
             _dir: dir,
         }
+    }
+
+    /// A client that came in through a further listener, which is opened for it.
+    pub async fn client_through(&self, listener: &ListenerName) -> Client {
+        let opened = self.server.open("127.0.0.1:0", listener.clone());
+        let address = opened.await.unwrap().to_string();
+        Client::connect(&address, ClientOptions::default())
+            .await
+            .unwrap()
+    }
+
+    /// Has the metadata say how clients of a listener reach a broker: `None`: it is not known.
+    pub fn tell_endpoint(&self, id: BrokerId, listener: &ListenerName, port: Option<u16>) {
+        self.image.send_modify(|image| {
+            let mut broker = (**image.broker(id).unwrap()).clone();
+            let endpoint = port.map(|port| Endpoint {
+                host: format!("{listener}-{id}"),
+                port,
+            });
+            broker.listeners.insert(listener.clone(), endpoint);
+            let brokers = &mut Arc::make_mut(image).brokers;
+            brokers.insert(id, Arc::new(broker));
+        });
     }
 
     /// From now on leaders ask the coordinator what is in a transaction.
@@ -219,6 +242,7 @@ fn broker(id: BrokerId, incarnation: Incarnation, fenced: bool) -> Broker {
         registered_at: Seq(0),
         changed_at: Seq(0),
         directories: Vec::new(),
+        listeners: Default::default(),
     }
 }
 

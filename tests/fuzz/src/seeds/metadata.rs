@@ -71,6 +71,7 @@ fn entries(image: &Image) -> Vec<Entry> {
             fenced: Some(true),
             shutting_down: None,
             cordoned: Some(false),
+            listeners: [(ListenerName::parse("public").expect("a name"), None)].into(),
         }),
         Record::PartitionChange(PartitionChange {
             topic,

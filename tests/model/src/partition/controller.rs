@@ -167,6 +167,7 @@ impl Product {
                 registered_at: None,
                 changed_at: None,
                 directories: Vec::new(),
+                listeners: Default::default(),
             })
         }));
         let apart = self.bounds.apart;
@@ -316,6 +317,7 @@ fn registration(start: Start) -> Registration {
             pod_uid: "pod".to_owned(),
         },
         directories: Vec::new(),
+        listeners: Default::default(),
         unreadable: 0,
     }
 }

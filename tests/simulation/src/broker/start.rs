@@ -124,5 +124,6 @@ pub(crate) fn registration(
             .map_or_else(Default::default, |first| first.restart.clone()),
         directories: directories.to_vec(),
         unreadable: 0,
+        listeners: Default::default(),
     }
 }

@@ -248,6 +248,7 @@ impl Bench {
             restart,
             directories: Vec::new(),
             unreadable: 0,
+            listeners: Default::default(),
         }
     }
 

@@ -304,3 +304,98 @@ fn who_never_comes_back_is_waited_for_no_longer_than_the_timeout() {
     bench.pass(3_000, &[1]);
     assert_eq!(bench.leader(topic, 0), Some(1));
 }
+
+fn public() -> ListenerName {
+    ListenerName::parse("public").unwrap()
+}
+
+/// Registers the process once more, or another of the same broker, with a listener `public`.
+fn with_listener(bench: &mut Bench, id: i32, incarnation: i64, restart: RestartReport) {
+    let mut registration = bench.registration(id, incarnation, restart);
+    registration.listeners = [(public(), None)].into();
+    let to = bench.token();
+    bench.step(Input::Register { to, registration });
+    assert!(matches!(bench.answer(), Response::Registered { .. }));
+}
+
+fn tell(bench: &mut Bench, id: i32, listener: &ListenerName, port: u16) -> Outcome {
+    let told = BrokerEndpoints {
+        broker: b(id),
+        listeners: [(listener.clone(), Some(endpoint(port)))].into(),
+    };
+    let request = AdminRequest::SetEndpoints {
+        brokers: vec![told],
+    };
+    match bench.admin(request) {
+        AdminResponse::SetEndpoints(mut outcomes) => outcomes.remove(0).1,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn told(bench: &Bench, id: i32) -> Option<u16> {
+    let broker = bench.image.broker(b(id)).unwrap();
+    broker.endpoint(Some(&public())).map(|at| at.port)
+}
+
+#[test]
+fn an_endpoint_is_told_to_one_broker_and_disturbs_nothing() {
+    let mut bench = Bench::new(3);
+    let topic = bench.topic("t", &[&[0, 1, 2]], 2);
+    (0..3).for_each(|id| with_listener(&mut bench, id, 100 + i64::from(id), Default::default()));
+    assert_eq!(told(&bench, 0), None);
+    let before = bench.image.clone();
+    assert!(tell(&mut bench, 1, &public(), 31_001).is_ok());
+    assert_eq!(records(&bench), 1);
+    assert_eq!(told(&bench, 1), Some(31_001));
+    for id in [0, 2] {
+        assert_eq!(bench.image.broker(b(id)), before.broker(b(id)));
+    }
+    let (is, was) = (
+        bench.image.broker(b(1)).unwrap(),
+        before.broker(b(1)).unwrap(),
+    );
+    assert_eq!(
+        (is.incarnation, is.changed_at),
+        (was.incarnation, was.changed_at)
+    );
+    assert!(bench.image.is_live(b(1)));
+    assert_eq!(
+        bench.image.partition(&topic, 0),
+        before.partition(&topic, 0)
+    );
+    // Again the same: nothing is written.
+    assert!(tell(&mut bench, 1, &public(), 31_001).is_ok());
+    assert_eq!(records(&bench), 0);
+}
+
+#[test]
+fn an_endpoint_outlives_its_process_and_is_told_of_a_fenced_broker_too() {
+    let mut bench = Bench::new(3);
+    with_listener(&mut bench, 1, 101, Default::default());
+    assert!(tell(&mut bench, 1, &public(), 31_001).is_ok());
+    bench.evidence(1);
+    assert!(
+        tell(&mut bench, 1, &public(), 31_002).is_ok(),
+        "it restarts on another node"
+    );
+    with_listener(&mut bench, 1, 201, intact(101, 201));
+    assert_eq!(told(&bench, 1), Some(31_002));
+    // A process without the listener has no endpoint there, and one that opens it anew begins without.
+    bench.evidence(1);
+    bench.register(1, 301, intact(201, 301));
+    assert_eq!(told(&bench, 1), None);
+    let refused = tell(&mut bench, 1, &public(), 31_003);
+    assert!(
+        refused
+            .message
+            .unwrap()
+            .contains("does not listen as public")
+    );
+}
+
+#[test]
+fn an_endpoint_of_an_unknown_broker_is_refused() {
+    let mut bench = Bench::new(1);
+    let refused = tell(&mut bench, 7, &public(), 31_000);
+    assert_eq!(refused.code, codes::BROKER_ID_NOT_REGISTERED);
+}

@@ -26,6 +26,7 @@ fn large() -> Image {
             registered_at: None,
             changed_at: None,
             directories: Vec::new(),
+            listeners: Default::default(),
         }));
     }
     for t in 0..2_000 {
