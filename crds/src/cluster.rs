@@ -1,6 +1,7 @@
 //! `Cluster`: a set of brokers that share metadata and hold topics.
 
 use crate::condition::Condition;
+use crate::listener::{ListenerSpec, ListenerStatus};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,17 @@ pub struct ClusterSpec {
     /// the same Cluster again brings the data back.
     #[serde(default)]
     pub reclaim_policy: ReclaimPolicy,
+
+    /// How clients come in. Without a listener of type `Internal` there is one besides, `internal`, on port 9092. To
+    /// add or remove one restarts the brokers, one after the other; a changed address restarts none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(
+        merge_strategy = ListMerge::Map(vec!["name".into()]),
+        validation = Rule::new("self.all(a, self.exists_one(b, b.port == a.port))").message("each listener has a port of its own on the brokers: two of them have the same"),
+        validation = Rule::new("self.exists(l, l.type == 'Internal') || self.all(l, l.port != 9092 && l.name != 'internal')").message("the listener that is there without one of type Internal has the name internal and the port 9092: take others, or add a listener of type Internal")
+    )]
+    #[schemars(length(max = 8))]
+    pub listeners: Vec<ListenerSpec>,
 
     /// CPU and memory of a broker's container, as in a pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -392,7 +404,11 @@ pub struct ClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub bootstrap: Option<String>,
-    /// `Ready`, `Accepted`, `Rolling`, `Draining`, `Balanced`, `DisruptionAllowed`, `Paused`.
+    /// How clients come in, where `spec.listeners` is set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 9))]
+    pub listeners: Vec<ListenerStatus>,
+    /// `Ready`, `Accepted`, `ListenersReady`, `Rolling`, `Draining`, `Balanced`, `DisruptionAllowed`, `Paused`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -7,6 +7,7 @@
 
 mod cluster;
 mod condition;
+mod listener;
 mod schema;
 mod topic;
 mod yaml;
@@ -17,6 +18,7 @@ pub use cluster::{
     StorageSpec, UnavailablePolicy,
 };
 pub use condition::{Condition, Conditions};
+pub use listener::{ListenerBroker, ListenerKind, ListenerSpec, ListenerStatus, TrafficPolicy};
 pub use topic::{
     Fulfilled, PartitionState, Topic, TopicDrift, TopicReclaimPolicy, TopicSpec, TopicStatus,
 };
@@ -26,6 +28,8 @@ pub use yaml::{Generated, generated};
 pub const GROUP: &str = "leasehold.dev";
 /// Label on everything that belongs to a cluster; its value is the cluster's name.
 pub const CLUSTER_LABEL: &str = "leasehold.dev/cluster";
+/// Label on the Services of a listener; its value is the listener's name.
+pub const LISTENER_LABEL: &str = "leasehold.dev/listener";
 /// Annotation on volumes: the id of the cluster whose data they hold.
 pub const CLUSTER_ID_ANNOTATION: &str = "leasehold.dev/cluster-id";
 /// Annotation on a Cluster or Topic: with `"true"` the operator leaves the object alone.

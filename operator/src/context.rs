@@ -1,6 +1,7 @@
 //! What every reconcile needs: the API, the settings, who may act, what is known.
 
 use crate::cluster::apply::Applied;
+use crate::cluster::listeners::look::Nodes;
 use crate::cluster::validate::Defaults;
 use crate::events::Events;
 use crate::leader::Leadership;
@@ -33,6 +34,8 @@ pub struct Context {
     pub topics: Store<DeserializeGuard<Topic>>,
     pub backoff: Backoff,
     pub told: Told,
+    /// Addresses of nodes that were read a moment ago.
+    pub nodes: Nodes,
 }
 
 impl Context {

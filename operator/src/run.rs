@@ -6,6 +6,7 @@
 
 use crate::cli::RunArgs;
 use crate::cluster::apply::Applied;
+use crate::cluster::listeners::look::Nodes;
 use crate::cluster::names::MANAGER;
 use crate::cluster::validate::Defaults;
 use crate::context::{Backoff, Context, Told};
@@ -183,6 +184,7 @@ async fn act(
         topics: topics.store(),
         backoff: Backoff::default(),
         told: Told::default(),
+        nodes: Nodes::default(),
     });
     tokio::spawn(publisher.run(client.clone()));
     tokio::spawn(statuses.run(client.clone(), leadership));

@@ -84,6 +84,9 @@ pub async fn apply_all(
     apply(client, applied, &objects.config, None).await?;
     apply(client, applied, &objects.headless, None).await?;
     apply(client, applied, &objects.bootstrap, None).await?;
+    for service in &objects.listeners {
+        apply(client, applied, service, None).await?;
+    }
     apply(client, applied, &objects.disruption_budget, None).await?;
     apply::<StatefulSet>(client, applied, &objects.stateful_set, stateful_set_version).await
 }

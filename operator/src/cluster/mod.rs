@@ -1,6 +1,7 @@
 //! From a `Cluster` to its objects: fetch → validate → build → apply → decide → status.
 //!
-//! Everything here except [`reconcile`], `round`, [`fetch`], [`apply`], [`racks`], `recover`, `restart`, `volumes::look`, `volumes::carry` and [`teardown`] is pure: it takes
+//! Everything here except [`reconcile`], `round`, [`fetch`], [`apply`], [`racks`], `recover`, `restart`, `volumes::look`, `volumes::carry`,
+//! `listeners::look`, `listeners::tell` and [`teardown`] is pure: it takes
 //! objects and gives objects or decisions, and is tested without a client.
 
 pub mod apply;
@@ -9,6 +10,7 @@ pub mod build;
 pub mod facts;
 pub mod fetch;
 pub mod genesis;
+pub mod listeners;
 pub mod names;
 pub mod overrides;
 pub mod racks;

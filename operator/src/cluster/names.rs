@@ -51,6 +51,16 @@ pub fn bootstrap(cluster: &str) -> String {
     format!("{cluster}-bootstrap")
 }
 
+/// The Service to which clients of a further listener connect first.
+pub fn listener_bootstrap(cluster: &str, listener: &str) -> String {
+    format!("{cluster}-bootstrap-{listener}")
+}
+
+/// The Service through which clients of an external listener reach one broker.
+pub fn listener_broker(cluster: &str, listener: &str, broker: i32) -> String {
+    format!("{cluster}-broker-{broker}-{listener}")
+}
+
 /// The ConfigMap with the brokers' configuration.
 pub fn config(cluster: &str) -> String {
     format!("{cluster}-config")

@@ -5,6 +5,9 @@ use super::balance::{self, Balance};
 use super::build::{Inputs, Objects, build};
 use super::facts::{Totals, totals};
 use super::fetch::Existing;
+use super::listeners::find::{Facts as ListenerFacts, Told, find};
+use super::listeners::look;
+use super::listeners::tell::tell;
 use super::reconcile::{BUSY, ClusterError, IDLE, KIND, SOON};
 use super::restart::{self, Removed};
 use super::roll::{self, Facts as RollFacts, PodFacts, Policy, Roll};
@@ -101,6 +104,12 @@ impl Round<'_> {
             version.as_deref(),
         )
         .await?;
+        let image = known.map(|(view, _)| &*view.image);
+        let reached = self.settle_listeners(cluster, &objects, decision.replicas, image);
+        let tell_again = reached.await.is_some_and(|(told, again)| {
+            findings.listeners = Some(told);
+            again
+        });
         if self.valid.spec.storage.when_scaled == ScalePolicy::Delete {
             self.delete_spent(&decision).await?;
         }
@@ -142,7 +151,11 @@ impl Round<'_> {
         );
         let grows = matches!(storage, Storage::Growing(_) | Storage::Replacing(_));
         findings.storage = Some(storage);
-        let busy = rolls || moves || grows || matches!(decision.draining, Draining::InProgress(_));
+        let busy = rolls
+            || moves
+            || grows
+            || tell_again
+            || matches!(decision.draining, Draining::InProgress(_));
         findings.draining = Some(decision.draining);
         publish(cluster, self.context, &findings);
         self.context
@@ -332,6 +345,48 @@ impl Round<'_> {
             }
         }
         balance::look(&view.image, spec)
+    }
+
+    /// Finds how clients reach the brokers, and tells the controller. `None`: nobody asks for a listener, and
+    /// nobody did; the status keeps count of what may be left of one until that is taken away. What does not work
+    /// is told, and does not stop the rest.
+    async fn settle_listeners(
+        &self,
+        cluster: &Cluster,
+        objects: &Objects,
+        brokers: i32,
+        image: Option<&Image>,
+    ) -> Option<(Told, bool)> {
+        let listeners = &self.valid.listeners;
+        let before = cluster.status.iter().flat_map(|status| &status.listeners);
+        let before: Vec<_> = before.cloned().collect();
+        if !listeners.asked && before.is_empty() {
+            return None;
+        }
+        let facts = match self.look_at_listeners(objects).await {
+            Ok(facts) => facts,
+            Err(error) => {
+                tracing::warn!(namespace = %self.key.0, cluster = %self.key.1, %error, "cannot find how clients reach the brokers; what they were told stands");
+                let told = Told {
+                    listeners: before,
+                    waiting: Some(format!("the API server: {error}")),
+                };
+                return Some((told, true));
+            }
+        };
+        if !listeners.asked {
+            return Some((Told::default(), false));
+        }
+        let found = find(&self.key.1, listeners, brokers, &facts);
+        Some(tell(self.context, self.valid, brokers, &facts, &found, image).await)
+    }
+
+    async fn look_at_listeners(&self, objects: &Objects) -> Result<ListenerFacts, kube::Error> {
+        let mut facts = look::look(self.context, self.valid, &self.existing.pods).await?;
+        let services = objects.listeners.iter();
+        let wanted = services.map(|service| service.name_any()).collect();
+        look::remove_others(self.context, &self.key.0, &mut facts, &wanted).await?;
+        Ok(facts)
     }
 
     async fn ask(&self, view: &View, request: AdminRequest) -> Result<AdminResponse, AdminError> {

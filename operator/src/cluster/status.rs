@@ -3,12 +3,13 @@
 use super::balance::Balance;
 use super::facts::Totals;
 use super::genesis::Verdict;
+use super::listeners::find::Told;
 use super::names;
 use super::roll::{Restart, Roll};
 use super::scale::Draining;
 use super::volumes::Storage;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use leasehold_crds::{Cluster, ClusterStatus, Conditions, RECOVER_ANNOTATION};
+use leasehold_crds::{Cluster, ClusterStatus, Conditions, ListenerKind, RECOVER_ANNOTATION};
 use leasehold_metadata::image::Image;
 
 /// What a reconcile found out.
@@ -41,6 +42,8 @@ pub struct Findings<'a> {
     pub balance: Option<Balance>,
     /// Whether the brokers have their volumes; `None` if it is not known.
     pub storage: Option<Storage>,
+    /// How clients come in; `None` if it is not known, or nobody asked for a listener.
+    pub listeners: Option<Told>,
     /// What could not be done just now.
     pub problems: Vec<String>,
 }
@@ -51,6 +54,9 @@ pub const FROZEN: &str = "MetadataFrozen";
 /// The condition that tells how a roll goes, and its reason when a pod cannot start.
 pub const ROLLING: &str = "Rolling";
 pub const STUCK: &str = "Stuck";
+
+/// The condition that tells whether clients reach every broker through every listener.
+pub const LISTENERS: &str = "ListenersReady";
 
 /// The condition that tells how even the brokers are.
 pub const BALANCED: &str = "Balanced";
@@ -79,8 +85,13 @@ pub fn status(cluster: &Cluster, findings: &Findings<'_>, now: Time) -> ClusterS
             names::bootstrap(&name),
             cluster.metadata.namespace.as_deref().unwrap_or_default(),
             cluster.spec.cluster_domain,
-            names::CLIENT_PORT
+            main_port(cluster)
         )),
+        // What is not known just now stays as it was: addresses do not go with a failed round.
+        listeners: match &findings.listeners {
+            Some(told) => told.listeners.clone(),
+            None => before.listeners.clone(),
+        },
         ..ClusterStatus::default()
     };
     if let Some((image, totals)) = findings.image {
@@ -102,6 +113,13 @@ pub fn status(cluster: &Cluster, findings: &Findings<'_>, now: Time) -> ClusterS
     }
     status.conditions = conditions(cluster, &name, findings, &before, now);
     status
+}
+
+/// The port of the main listener, also where the spec is refused.
+fn main_port(cluster: &Cluster) -> i32 {
+    let mut listeners = cluster.spec.listeners.iter();
+    let main = listeners.find(|listener| listener.kind == ListenerKind::Internal);
+    main.map_or(names::CLIENT_PORT, |listener| listener.port)
 }
 
 fn conditions(
@@ -156,6 +174,19 @@ fn conditions(
         Some(Storage::Replacing(message)) => set(STORAGE, false, "Replacing", message),
         None => {}
     }
+    match &findings.listeners {
+        Some(Told { waiting: None, .. }) => set(LISTENERS, true, "AllAddressed", ""),
+        Some(Told {
+            waiting: Some(why), ..
+        }) => set(LISTENERS, false, "AddressesPending", why),
+        None => {}
+    }
+    if cluster.spec.listeners.is_empty() {
+        conditions.remove(LISTENERS);
+    }
+    let mut set = |kind: &str, is: bool, reason: &str, message: &str| {
+        conditions.set(kind, is, reason, message, generation, now.clone());
+    };
     if findings.paused {
         set(
             "Paused",

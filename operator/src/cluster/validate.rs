@@ -3,6 +3,7 @@
 //! Promises: every problem is reported at once, each naming the field and the way out; what comes
 //! out as [`ValidCluster`] can be built without further questions.
 
+use super::listeners::Listeners;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 use leasehold_crds::{Cluster, ClusterSpec};
@@ -32,6 +33,8 @@ pub struct ValidCluster {
     pub config: BTreeMap<String, String>,
     /// The same, typed, with defaults.
     pub broker_config: BrokerConfig,
+    /// How clients come in.
+    pub listeners: Listeners,
 }
 
 /// What is wrong with a Cluster.
@@ -81,9 +84,11 @@ pub fn validate(cluster: &Cluster, defaults: &Defaults) -> Result<ValidCluster, 
             )
         }));
     }
+    let listeners = super::listeners::check::check(&spec.listeners);
+    let listeners = listeners.map_err(|found| problems.extend(found));
     let owner = cluster.controller_owner_ref(&());
-    match (problems.is_empty(), owner) {
-        (true, Some(owner)) => Ok(ValidCluster {
+    match (listeners, owner) {
+        (Ok(listeners), Some(owner)) if problems.is_empty() => Ok(ValidCluster {
             name: cluster.name_any(),
             namespace: cluster.namespace().unwrap_or_default(),
             owner,
@@ -97,13 +102,14 @@ pub fn validate(cluster: &Cluster, defaults: &Defaults) -> Result<ValidCluster, 
             },
             config,
             broker_config,
+            listeners,
         }),
-        (false, _) => Err(InvalidCluster { problems }),
-        (true, None) => Err(InvalidCluster {
+        (Ok(_), None) if problems.is_empty() => Err(InvalidCluster {
             problems: vec![
                 "the object carries no uid: it was not read from the API server".to_owned(),
             ],
         }),
+        _ => Err(InvalidCluster { problems }),
     }
 }
 
@@ -191,6 +197,28 @@ pub(crate) mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn the_example_of_the_page_about_listeners_is_valid() {
+        let page = include_str!("../../../docs/listeners.md");
+        let (_, rest) = page.split_once("```yaml\n").unwrap();
+        let (example, _) = rest.split_once("```").unwrap();
+        let mut cluster: Cluster = serde_yaml::from_str(example).unwrap();
+        cluster.metadata.uid = Some("u-1".to_owned());
+        let valid = validate(&cluster, &defaults()).unwrap();
+        assert_eq!(valid.listeners.main, "plain");
+        assert_eq!(valid.listeners.external().count(), 2);
+    }
+
+    #[test]
+    fn wrong_listeners_are_named_with_the_other_problems() {
+        let spec = "{config: {no.such.key: 1}, listeners: [{name: a, type: NodePort, port: 9091}]}";
+        let text = validate(&cluster(spec), &defaults())
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("no.such.key"), "{text}");
+        assert!(text.contains("spec.listeners[0].port: 9091"), "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! never change: to grow, it is made anew.
 
 mod access;
+mod listeners;
 mod network;
 mod pods;
 
@@ -25,6 +26,9 @@ pub struct Objects {
     pub config: ConfigMap,
     pub headless: Service,
     pub bootstrap: Service,
+    /// The Services of further listeners.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<Service>,
     pub disruption_budget: PodDisruptionBudget,
     pub stateful_set: StatefulSet,
     /// What a pod of today's specification is made from; pods of another need a restart.
@@ -60,6 +64,7 @@ pub fn build(cluster: &ValidCluster, inputs: &Inputs<'_>) -> Result<Objects, Bui
         config: config_map(cluster, config_text),
         headless: network::headless(cluster),
         bootstrap: network::bootstrap(cluster),
+        listeners: listeners::services(cluster, inputs.replicas),
         disruption_budget: network::disruption_budget(cluster, inputs.may_disrupt),
         stateful_set: pods::stateful_set(cluster, inputs, template),
         revision,

@@ -1,6 +1,6 @@
 //! Services, and the budget of voluntary disruptions.
 
-use super::super::names::{self, CLIENT_PORT, HTTP_PORT, INTERNAL_PORT};
+use super::super::names::{self, HTTP_PORT, INTERNAL_PORT};
 use super::super::validate::ValidCluster;
 use super::owned;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
@@ -8,7 +8,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec}
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-fn port(name: &str, port: i32) -> ServicePort {
+pub(super) fn port(name: &str, port: i32) -> ServicePort {
     ServicePort {
         name: Some(name.to_owned()),
         port,
@@ -20,17 +20,19 @@ fn port(name: &str, port: i32) -> ServicePort {
 
 /// Gives each pod a name in DNS, ready or not: a broker that recovers is still itself.
 pub(super) fn headless(cluster: &ValidCluster) -> Service {
+    let mut ports = vec![
+        port("kafka", cluster.listeners.main_port),
+        port("internal", INTERNAL_PORT),
+        port("http", HTTP_PORT),
+    ];
+    ports.extend(super::listeners::inside(cluster));
     Service {
         metadata: owned(cluster, names::headless(&cluster.name)),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
             publish_not_ready_addresses: Some(true),
             selector: Some(names::selector(&cluster.name)),
-            ports: Some(vec![
-                port("kafka", CLIENT_PORT),
-                port("internal", INTERNAL_PORT),
-                port("http", HTTP_PORT),
-            ]),
+            ports: Some(ports),
             ..ServiceSpec::default()
         }),
         status: None,
@@ -43,7 +45,7 @@ pub(super) fn bootstrap(cluster: &ValidCluster) -> Service {
         metadata: owned(cluster, names::bootstrap(&cluster.name)),
         spec: Some(ServiceSpec {
             selector: Some(names::selector(&cluster.name)),
-            ports: Some(vec![port("kafka", CLIENT_PORT)]),
+            ports: Some(vec![port("kafka", cluster.listeners.main_port)]),
             ..ServiceSpec::default()
         }),
         status: None,

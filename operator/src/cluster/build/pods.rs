@@ -1,6 +1,6 @@
 //! The StatefulSet and its pod template.
 
-use super::super::names::{self, CLIENT_PORT, HTTP_PORT, INTERNAL_PORT};
+use super::super::names::{self, HTTP_PORT, INTERNAL_PORT};
 use super::super::overrides;
 use super::super::roll::Revision;
 use super::super::validate::ValidCluster;
@@ -111,11 +111,13 @@ fn container(cluster: &ValidCluster) -> Value {
         name, namespace, ..
     } = cluster;
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    let advertise = format!(
-        "$(POD_NAME).{}.{namespace}.svc.{}:{CLIENT_PORT}",
+    let inside = format!(
+        "$(POD_NAME).{}.{namespace}.svc.{}",
         names::headless(name),
         cluster.spec.cluster_domain
     );
+    let client_port = cluster.listeners.main_port;
+    let advertise = format!("{inside}:{client_port}");
     let probe = |path: &str| json!({"path": path, "port": "http"});
     let mut container = json!({
         "name": names::CONTAINER,
@@ -126,7 +128,7 @@ fn container(cluster: &ValidCluster) -> Value {
             "--store", "kubernetes",
             "--data", DATA,
             "--config", "/etc/leasehold/broker.yaml",
-            "--client-listen", format!("0.0.0.0:{CLIENT_PORT}"),
+            "--client-listen", format!("0.0.0.0:{client_port}"),
             "--internal-listen", format!("0.0.0.0:{INTERNAL_PORT}"),
             "--http-listen", format!("0.0.0.0:{HTTP_PORT}"),
             "--advertise", advertise,
@@ -138,7 +140,7 @@ fn container(cluster: &ValidCluster) -> Value {
             field("POD_UID", "metadata.uid"), field("POD_IP", "status.podIP"),
         ],
         "ports": [
-            {"name": "kafka", "containerPort": CLIENT_PORT},
+            {"name": "kafka", "containerPort": client_port},
             {"name": "internal", "containerPort": INTERNAL_PORT},
             {"name": "http", "containerPort": HTTP_PORT},
         ],
@@ -159,6 +161,20 @@ fn container(cluster: &ValidCluster) -> Value {
             {"name": "podinfo", "mountPath": "/etc/podinfo", "readOnly": true},
         ],
     });
+    for listener in &cluster.listeners.further {
+        let argument = super::listeners::argument(listener, &inside);
+        let port = json!({"containerPort": listener.spec.port});
+        for (list, more) in [
+            ("args", "--listener".into()),
+            ("args", argument.into()),
+            ("ports", port),
+        ] {
+            container[list]
+                .as_array_mut()
+                .into_iter()
+                .for_each(|list| list.push(more.clone()));
+        }
+    }
     if let Some(policy) = &cluster.image_pull_policy {
         container["imagePullPolicy"] = policy.as_str().into();
     }
