@@ -14,6 +14,9 @@ pub fn reference() -> String {
          name: nothing is silently ignored.\n\n\
          ## Brokers\n\n\
          In `spec.config` of a `Cluster`, or in the YAML file given to `leasehold-broker` as `--config`.\n\n\
+         Where brokers listen, and what clients are told (`listeners` and `advertised.listeners` in Kafka), is no\n\
+         key: it is `spec.listeners` of a `Cluster` (docs/listeners.md), or `--client-listen`, `--advertise` and\n\
+         `--listener` of `leasehold-broker`.\n\n\
          `while it runs` says which of them an administrator may set for one broker or for all of them, with Kafka's\n\
          `kafka-configs` or whatever else sends IncrementalAlterConfigs: what is set for the one comes before what is\n\
          set for all, and that before the file. All others take effect when a broker starts.\n\n\
