@@ -27,7 +27,7 @@ pub(super) fn cluster(cluster: &Cluster, pods: &[Pod], now: Timestamp) -> String
     let id = status.cluster_id.as_deref().unwrap_or("not made yet");
     let controller = status.controller.as_deref().unwrap_or("nobody");
     let epoch = status.controller_epoch.unwrap_or_default();
-    let facts = [
+    let mut facts = vec![
         row(["Cluster", &format!("{name} ({id})")]),
         row([
             "Brokers",
@@ -49,6 +49,12 @@ pub(super) fn cluster(cluster: &Cluster, pods: &[Pod], now: Timestamp) -> String
         ]),
         row(["Bootstrap", status.bootstrap.as_deref().unwrap_or("-")]),
     ];
+    // The main one stands above.
+    facts.extend(status.listeners.iter().skip(1).map(|listener| {
+        let bootstrap = listener.bootstrap.as_deref().unwrap_or("-");
+        let text = format!("{} ({:?}): {bootstrap}", listener.name, listener.kind);
+        row(["Listener", &text])
+    }));
     let mut brokers = vec![row([
         "POD", "READY", "RESTARTS", "ZONE", "NODE", "AGE", "ROLE",
     ])];

@@ -18,6 +18,7 @@ fn a_cluster_with_its_brokers_and_conditions() {
         "{apiVersion: leasehold.dev/v1alpha1, kind: Cluster, metadata: {name: demo}, spec: {replicas: 2, storage: {type: Ephemeral}}, status: {
           clusterId: abc, readyReplicas: 1, updatedReplicas: 2, controller: demo-broker-1, controllerEpoch: 7,
           topics: 3, partitions: 9, underReplicatedPartitions: 4, bootstrap: 'demo-bootstrap:9092',
+          listeners: [{name: internal, type: Internal}, {name: out, type: NodePort, bootstrap: '192.0.2.1:30999'}],
           conditions: [{type: Ready, status: 'False', reason: BrokersMissing, message: 1 of 2 brokers serve, lastTransitionTime: '2026-01-01T11:58:30Z'}]}}",
     );
     let pod = |number: i32, ready: &str| -> Pod {
@@ -36,6 +37,7 @@ Brokers     1 serve of 2 wanted, 2 are up to date
 Controller  demo-broker-1, epoch 7
 Topics      3 with 9 partitions: 4 under-replicated, 0 offline
 Bootstrap   demo-bootstrap:9092
+Listener    out (NodePort): 192.0.2.1:30999
 
 POD             READY  RESTARTS  ZONE  NODE  AGE   ROLE
 demo-broker-0   no     2         west  n0    3h0m
