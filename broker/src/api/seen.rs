@@ -52,7 +52,7 @@ impl<'a> Seen<'a> {
     /// Whether every broker that serves can be named.
     pub(super) fn has_all(self) -> bool {
         let mut serving = self.image.brokers.values().filter(|b| !b.fenced);
-        serving.all(|broker| broker.endpoint(self.listener).is_some())
+        self.listener.is_none() || serving.all(|broker| broker.endpoint(self.listener).is_some())
     }
 
     /// The leader to name, or why there is none. `knows_listeners`: the client knows the error of that name.

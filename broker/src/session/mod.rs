@@ -15,6 +15,7 @@ pub mod durable;
 pub mod find;
 mod handle;
 mod health;
+mod listeners;
 mod run;
 pub mod watch;
 

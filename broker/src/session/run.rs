@@ -3,6 +3,7 @@
 use super::apply::{Taken, take};
 use super::durable::Durable;
 use super::find::{Target, address_of};
+use super::listeners::untold;
 use super::{ReplicaReports, SessionConfig, SessionHealth, SessionStatus};
 use crate::controller::{ControllerHandle, Role};
 use crate::internal::{self, controller_call};
@@ -183,7 +184,12 @@ impl Runner {
     async fn converse(&mut self, route: &Route, start: &Start) -> Stop {
         let mut rack = self.config.rack.clone();
         let mut must_register = self.registered_at.is_none();
+        let mut told_again = false;
         loop {
+            // Once for each controller: one of an older release passes over it every time.
+            if !told_again && self.is_untold() {
+                (must_register, told_again) = (true, true);
+            }
             if must_register || rack.has_changed().unwrap_or(false) {
                 rack.borrow_and_update();
                 match self.register(route, start).await {
@@ -195,6 +201,11 @@ impl Runner {
                 return stop;
             }
         }
+    }
+
+    fn is_untold(&self) -> bool {
+        let (broker, incarnation) = (self.config.broker, self.config.incarnation);
+        untold(&self.image, broker, incarnation, &self.config.listeners)
     }
 
     async fn register(&mut self, route: &Route, start: &Start) -> Result<(), Stop> {

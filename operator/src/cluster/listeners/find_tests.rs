@@ -180,6 +180,22 @@ fn the_status_tells_every_address_and_what_is_waited_for() {
 }
 
 #[test]
+fn where_nodes_cannot_be_read_the_condition_asks_for_a_host() {
+    let mut facts = facts();
+    let confined = || Err(super::super::look::CONFINED.to_owned());
+    facts.addresses.values_mut().for_each(|at| *at = confined());
+    let waiting = status(&facts, &image(&[]), None).waiting.unwrap();
+    let expected =
+        "listener out: broker 0 waits for host in spec.listeners: an operator of one namespace";
+    assert!(waiting.starts_with(expected), "{waiting}");
+    let one = "[{name: out, type: NodePort, port: 9094, host: kafka.example.com}]";
+    assert_eq!(
+        found(&facts, one, "out", 0),
+        Found::At(at("kafka.example.com:31000"))
+    );
+}
+
+#[test]
 fn an_address_that_the_controller_was_not_told_is_not_claimed() {
     let image = image(&[(0, "out", "192.0.2.0:31000"), (1, "out", "192.0.2.9:31001")]);
     let told = status(

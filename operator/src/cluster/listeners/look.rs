@@ -18,6 +18,10 @@ use std::time::{Duration, Instant};
 /// keep their addresses.
 const KEPT: Duration = Duration::from_secs(30);
 
+/// What a node port waits for where nodes cannot be read.
+pub const CONFINED: &str =
+    "host in spec.listeners: an operator of one namespace may not read the addresses of nodes";
+
 /// Addresses of nodes that were read a moment ago.
 #[derive(Default)]
 pub struct Nodes(Mutex<HashMap<String, (Instant, String)>>);
@@ -81,9 +85,7 @@ fn needs_nodes(listeners: &Listeners) -> bool {
 async fn address_of(context: &Context, node: &str) -> Result<Result<String, String>, kube::Error> {
     if context.namespace.is_some() {
         // Nodes are cluster-scoped.
-        return Ok(Err(
-            "host in spec.listeners: an operator of one namespace may not read the addresses of nodes".to_owned(),
-        ));
+        return Ok(Err(CONFINED.to_owned()));
     }
     if let Some(address) = context.nodes.get(node) {
         return Ok(Ok(address));
