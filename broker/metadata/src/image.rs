@@ -14,6 +14,7 @@ pub use apply::ApplyError;
 pub use query::{ConfigSource, Hosted, Standing};
 
 use crate::balance::Balancing;
+use crate::features::{Level, Supported};
 use crate::quotas::Quotas;
 use imbl::{OrdMap, Vector};
 use leasehold_types::{
@@ -46,6 +47,8 @@ pub struct Image {
     pub client_quotas: Arc<Quotas>,
     /// How brokers are kept even, and whether they are.
     pub balancing: Balancing,
+    /// The level of `metadata.version` that was recorded, if one was; see [`Image::metadata_level`].
+    pub metadata_version: Option<Level>,
     pub next_producer_id: ProducerId,
 }
 
@@ -154,6 +157,8 @@ pub struct Broker {
     pub changed_at: Seq,
     /// The log directories that this incarnation may write to. Empty: one, of which no id was told.
     pub directories: Vec<DirectoryId>,
+    /// What its process supports. Empty: it is of a release that did not tell.
+    pub features: Supported,
 }
 
 impl Broker {
@@ -276,6 +281,7 @@ impl Image {
             static_configs: Arc::default(),
             client_quotas: Arc::default(),
             balancing: Balancing::default(),
+            metadata_version: None,
             next_producer_id: ProducerId(0),
         }
     }

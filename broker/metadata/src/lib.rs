@@ -4,6 +4,7 @@
 //! - [`controller`] decides, purely: inputs and time go in, records and effects come out. [`assign`]
 //!   places replicas, [`configs`] knows the keys of topics, [`broker_config`] those of brokers,
 //!   [`dynamic`] which of them are changed while brokers run.
+//! - [`features`] says which records a cluster may have, so that brokers of two releases can be in it.
 //! - [`rpc`] is what brokers and the controller say to each other.
 //! - [`store`], [`head`] and [`lease`] keep the log on Kubernetes objects (or files), fence split
 //!   brain and elect the controller.
@@ -16,6 +17,7 @@ pub mod broker_config;
 pub mod configs;
 pub mod controller;
 pub mod dynamic;
+pub mod features;
 pub mod head;
 pub mod image;
 pub mod lease;

@@ -2,9 +2,11 @@
 //!
 //! Promises: a record says all that its application needs (no clock, no randomness, no lookup of
 //! defaults), so that every broker that applies the same entries holds the same image. A field that
-//! is absent in JSON keeps its default, so that records of an older release can be read.
+//! is absent in JSON keeps its default, so that records of an older release can be read; a kind that is not known
+//! is an error. Which release may write what, [`Record::needs`] says.
 
 use crate::balance::Balancing;
+use crate::features::{Level, Supported};
 use crate::image::{Claim, Endpoint, Listeners, Partition};
 use crate::quotas::{QuotaEntity, QuotaLimit};
 use leasehold_types::{
@@ -74,6 +76,8 @@ pub enum Record {
     },
     /// How brokers are kept even, and whether that is to be seen to.
     Balancing(Balancing),
+    /// The level of a feature that is in force from here on; see [`crate::features`].
+    FeatureLevel { name: String, level: Level },
     /// Producer ids below `next` have been given out.
     ProducerIds { next: ProducerId },
     /// A recorded recovery from an older copy: raises every epoch above all that were ever seen.
@@ -121,6 +125,9 @@ pub struct RegisterBroker {
     /// Listeners for clients beside the main one; none from a release that had but one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub listeners: Listeners,
+    /// What its process supports; empty from a release before levels were recorded.
+    #[serde(default, skip_serializing_if = "Supported::is_empty")]
+    pub features: Supported,
 }
 
 /// A change of a broker's standing; `None` keeps what is.

@@ -9,6 +9,7 @@ pub mod codes;
 
 pub use admin::*;
 
+use crate::features::Supported;
 use crate::image::{Endpoint, Listeners, Position};
 use crate::records::{Entry, Record};
 use leasehold_types::{
@@ -78,6 +79,9 @@ pub struct Registration {
     /// tell it ([`AdminRequest::SetEndpoints`]).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub listeners: Listeners,
+    /// What this process supports. Empty from a release that did not tell.
+    #[serde(default, skip_serializing_if = "Supported::is_empty")]
+    pub features: Supported,
 }
 
 /// One log directory, as it was found at the start.

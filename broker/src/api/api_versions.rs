@@ -1,4 +1,4 @@
-//! ApiVersions: what this broker serves.
+//! ApiVersions: what this broker serves, which feature levels it supports, and which are in force.
 //!
 //! An unknown version is answered, not refused: a body of version 0 with error 35 and the range of
 //! this very API, from which the client picks another. The reply's header is version 0 always.
@@ -7,13 +7,18 @@ use super::call::Call;
 use super::context::Shared;
 use crate::server::{Refusal, Reply};
 use bytes::Bytes;
+use leasehold_metadata::Image;
+use leasehold_metadata::features::{self, LevelRange, METADATA_VERSION};
+use leasehold_wire::kafka::messages::api_versions_response::{
+    FinalizedFeatureKey, SupportedFeatureKey,
+};
 use leasehold_wire::kafka::messages::{
     ApiVersionsRequest, ApiVersionsResponse, api_versions_response,
 };
 use leasehold_wire::versions::{SERVED, Served};
-use leasehold_wire::{ApiKey, ErrorCode, RequestHead, encode_reply};
+use leasehold_wire::{ApiKey, ErrorCode, RequestHead, StrBytes, encode_reply};
 
-pub(super) fn serve(_: &Shared, call: Call, body: Bytes) -> Result<Reply, Refusal> {
+pub(super) fn serve(shared: &Shared, call: Call, body: Bytes) -> Result<Reply, Refusal> {
     let request: ApiVersionsRequest = call.decode(body)?;
     let mut reply = ApiVersionsResponse::default();
     let (name, version) = (
@@ -32,7 +37,30 @@ pub(super) fn serve(_: &Shared, call: Call, body: Bytes) -> Result<Reply, Refusa
             .set((name.to_string(), version.to_string()));
     }
     reply.api_keys = SERVED.iter().map(row).collect();
+    if call.version >= 3 {
+        tell_features(&mut reply, &shared.image());
+    }
     Ok(Reply::Ready(call.encode::<ApiVersionsRequest>(&reply)?))
+}
+
+/// The epoch is the position in the metadata that the levels are of: clients keep those of the highest.
+fn tell_features(reply: &mut ApiVersionsResponse, image: &Image) {
+    let supported = features::supported();
+    let key = |(name, range): (&String, &LevelRange)| {
+        SupportedFeatureKey::default()
+            .with_name(StrBytes::from_string(name.clone()))
+            .with_min_version(range.min.0)
+            .with_max_version(range.max.0)
+    };
+    reply.supported_features = supported.iter().map(key).collect();
+    let level = image.metadata_level().0;
+    reply.finalized_features = vec![
+        FinalizedFeatureKey::default()
+            .with_name(StrBytes::from_static_str(METADATA_VERSION))
+            .with_min_version_level(level)
+            .with_max_version_level(level),
+    ];
+    reply.finalized_features_epoch = i64::try_from(image.position.seq.0).unwrap_or(i64::MAX);
 }
 
 /// The answer to a version of ApiVersions that is not served.

@@ -61,6 +61,7 @@ mod sync_group;
 mod throttle;
 mod txn_offset_commit;
 mod unregister_broker;
+mod update_features;
 mod verified;
 mod write_txn_markers;
 
@@ -162,6 +163,7 @@ impl KafkaHandler {
             }
             ApiKey::AlterConfigs => call.waiting(shared, body, alter_configs::answer),
             ApiKey::AlterClientQuotas => call.waiting(shared, body, client_quotas::alter),
+            ApiKey::UpdateFeatures => call.waiting(shared, body, update_features::answer),
             ApiKey::UnregisterBroker => call.waiting(shared, body, unregister_broker::answer),
             ApiKey::AlterPartitionReassignments => call.waiting(shared, body, reassignments::alter),
             ApiKey::ElectLeaders => call.waiting(shared, body, elect_leaders::answer),

@@ -86,6 +86,9 @@ pub(super) fn log(epoch: ControllerEpoch, event: &Event) {
         Event::Unregistered { broker } => {
             tracing::info!(controller_epoch, %broker, "broker unregistered");
         }
+        Event::FeatureLevel { name, level } => {
+            tracing::info!(controller_epoch, feature = name, %level, "feature level");
+        }
         Event::Frozen { reason } => tracing::error!(
             controller_epoch,
             reason,

@@ -85,6 +85,7 @@ impl Pair {
                 directories: Vec::new(),
                 unreadable: 0,
                 listeners: Default::default(),
+                features: leasehold_metadata::features::supported(),
             };
             let answer = pair.ask(Request::Register(registration)).await;
             assert!(matches!(answer, Response::Registered { .. }), "{answer:?}");

@@ -178,6 +178,7 @@ impl Controller {
                 changed_at: seq,
                 directories: Vec::new(),
                 listeners: Default::default(),
+                features: Default::default(),
             };
             image.brokers.insert(id, Arc::new(broker));
             // A new incarnation of a leader means a new leader epoch.

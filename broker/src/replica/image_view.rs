@@ -149,6 +149,7 @@ mod tests {
             changed_at: Seq(1),
             directories: Vec::new(),
             listeners: Default::default(),
+            features: Default::default(),
         }
     }
 

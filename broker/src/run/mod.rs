@@ -133,7 +133,7 @@ impl Broker {
         let http = tokio::spawn(http::serve(http_listener, status.clone(), registry));
 
         let store = open_store(args).await?;
-        let cluster_id = await_head(&*store, &status).await;
+        let cluster_id = await_head(&*store, &status).await?;
         let log_dirs = open_log_dirs(args, &config, &cluster_id, broker, &status).await?;
 
         let incarnation = Incarnation::random();
@@ -277,13 +277,18 @@ async fn open_store(args: &RunArgs) -> anyhow::Result<Arc<dyn Store>> {
 }
 
 /// Waits for the head, which is not this process's to create, and gives its cluster id. An API
-/// server that is away or slow is no reason to end: that would only add restarts to an outage.
-async fn await_head(store: &dyn Store, status: &status::Status) -> ClusterId {
+/// server that is away or slow is no reason to end: that would only add restarts to an outage. Metadata of a level
+/// that this release does not know is one: it must not stand for controller, nor serve what it would misread.
+async fn await_head(store: &dyn Store, status: &status::Status) -> anyhow::Result<ClusterId> {
     let mut said = String::new();
     loop {
         let why = match store.read_head().await {
             Ok(Some(head)) => match head.data.get(CLUSTER_ID) {
-                Some(id) => return ClusterId(id.clone()),
+                Some(id) => {
+                    head::check_level(&head.data)
+                        .with_context(|| format!("cannot start on {}", store.describe()))?;
+                    return Ok(ClusterId(id.clone()));
+                }
                 None => format!("the head in {} has no {CLUSTER_ID}", store.describe()),
             },
             Ok(None) => format!(

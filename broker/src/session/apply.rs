@@ -3,7 +3,8 @@
 //! Promise (I11, I13): a position never falls, and only what extends the line that this broker is on is
 //! taken in. A snapshot must pass through the broker's own point; entries must follow it without a gap.
 
-use leasehold_metadata::image::Image;
+use leasehold_metadata::features::Unsupported;
+use leasehold_metadata::image::{ApplyError, Image};
 use leasehold_metadata::records::Entry;
 use leasehold_metadata::rpc::{News, PollAnswer};
 
@@ -20,14 +21,28 @@ pub enum Taken {
 
 /// Why an answer is not taken in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the controller's answer does not extend this broker's metadata: {0}")]
-pub struct NotTaken(pub String);
+pub enum NotTaken {
+    #[error("the controller's answer does not extend this broker's metadata: {0}")]
+    OffLine(String),
+    /// This release can follow no further.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+}
+
+impl From<ApplyError> for NotTaken {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Unsupported(unsupported) => Self::Unsupported(unsupported),
+            other => Self::OffLine(other.to_string()),
+        }
+    }
+}
 
 /// Judges `answer` on `image`, which is what this broker has durably.
 pub fn take(image: &Image, answer: PollAnswer) -> Result<Taken, NotTaken> {
     if answer.committed.epoch < image.position.epoch {
         let (theirs, ours) = (answer.committed.epoch, image.position.epoch);
-        return Err(NotTaken(format!(
+        return Err(NotTaken::OffLine(format!(
             "it comes from controller epoch {theirs}, this broker follows {ours}"
         )));
     }
@@ -40,7 +55,7 @@ pub fn take(image: &Image, answer: PollAnswer) -> Result<Taken, NotTaken> {
             }
             let mut next = image.clone();
             for entry in &entries {
-                next.apply(entry).map_err(|e| NotTaken(e.to_string()))?;
+                next.apply(entry)?;
             }
             Ok(Taken::Entries(entries, next))
         }
@@ -48,12 +63,11 @@ pub fn take(image: &Image, answer: PollAnswer) -> Result<Taken, NotTaken> {
             if position == image.position {
                 return Ok(Taken::Nothing);
             }
-            let next = Image::from_snapshot(image.cluster_id.clone(), position, &records)
-                .map_err(|e| NotTaken(e.to_string()))?;
+            let next = Image::from_snapshot(image.cluster_id.clone(), position, &records)?;
             let fresh = image.position.seq.0 == 0;
             let passes = next.leads_through(&image.position);
             if !fresh && (!passes || position.seq < image.position.seq) {
-                return Err(NotTaken(format!(
+                return Err(NotTaken::OffLine(format!(
                     "its snapshot at {position:?} does not pass through {:?}",
                     image.position
                 )));

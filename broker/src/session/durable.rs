@@ -4,6 +4,7 @@
 //! loss; a last entry that was cut short (it was never acted on) is dropped at the next start; anything
 //! else that does not fit is an error, not a guess.
 
+use leasehold_metadata::features::Unsupported;
 use leasehold_metadata::head::copy::{CopyError, copy_text, parse_copy};
 use leasehold_metadata::head::format::entry_text;
 use leasehold_metadata::image::Image;
@@ -29,6 +30,8 @@ pub enum DurableError {
         found: ClusterId,
         ours: ClusterId,
     },
+    #[error("{path}: {source}")]
+    Unsupported { path: PathBuf, source: Unsupported },
     #[error(
         "{path} is damaged: {why}. Move it away to begin with a fresh copy, if the head of the cluster is sound"
     )]
@@ -144,6 +147,7 @@ fn read(path: &Path, text: &str, ours: &ClusterId) -> Result<(Image, usize), Dur
     let path = path.to_owned();
     parse_copy(text, Some(ours)).map_err(|error| match error {
         CopyError::Foreign { found, ours } => DurableError::Foreign { path, found, ours },
+        CopyError::Unsupported(source) => DurableError::Unsupported { path, source },
         CopyError::Damaged(why) => DurableError::Damaged { path, why },
     })
 }

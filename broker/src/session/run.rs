@@ -1,13 +1,14 @@
 //! The session's loop: find, register, poll, make durable, publish.
 
-use super::apply::{Taken, take};
+use super::apply::{NotTaken, Taken, take};
 use super::durable::Durable;
 use super::find::{Target, address_of};
 use super::listeners::untold;
 use super::{ReplicaReports, SessionConfig, SessionHealth, SessionStatus};
 use crate::controller::{ControllerHandle, Role};
-use crate::internal::{self, controller_call};
+use crate::internal::{self, CallError, controller_call};
 use leasehold_log::DirectoryStart;
+use leasehold_metadata::features;
 use leasehold_metadata::image::Image;
 use leasehold_metadata::rpc::{
     BrokerState, ConfirmedRun, DirectoryReport, Poll, PollAnswer, Registration, Request, Response,
@@ -176,7 +177,13 @@ impl Runner {
             Route::There(client) => {
                 controller_call(client, &self.config.cluster_id, request, limit)
                     .await
-                    .map_err(|e| e.to_string())
+                    .map_err(|error| {
+                        if let CallError::Json(_) = error {
+                            // It stays behind, and is fenced; but the reason is here.
+                            tracing::error!(%error, "the controller's answer cannot be read: is it of a newer release?");
+                        }
+                        error.to_string()
+                    })
             }
         }
     }
@@ -206,6 +213,15 @@ impl Runner {
     fn is_untold(&self) -> bool {
         let (broker, incarnation) = (self.config.broker, self.config.incarnation);
         untold(&self.image, broker, incarnation, &self.config.listeners)
+            || !self.is_known_for_its_features()
+    }
+
+    /// Whether the metadata says what this process supports; not, if its controller is of a release that did not ask.
+    fn is_known_for_its_features(&self) -> bool {
+        let registered = self.image.broker(self.config.broker);
+        registered.is_none_or(|known| {
+            known.incarnation != self.config.incarnation || known.features == features::supported()
+        })
     }
 
     async fn register(&mut self, route: &Route, start: &Start) -> Result<(), Stop> {
@@ -224,6 +240,7 @@ impl Runner {
             directories: start.directories.clone(),
             unreadable: start.unreadable,
             listeners: self.config.listeners.clone(),
+            features: features::supported(),
         };
         let request = Request::Register(registration);
         let at = match self.ask(route, request, REGISTER_LIMIT).await {
@@ -295,6 +312,7 @@ impl Runner {
         let (may_stop, frozen) = (answer.may_stop, answer.frozen.clone());
         let taken = match take(&self.image, answer) {
             Ok(taken) => taken,
+            Err(NotTaken::Unsupported(error)) => return Err(Stop::End(error.to_string())),
             Err(error) => {
                 tracing::error!(position = ?self.image.position, %error, "the metadata is not followed");
                 self.note(|status| status.trouble = Some(error.to_string()));
@@ -388,7 +406,10 @@ impl Runner {
             }
         };
         let message = outcome.message.unwrap_or_default();
-        if outcome.code == codes::INCONSISTENT_CLUSTER_ID {
+        if matches!(
+            outcome.code,
+            codes::INCONSISTENT_CLUSTER_ID | codes::UNSUPPORTED_VERSION
+        ) {
             return Stop::End(message);
         }
         let disowned = matches!(

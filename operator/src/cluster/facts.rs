@@ -140,6 +140,7 @@ pub(crate) mod tests {
                 changed_at: Seq(1),
                 directories: Vec::new(),
                 listeners: Default::default(),
+                features: Default::default(),
             };
             image.brokers.insert(BrokerId(id), Arc::new(broker));
         }

@@ -120,6 +120,7 @@ pub fn image(cluster: &ClusterId) -> Image {
             rack: Some(format!("rack-{id}")),
             directories: Vec::new(),
             listeners: Default::default(),
+            features: Default::default(),
             version: String::new(),
             fenced: false,
             shutting_down: false,

@@ -113,6 +113,7 @@ fn image(partitions: usize) -> Image {
             changed_at: None,
             directories: Vec::new(),
             listeners: Default::default(),
+            features: features::supported(),
         })
     }));
     for n in 0..partitions {

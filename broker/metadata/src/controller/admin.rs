@@ -73,6 +73,10 @@ impl Controller {
                     .map(|changes| self.alter_client_quotas(changes, validate_only))
                     .collect(),
             ),
+            AdminRequest::UpdateFeatures {
+                updates,
+                validate_only,
+            } => AdminResponse::UpdateFeatures(self.update_features(&updates, validate_only)),
             AdminRequest::UnregisterBroker { broker } => {
                 AdminResponse::UnregisterBroker(self.unregister(broker))
             }

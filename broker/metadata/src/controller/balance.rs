@@ -7,6 +7,7 @@
 
 use super::{At, Controller, Event};
 use crate::balance::{self, Balancing, Mode, Move, PLAN_AT_MOST};
+use crate::features::Level;
 use crate::records::Record;
 use crate::rpc::{Outcome, codes};
 use leasehold_types::BrokerId;
@@ -43,7 +44,8 @@ impl Controller {
     /// Brokers may not be even any more.
     pub(super) fn balance_is_due(&mut self, why: &str) {
         (self.balance.queue, self.balance.rests_until) = (None, 0);
-        if self.image.topics.is_empty() || self.image.balancing.due {
+        let known = self.image.metadata_level() >= Level::ADMINISTERED;
+        if self.image.topics.is_empty() || self.image.balancing.due || !known {
             return;
         }
         let due = Balancing {
@@ -58,6 +60,9 @@ impl Controller {
 
     /// Other limits, and with `due` a look at all brokers anew.
     pub(super) fn set_balancing(&mut self, wanted: Balancing) -> Outcome {
+        if let Err(refused) = self.permits(Level::ADMINISTERED, "keeping brokers even") {
+            return refused;
+        }
         if wanted.max_moves == 0 || wanted.bytes_per_second == Some(0) {
             let message = "the limits of balancing must be at least 1";
             return Outcome::refused(codes::INVALID_REQUEST, message);
@@ -77,7 +82,8 @@ impl Controller {
     /// Moves on, as far as the limits allow.
     pub(super) fn balance(&mut self) {
         self.balance.wanted = false;
-        if !self.image.balancing.due {
+        let permitted = self.image.metadata_level() >= Level::ADMINISTERED;
+        if !self.image.balancing.due || !permitted {
             return;
         }
         let settled = self.look_around();

@@ -2,14 +2,19 @@
 
 use super::restart::{self, Verdict};
 use super::{At, Controller, Event, ReplyTo, Session};
+use crate::features::{Level, METADATA_VERSION};
 use crate::image::{Broker, Listeners};
 use crate::records::{Record, RegisterBroker};
 use crate::rpc::{BrokerEndpoints, Outcome, Registration, Response, codes};
 use leasehold_types::seams::taken_out;
 use leasehold_types::{BrokerId, DirectoryId, Incarnation, ListenerName, ProducerId};
+use std::collections::BTreeMap;
 
 impl Controller {
     pub(super) fn register(&mut self, to: ReplyTo, r: Registration) {
+        if let Err(message) = self.check_support(&r) {
+            return self.refuse(to, codes::UNSUPPORTED_VERSION, message);
+        }
         let known = self.image.broker(r.broker).cloned();
         match &known {
             Some(known) if known.incarnation == r.incarnation => {
@@ -26,8 +31,12 @@ impl Controller {
         }
         let verdict = Verdict::of(known.as_deref(), &r);
         let intact = verdict.intact;
-        let directories = ids(&r);
         let listeners = listeners(known.as_deref(), &r);
+        let directories = match self.image.metadata_level() >= Level::ADMINISTERED {
+            true => ids(&r),
+            // Brokers of this level have one each, and its `run` file says which one it is.
+            false => Vec::new(),
+        };
         self.emit(Record::RegisterBroker(RegisterBroker {
             broker: r.broker,
             incarnation: r.incarnation,
@@ -46,6 +55,7 @@ impl Controller {
             changed_at: None,
             directories,
             listeners,
+            features: r.features,
         }));
         self.event(Event::Registered {
             broker: r.broker,
@@ -101,6 +111,7 @@ impl Controller {
             && known.http == r.http
             && known.version == r.version
             && known.rack == rack
+            && known.features == r.features
             && known.listeners == listeners;
         if !same {
             self.emit(Record::RegisterBroker(RegisterBroker {
@@ -118,6 +129,7 @@ impl Controller {
                 changed_at: Some(known.changed_at),
                 directories: known.directories.clone(),
                 listeners,
+                features: r.features.clone(),
             }));
         }
         self.reply(
@@ -212,9 +224,26 @@ impl Controller {
         Outcome::ok()
     }
 
+    /// What tells of single replicas cannot be written at this level: the broker is out as a whole, until it registers
+    /// anew or the level is raised.
+    fn fence_for_failed_logs(&mut self, broker: BrokerId, failed: &[At]) {
+        if failed.is_empty() || !self.image.is_live(broker) {
+            return;
+        }
+        let reason = format!(
+            "{} of its logs failed, and at {METADATA_VERSION} {} that is told of whole brokers only",
+            failed.len(),
+            self.image.metadata_level()
+        );
+        self.fence(&BTreeMap::from([(broker, reason)]));
+    }
+
     /// Logs of a broker that goes on with others failed: its replicas there are out of service until it
     /// registers anew, as those of a fenced broker are. What it told of before is told in vain.
     pub(super) fn replicas_failed(&mut self, broker: BrokerId, failed: &[At]) {
+        if self.image.metadata_level() < Level::ADMINISTERED {
+            return self.fence_for_failed_logs(broker, failed);
+        }
         for &at in failed {
             let why = format!("its log on broker {broker} failed");
             let news = self

@@ -6,6 +6,7 @@
 use super::{At, Controller};
 use crate::configs;
 use crate::dynamic::{DynamicError, DynamicKey};
+use crate::features::Level;
 use crate::image::Topic;
 use crate::records::{ConfigResource, Record};
 use crate::rpc::{ConfigChange, ConfigChanges, ConfigOp, ConfigTarget, Outcome, codes};
@@ -34,6 +35,12 @@ impl Controller {
             Ok(whose) => whose,
             Err((code, message)) => return Outcome::refused(code, message),
         };
+        if let Whose::Broker(_) = whose
+            && let Err(refused) =
+                self.permits(Level::ADMINISTERED, "configurations of single brokers")
+        {
+            return refused;
+        }
         let before: Values = match &whose {
             Whose::Topic(topic) => topic.configs.clone(),
             Whose::Broker(id) => {

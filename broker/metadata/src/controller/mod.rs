@@ -24,6 +24,7 @@ mod brokers;
 mod config;
 mod drain;
 mod edit;
+mod features;
 mod index;
 mod isr;
 mod leaders;

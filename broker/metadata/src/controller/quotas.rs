@@ -1,6 +1,7 @@
 //! Client quotas: judged here once more, as any broker (or the operator) may ask.
 
 use super::Controller;
+use crate::features::Level;
 use crate::quotas::{QuotaEntity, QuotaLimit};
 use crate::records::Record;
 use crate::rpc::{Outcome, QuotaChanges, codes};
@@ -11,6 +12,9 @@ impl Controller {
         wanted: &QuotaChanges,
         validate_only: bool,
     ) -> Outcome {
+        if let Err(refused) = self.permits(Level::ADMINISTERED, "client quotas") {
+            return refused;
+        }
         if wanted.entity == QuotaEntity::default() {
             let message = "Invalid empty client quota entity";
             return Outcome::refused(codes::INVALID_REQUEST, message);

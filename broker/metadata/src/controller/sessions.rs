@@ -4,6 +4,7 @@
 //! goodbye; its end fences the broker. Time in which the controller itself did not run does not count.
 
 use super::{At, Controller, Event, Millis, ReplyTo, Settings};
+use crate::features::Level;
 use crate::image::Listeners;
 use crate::records::{BrokerChange, Record};
 use crate::rpc::{Poll, Response, codes};
@@ -152,8 +153,11 @@ impl Controller {
         }
         // Before it may be unfenced, and lead them.
         self.replicas_failed(id, &poll.state.offline);
+        let stays_out =
+            !poll.state.offline.is_empty() && self.image.metadata_level() < Level::ADMINISTERED;
         if broker.fenced
             && !broker.shutting_down
+            && !stays_out
             && (caught_up || taken_out("unfenced-when-caught-up"))
         {
             self.unfence(id);

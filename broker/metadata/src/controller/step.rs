@@ -76,6 +76,7 @@ impl Controller {
 
     /// What an earlier controller may have left undone, and what this one's file says otherwise.
     fn take_over(&mut self) {
+        self.begin_at_the_newest_level();
         self.sync_static_configs();
         let leaderless: Vec<At> = self.index.leaderless.iter().copied().collect();
         for at in leaderless {
@@ -130,6 +131,21 @@ impl Controller {
 
     /// Decides a record: the image has it from now on.
     pub(super) fn emit(&mut self, record: Record) {
+        let in_force = match &record {
+            // It was judged by what every broker supports.
+            Record::FeatureLevel { level, .. } => *level,
+            _ => self.image.metadata_level(),
+        };
+        if record.needs() > in_force {
+            // Only a defect leads here: whoever decides asks for the level first.
+            self.event(Event::Warning {
+                message: format!(
+                    "a decision was dropped, since it needs level {} and {in_force} is in force: {record:?}",
+                    record.needs()
+                ),
+            });
+            return;
+        }
         let touched = match &record {
             Record::Partition {
                 topic, partition, ..

@@ -2,6 +2,7 @@
 
 use crate::broker_config::BrokerConfig;
 use crate::configs;
+use crate::features::Level;
 use crate::image::Listeners;
 use crate::records::Record;
 use crate::rpc::{AdminRequest, AlterPartition, Poll, Registration, Response};
@@ -175,6 +176,11 @@ pub enum Event {
     },
     Unregistered {
         broker: BrokerId,
+    },
+    /// From here on the cluster is at this level.
+    FeatureLevel {
+        name: String,
+        level: Level,
     },
     Frozen {
         reason: String,

@@ -1,11 +1,12 @@
 //! The text of a broker's own copy of the metadata: what a recovery starts from.
 //!
 //! A line that names the cluster, a snapshot, then entries, all as readable JSON lines. Promises: a last
-//! entry that was cut short (nobody acted on it) is left out; anything else that does not fit is an error,
-//! not a guess.
+//! entry that was cut short (nobody acted on it) is left out; anything else that does not fit, a kind of record
+//! that is not known included, is an error, not a guess.
 
 use super::format::{json, parse_entries};
-use super::load::{parse_snapshot, snapshot_text};
+use super::load::{TextError, parse_snapshot, snapshot_text};
+use crate::features::Unsupported;
 use crate::image::Image;
 use leasehold_types::ClusterId;
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,19 @@ use serde::{Deserialize, Serialize};
 pub enum CopyError {
     #[error("it belongs to cluster {found}, not to {ours}")]
     Foreign { found: ClusterId, ours: ClusterId },
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
     #[error("it is damaged: {0}")]
     Damaged(String),
+}
+
+impl From<TextError> for CopyError {
+    fn from(error: TextError) -> Self {
+        match error {
+            TextError::Unsupported(unsupported) => Self::Unsupported(unsupported),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -56,12 +68,13 @@ pub fn parse_copy(text: &str, ours: Option<&ClusterId>) -> Result<(Image, usize)
     let (snapshot, mut entries) = lines
         .split_at_checked(header.snapshot_lines)
         .ok_or_else(|| damaged("its snapshot is cut short".to_owned()))?;
-    let mut image = parse_snapshot(&header.cluster_id, &snapshot.concat()).map_err(damaged)?;
+    let mut image = parse_snapshot(&header.cluster_id, &snapshot.concat())?;
     let mut good = first.len() + 1 + snapshot.iter().map(|l| l.len()).sum::<usize>();
     while let Some(header) = entries.first() {
         let Some(count) = records_in(header) else {
             // Not a header: the torn end of the file, or damage in its midst.
-            if entries.len() == 1 {
+            let is_json = serde_json::from_str::<serde_json::Value>(header).is_ok();
+            if entries.len() == 1 && !is_json {
                 break;
             }
             let why = format!("a line that is no entry follows {good} good bytes");
@@ -74,12 +87,12 @@ pub fn parse_copy(text: &str, ours: Option<&ClusterId>) -> Result<(Image, usize)
         match parse_entries(&text) {
             Ok(parsed) if text.ends_with('\n') => {
                 for entry in &parsed {
-                    image.apply(entry).map_err(|e| damaged(e.to_string()))?;
+                    image.apply(entry).map_err(TextError::from)?;
                 }
             }
             Ok(_) => break,
-            Err(_) if after.is_empty() => break,
-            Err(why) => return Err(damaged(why)),
+            Err(why) if after.is_empty() && why.may_be_torn() => break,
+            Err(why) => return Err(damaged(why.to_string())),
         }
         good += text.len();
         entries = after;

@@ -4,6 +4,7 @@
 //! segments); text that it did not write is refused with the key's name, never guessed at.
 
 use super::{chunks::ChunkRef, keys};
+use crate::features::{self, Level, METADATA_VERSION, Unsupported};
 use crate::image::Claim;
 use crate::records::{Entry, Record};
 use crate::store::HeadObject;
@@ -62,6 +63,8 @@ pub struct Head {
     /// The most recent claims, oldest first.
     pub claims: Vec<Claim>,
     pub tail: BTreeMap<Seq, TailEntry>,
+    /// As the image has it.
+    pub metadata_version: Option<Level>,
 }
 
 /// A head that Leasehold did not write.
@@ -140,6 +143,16 @@ pub(super) fn lines<T: Serialize>(values: &[T]) -> String {
     text
 }
 
+/// Refuses a head whose records this release may not know, by its own word, before anything else of it is read.
+pub fn check_level(data: &BTreeMap<String, String>) -> Result<(), Unsupported> {
+    let told = data.get(keys::METADATA_VERSION);
+    match told.and_then(|text| text.parse().ok()) {
+        Some(level) => features::check(METADATA_VERSION, Level(level)),
+        // What is no level, `Head::parse` refuses.
+        None => Ok(()),
+    }
+}
+
 impl Head {
     /// Reads the head's data.
     pub fn parse(object: &HeadObject) -> Result<Self, FormatError> {
@@ -164,6 +177,10 @@ impl Head {
             segments: parse_lines(data, keys::SEGMENTS)?,
             claims: parse_lines(data, keys::CLAIMS)?,
             tail,
+            metadata_version: match data.contains_key(keys::METADATA_VERSION) {
+                true => Some(Level(parse_text(data, keys::METADATA_VERSION)?)),
+                false => None,
+            },
         };
         head.check()?;
         Ok(head)
@@ -219,17 +236,64 @@ pub fn entry_text(entry: &Entry) -> String {
     text
 }
 
+/// A line that is not what was to be there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {number}: {why}{}", hint(*.kind))]
+pub struct BadLine {
+    number: usize,
+    why: String,
+    kind: Bad,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bad {
+    /// No line, or no JSON: the write of it may not have been completed.
+    Torn,
+    /// JSON that was written whole, and is none of ours.
+    Foreign,
+}
+
+fn hint(kind: Bad) -> &'static str {
+    match kind {
+        Bad::Torn => "",
+        Bad::Foreign => " (was it written by a newer release?)",
+    }
+}
+
+impl BadLine {
+    /// Judges the error that reading line `number` ended with.
+    pub(super) fn of(number: usize, error: &serde_json::Error) -> Self {
+        Self {
+            number,
+            why: error.to_string(),
+            kind: match error.classify() {
+                serde_json::error::Category::Data => Bad::Foreign,
+                _ => Bad::Torn,
+            },
+        }
+    }
+
+    /// Whether it may be what a power loss left of a line of ours.
+    pub fn may_be_torn(&self) -> bool {
+        self.kind == Bad::Torn
+    }
+}
+
 /// Reads the entries from the text of a segment or of the tail. The error names the line.
-pub fn parse_entries(text: &str) -> Result<Vec<Entry>, String> {
+pub fn parse_entries(text: &str) -> Result<Vec<Entry>, BadLine> {
     let mut entries = Vec::new();
     let mut numbered = text.lines().zip(1usize..);
-    let bad = |number: usize, error: serde_json::Error| format!("line {number}: {error}");
+    let bad = |number: usize, error: serde_json::Error| BadLine::of(number, &error);
     while let Some((line, number)) = numbered.next() {
         let header: EntryHeader = serde_json::from_str(line).map_err(|e| bad(number, e))?;
         let mut records: Vec<Record> = Vec::new();
         for _ in 0..header.records {
             let Some((line, number)) = numbered.next() else {
-                return Err(format!("entry {} is cut short", header.seq));
+                return Err(BadLine {
+                    number,
+                    why: format!("entry {} is cut short", header.seq),
+                    kind: Bad::Torn,
+                });
             };
             records.push(serde_json::from_str(line).map_err(|e| bad(number, e))?);
         }

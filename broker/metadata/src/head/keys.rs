@@ -10,6 +10,8 @@ pub const EPOCH: &str = "controllerEpoch";
 pub const CONTROLLER: &str = "controller";
 /// The last claim's id.
 pub const CLAIM_ID: &str = "claimId";
+/// The level of `metadata.version`, once it is recorded: whoever does not know it reads no further.
+pub const METADATA_VERSION: &str = "metadataVersion";
 /// The number of the last head write.
 pub const SEQ: &str = "seq";
 /// The nonce of this content.

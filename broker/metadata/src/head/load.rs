@@ -4,8 +4,9 @@
 //! missing means that the head has moved on, so the head is read again; if it has not, that is an error.
 
 use super::chunks::{ChunkError, ChunkRef, unpack};
-use super::format::{FormatError, Head, json, lines, parse_entries};
-use crate::image::{Image, Position};
+use super::format::{BadLine, FormatError, Head, check_level, json, lines, parse_entries};
+use crate::features::{self, Unsupported};
+use crate::image::{ApplyError, Image, Position};
 use crate::records::{Entry, Record};
 use crate::store::{Store, StoreError};
 use leasehold_types::ClusterId;
@@ -35,11 +36,33 @@ pub enum LoadError {
     #[error(transparent)]
     Format(#[from] FormatError),
     #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    #[error(transparent)]
     Chunk(#[from] ChunkError),
     #[error("chunk {name}, which the head at seq {seq} names, does not exist")]
     Missing { name: String, seq: u64 },
     #[error("{what} does not continue the metadata before it: {why}")]
     Broken { what: String, why: String },
+}
+
+/// Why a text does not lead to an image.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    #[error(transparent)]
+    Line(#[from] BadLine),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<ApplyError> for TextError {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Unsupported(unsupported) => Self::Unsupported(unsupported),
+            other => Self::Other(other.to_string()),
+        }
+    }
 }
 
 /// The first line of a snapshot's text.
@@ -63,22 +86,27 @@ pub fn snapshot_text(image: &Image) -> String {
 }
 
 /// Reads a snapshot's text back.
-pub fn parse_snapshot(cluster_id: &ClusterId, text: &str) -> Result<Image, String> {
+pub fn parse_snapshot(cluster_id: &ClusterId, text: &str) -> Result<Image, TextError> {
     let mut all = text.lines();
     let first = all.next().unwrap_or_default();
-    let header: SnapshotHeader = serde_json::from_str(first).map_err(|e| format!("line 1: {e}"))?;
-    let records = all
-        .zip(2..)
-        .map(|(line, number)| serde_json::from_str(line).map_err(|e| format!("line {number}: {e}")))
-        .collect::<Result<Vec<Record>, String>>()?;
-    if records.len() != header.records {
-        return Err(format!(
-            "it says {} records and has {}",
-            header.records,
-            records.len()
-        ));
+    let bad = |number: usize, error: &serde_json::Error| BadLine::of(number, error);
+    let header: SnapshotHeader = serde_json::from_str(first).map_err(|e| bad(1, &e))?;
+    let mut records: Vec<Record> = Vec::new();
+    for (line, number) in all.zip(2..) {
+        let record = serde_json::from_str(line).map_err(|e| bad(number, &e))?;
+        // It stands before what a release of a lower level cannot read.
+        if let Record::FeatureLevel { name, level } = &record {
+            features::check(name, *level)?;
+        }
+        records.push(record);
     }
-    Image::from_snapshot(cluster_id.clone(), header.position, &records).map_err(|e| e.to_string())
+    if records.len() != header.records {
+        let (said, found) = (header.records, records.len());
+        let why = format!("it says {said} records and has {found}");
+        return Err(TextError::Other(why));
+    }
+    let image = Image::from_snapshot(cluster_id.clone(), header.position, &records)?;
+    Ok(image)
 }
 
 /// Loads head and image.
@@ -87,6 +115,7 @@ pub async fn load(store: &dyn Store) -> Result<Loaded, LoadError> {
     loop {
         let object = store.read_head().await?;
         let object = object.ok_or_else(|| LoadError::NoHead(store.describe()))?;
+        check_level(&object.data)?;
         let head = Head::parse(&object)?;
         if let Some((name, nonce)) = missing.take()
             && nonce == head.nonce
@@ -123,9 +152,12 @@ async fn image_of(
         }
     }
     let mut texts = texts.into_iter();
-    let broken = |what: &str, why: String| LoadError::Broken {
-        what: what.to_owned(),
-        why,
+    let broken = |what: &str, why: TextError| match why {
+        TextError::Unsupported(unsupported) => LoadError::Unsupported(unsupported),
+        why => LoadError::Broken {
+            what: what.to_owned(),
+            why: why.to_string(),
+        },
     };
     let mut image = Image::genesis(head.cluster_id.clone());
     if head.snapshot.is_some() {
@@ -135,11 +167,12 @@ async fn image_of(
     }
     let mut entries = Vec::new();
     for text in texts.chain(std::iter::once(head.tail_text())) {
-        entries = parse_entries(&text).map_err(|why| broken("a segment or the tail", why))?;
+        entries =
+            parse_entries(&text).map_err(|why| broken("a segment or the tail", why.into()))?;
         for entry in &entries {
             image
                 .apply(entry)
-                .map_err(|why| broken(&format!("entry {}", entry.seq), why.to_string()))?;
+                .map_err(|why| broken(&format!("entry {}", entry.seq), why.into()))?;
         }
     }
     if image.position.seq != head.seq || image.position.epoch != head.epoch {
@@ -147,7 +180,7 @@ async fn image_of(
             "it ends at {:?}, the head at {}/{}",
             image.position, head.epoch, head.seq
         );
-        return Err(broken("the metadata", why));
+        return Err(broken("the metadata", TextError::Other(why)));
     }
     Ok(Ok((image, entries)))
 }

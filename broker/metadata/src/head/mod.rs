@@ -25,7 +25,7 @@ pub mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use format::{ControllerRef, Head};
+pub use format::{ControllerRef, Head, check_level};
 pub use genesis::{Genesis, GenesisError, genesis};
 pub use load::{LoadError, Loaded, load};
 pub use plan::Limits;

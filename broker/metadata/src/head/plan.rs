@@ -4,6 +4,7 @@
 use super::chunks::store;
 use super::format::{ControllerRef, EntryHeader, Head, TailEntry, entry_text, json, lines};
 use super::keys;
+use crate::features::METADATA_VERSION;
 use crate::image::Claim;
 use crate::records::{Entry, Record};
 use crate::store::{Chunk, HeadPatch, random_nonce};
@@ -91,6 +92,13 @@ fn plan(
     };
     let text = entry_text(&entry);
     next.seq = entry.seq;
+    for record in &entry.records {
+        if let Record::FeatureLevel { name, level } = record
+            && name == METADATA_VERSION
+        {
+            next.metadata_version = Some(*level);
+        }
+    }
     next.nonce.clone_from(&entry.nonce);
     let mut chunks = Vec::new();
     let mut keep = |text: &str, first: Seq, last: Seq, nonce: &str| {
@@ -150,6 +158,9 @@ pub(super) fn to_data(head: &Head) -> BTreeMap<String, String> {
     set(keys::NONCE, head.nonce.clone());
     if let Some(controller) = &head.controller {
         set(keys::CONTROLLER, json(controller));
+    }
+    if let Some(level) = head.metadata_version {
+        set(keys::METADATA_VERSION, level.to_string());
     }
     if let Some(snapshot) = &head.snapshot {
         set(keys::SNAPSHOT, json(snapshot));

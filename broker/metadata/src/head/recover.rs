@@ -223,6 +223,7 @@ pub fn plan(source: &Image, seen: &[Position], reason: &str) -> Result<Recovered
         segments: Vec::new(),
         claims: vec![claim],
         tail: std::iter::once((entry.seq, TailEntry { header, text })).collect(),
+        metadata_version: image.metadata_version,
     };
     Ok(Recovered {
         chunks,

@@ -27,6 +27,7 @@ fn registered(broker: i32) -> Record {
         changed_at: None,
         directories: Vec::new(),
         listeners: Default::default(),
+        features: crate::features::supported(),
     })
 }
 

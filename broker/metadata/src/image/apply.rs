@@ -1,6 +1,7 @@
 //! Folding records into the image, with every check that tells a fitting record from a foreign one.
 
 use super::{Broker, Claim, Image, Partition, Position, Topic};
+use crate::features::{self, Level, METADATA_VERSION, Unsupported};
 use crate::records::{
     BrokerChange, ConfigResource, Entry, PartitionChange, Record, RegisterBroker,
 };
@@ -71,6 +72,10 @@ pub enum ApplyError {
     },
     #[error("producer ids would fall from {from} to {to}")]
     ProducerIdsFall { from: ProducerId, to: ProducerId },
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    #[error("{METADATA_VERSION} would fall from {from} to {to}")]
+    LevelFalls { from: Level, to: Level },
     #[error("a recovery must raise the epochs, not change them by {0}")]
     BadRecovery(i32),
 }
@@ -184,6 +189,14 @@ impl Image {
                 }
             }
             Record::Balancing(balancing) => self.balancing = *balancing,
+            Record::FeatureLevel { name, level } => {
+                // The only feature there is, so any other is refused here.
+                features::check(name, *level)?;
+                if let Some(from) = self.metadata_version.filter(|from| level < from) {
+                    return Err(ApplyError::LevelFalls { from, to: *level });
+                }
+                self.metadata_version = Some(*level);
+            }
             Record::ProducerIds { next } => {
                 if *next < self.next_producer_id {
                     return Err(ApplyError::ProducerIdsFall {
@@ -219,6 +232,7 @@ impl Image {
             changed_at: r.changed_at.unwrap_or(seq),
             directories: r.directories.clone(),
             listeners: r.listeners.clone(),
+            features: r.features.clone(),
         };
         self.brokers.insert(r.broker, Arc::new(broker));
     }

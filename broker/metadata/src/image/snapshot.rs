@@ -2,6 +2,7 @@
 
 use super::{ApplyError, Image, Position};
 use crate::balance::Balancing;
+use crate::features::METADATA_VERSION;
 use crate::records::{ConfigResource, Record, RegisterBroker};
 use leasehold_types::ClusterId;
 
@@ -9,6 +10,13 @@ impl Image {
     /// Records that rebuild this image, in an order in which they can be applied.
     pub fn to_records(&self) -> Vec<Record> {
         let mut records: Vec<Record> = self.claims.iter().cloned().map(Record::Claim).collect();
+        // Before what it is about.
+        if let Some(level) = self.metadata_version {
+            records.push(Record::FeatureLevel {
+                name: METADATA_VERSION.to_owned(),
+                level,
+            });
+        }
         for broker in self.brokers.values() {
             records.push(Record::RegisterBroker(RegisterBroker {
                 broker: broker.id,
@@ -25,6 +33,7 @@ impl Image {
                 changed_at: Some(broker.changed_at),
                 directories: broker.directories.clone(),
                 listeners: broker.listeners.clone(),
+                features: broker.features.clone(),
             }));
         }
         let defaults = [

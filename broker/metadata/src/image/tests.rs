@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::balance::Mode;
+use crate::features::{METADATA_VERSION, Unsupported, supported};
 use crate::quotas::{QuotaEntity, QuotaLimit, Who};
 use crate::records::*;
 
@@ -45,6 +46,7 @@ fn register(id: i32) -> Record {
         changed_at: None,
         directories: vec![DirectoryId(uuid::Uuid::from_u128(9))],
         listeners: Default::default(),
+        features: supported(),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use crate::balance::Balancing;
+use crate::features::Level;
 use crate::image::Listeners;
 use crate::quotas::{QuotaEntity, QuotaLimit};
 use leasehold_types::{BrokerId, TopicId};
@@ -56,6 +57,11 @@ pub enum AdminRequest {
     },
     AlterClientQuotas {
         entities: Vec<QuotaChanges>,
+        validate_only: bool,
+    },
+    /// Other levels of features: all or none.
+    UpdateFeatures {
+        updates: Vec<FeatureUpdate>,
         validate_only: bool,
     },
     /// Forget a broker that is fenced and hosts nothing.
@@ -174,6 +180,25 @@ pub struct QuotaChange {
     pub limit: Option<QuotaLimit>,
 }
 
+/// Another level of a feature.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeatureUpdate {
+    pub name: String,
+    /// 0: the feature is to be off.
+    pub level: Level,
+    pub direction: Direction,
+}
+
+/// Which way a level may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    Up,
+    /// Down, if nothing is lost by it.
+    DownIfSafe,
+    Down,
+}
+
 /// New replicas for one partition; `None` cancels what is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reassignment {
@@ -205,6 +230,7 @@ pub enum AdminResponse {
     SetBalancing(Outcome),
     SetEndpoints(Vec<(BrokerId, Outcome)>),
     AlterClientQuotas(Vec<Outcome>),
+    UpdateFeatures(Outcome),
     UnregisterBroker(Outcome),
 }
 

@@ -243,6 +243,7 @@ fn broker(id: BrokerId, incarnation: Incarnation, fenced: bool) -> Broker {
         changed_at: Seq(0),
         directories: Vec::new(),
         listeners: Default::default(),
+        features: Default::default(),
     }
 }
 

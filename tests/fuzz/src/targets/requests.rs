@@ -95,6 +95,7 @@ pub(crate) fn run(data: &[u8]) {
         OffsetDelete => OffsetDeleteRequest,
         DescribeClientQuotas => DescribeClientQuotasRequest,
         AlterClientQuotas => AlterClientQuotasRequest,
+        UpdateFeatures => UpdateFeaturesRequest,
         DescribeProducers => DescribeProducersRequest,
         UnregisterBroker => UnregisterBrokerRequest,
         DescribeTransactions => DescribeTransactionsRequest,

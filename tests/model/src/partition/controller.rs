@@ -168,6 +168,7 @@ impl Product {
                 changed_at: None,
                 directories: Vec::new(),
                 listeners: Default::default(),
+                features: features::supported(),
             })
         }));
         let apart = self.bounds.apart;
@@ -319,6 +320,7 @@ fn registration(start: Start) -> Registration {
         directories: Vec::new(),
         listeners: Default::default(),
         unreadable: 0,
+        features: features::supported(),
     }
 }
 

@@ -125,5 +125,6 @@ pub(crate) fn registration(
         directories: directories.to_vec(),
         unreadable: 0,
         listeners: Default::default(),
+        features: features::supported(),
     }
 }

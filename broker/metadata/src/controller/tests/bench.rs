@@ -249,6 +249,7 @@ impl Bench {
             directories: Vec::new(),
             unreadable: 0,
             listeners: Default::default(),
+            features: crate::features::supported(),
         }
     }
 

@@ -27,6 +27,7 @@ fn large() -> Image {
             changed_at: None,
             directories: Vec::new(),
             listeners: Default::default(),
+            features: crate::features::supported(),
         }));
     }
     for t in 0..2_000 {

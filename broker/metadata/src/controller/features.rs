@@ -1,0 +1,148 @@
+//! Feature levels: what may be decided at the level in force, and when another may be.
+//!
+//! Promises: a level is raised only if every registered broker supports it, whether it is there or not, since it may be
+//! back and read; it never falls, since what was written at it stays in the log and in brokers' copies; who does not
+//! support the level in force is not admitted.
+
+use super::{Controller, Event};
+use crate::features::{Level, LevelRange, METADATA_VERSION, METADATA_VERSIONS, metadata_versions};
+use crate::records::Record;
+use crate::rpc::{Direction, FeatureUpdate, Outcome, Registration, codes};
+use std::collections::BTreeSet;
+
+impl Controller {
+    /// A cluster in which nobody has registered yet has nothing that an older release could not read, nor anyone of it.
+    pub(super) fn begin_at_the_newest_level(&mut self) {
+        let image = &self.image;
+        let begun = !image.brokers.is_empty() || !image.topics.is_empty();
+        if image.metadata_version.is_none() && !begun {
+            self.set_level(Level::NEWEST);
+        }
+    }
+
+    fn set_level(&mut self, level: Level) {
+        self.emit(Record::FeatureLevel {
+            name: METADATA_VERSION.to_owned(),
+            level,
+        });
+        self.event(Event::FeatureLevel {
+            name: METADATA_VERSION.to_owned(),
+            level,
+        });
+    }
+
+    /// Whether `what`, which is written from level `needed` on, may be.
+    pub(super) fn permits(&self, needed: Level, what: &str) -> Result<(), Outcome> {
+        let level = self.image.metadata_level();
+        if level >= needed {
+            return Ok(());
+        }
+        let raise = needed.max(Level::RECORDED);
+        Err(Outcome::refused(
+            codes::UNSUPPORTED_VERSION,
+            format!(
+                "{what} need {METADATA_VERSION} {needed}, and the cluster is at {level}: once every broker runs a release that supports it, raise the level with kafka-features.sh upgrade --feature {METADATA_VERSION}={raise}"
+            ),
+        ))
+    }
+
+    /// Whether the process that registers can live with the level in force.
+    pub(super) fn check_support(&self, r: &Registration) -> Result<(), String> {
+        let level = self.image.metadata_level();
+        let range = metadata_versions(&r.features, r.directories.len());
+        if !range.contains(level) {
+            return Err(format!(
+                "broker {} (release {}) supports {METADATA_VERSION} {range}, and the cluster is at {level}: run a release that supports that level; it cannot be lowered",
+                r.broker, r.version
+            ));
+        }
+        if r.directories.len() > 1 || r.unreadable > 0 {
+            self.permits(Level::ADMINISTERED, "several log directories in a broker")
+                .map_err(|refused| refused.message.unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    /// All of `updates`, or none.
+    pub(super) fn update_features(
+        &mut self,
+        updates: &[FeatureUpdate],
+        validate_only: bool,
+    ) -> Outcome {
+        let mut named = BTreeSet::new();
+        for update in updates {
+            if !named.insert(&update.name) {
+                let message = format!("feature {} is named twice", update.name);
+                return Outcome::refused(codes::INVALID_REQUEST, message);
+            }
+            if let Err(why) = self.judge(update) {
+                let (name, level) = (&update.name, update.level);
+                let message = format!("Invalid update version {level} for feature {name}. {why}");
+                return Outcome::refused(codes::INVALID_UPDATE_VERSION, message);
+            }
+        }
+        for update in updates {
+            if !validate_only && self.image.metadata_level() < update.level {
+                self.set_level(update.level);
+            }
+        }
+        Outcome::ok()
+    }
+
+    fn judge(&self, update: &FeatureUpdate) -> Result<(), String> {
+        if update.name != METADATA_VERSION {
+            return Err(format!(
+                "There is no such feature; there is {METADATA_VERSION}."
+            ));
+        }
+        let (now, level) = (self.image.metadata_level(), update.level);
+        if level < now {
+            return Err(match update.direction {
+                Direction::Up => {
+                    format!("It is at {now}, and an upgrade does not lower it.")
+                }
+                Direction::DownIfSafe | Direction::Down => format!(
+                    "It is at {now} and cannot be lowered: what was written at that level is in the log and in the brokers' copies of it, where an older release would misread it. Brokers of any release that supports {now} may take the place of these."
+                ),
+            });
+        }
+        if level == now {
+            return Ok(());
+        }
+        if update.direction != Direction::Up {
+            return Err(format!(
+                "It is at {now}, and a downgrade does not raise it."
+            ));
+        }
+        let highest = METADATA_VERSIONS.max;
+        if level > highest {
+            return Err(format!(
+                "The controller's release supports {METADATA_VERSIONS}: roll all brokers to one that supports {level} first."
+            ));
+        }
+        if level < Level::RECORDED {
+            return Err(format!(
+                "Levels are recorded from {} on: raise it to that at once.",
+                Level::RECORDED
+            ));
+        }
+        let lags: Vec<String> = self
+            .image
+            .brokers
+            .values()
+            .filter_map(|broker| {
+                let range: LevelRange =
+                    metadata_versions(&broker.features, broker.directories.len());
+                let shown = format!("broker {} (release {}) {range}", broker.id, broker.version);
+                (!range.contains(level)).then_some(shown)
+            })
+            .collect();
+        match lags.is_empty() {
+            true => Ok(()),
+            false => Err(format!(
+                "Not every registered broker supports it: {}. Roll these to a newer release, or unregister those that are gone for good.",
+                lags.join(", ")
+            )),
+        }
+    }
+}
