@@ -4,7 +4,9 @@ use super::handle::{ControllerHandle, QUEUE, Question, Role};
 use super::term::{End, Term};
 use leasehold_metadata::controller::Settings;
 use leasehold_metadata::head::keys::CLUSTER_ID;
-use leasehold_metadata::head::{ControllerRef, HeadWriter, Limits, LoadError, Loaded, load};
+use leasehold_metadata::head::{
+    ControllerRef, HeadWriter, Limits, LoadError, Loaded, check_level, load,
+};
 use leasehold_metadata::lease::{Elector, Evidence, Holder, Tenure};
 use leasehold_metadata::store::Store;
 use leasehold_types::seams::taken_out;
@@ -111,7 +113,7 @@ struct Candidate {
     stopped: watch::Receiver<bool>,
     /// Whom the last term of this process saw lost when it stood back.
     lost: Option<BTreeSet<BrokerId>>,
-    /// The head was another cluster's when it was last looked at.
+    /// The head was another cluster's when it was last looked at, or of a level that this release does not know.
     foreign: bool,
 }
 
@@ -177,13 +179,14 @@ impl Candidate {
         }
     }
 
-    /// Waits as long as the head is known to be another cluster's: whoever held the Lease then would keep it
-    /// from those whose head it is.
+    /// Waits as long as the head is known to be another cluster's, or cannot be read by this release: whoever held
+    /// the Lease then would keep it from those who can go on with it.
     async fn own_head(&mut self) {
         while self.foreign {
             tokio::time::sleep(PAUSE * 10).await;
             if let Ok(Some(head)) = self.store.read_head().await {
-                self.foreign = head.data.get(CLUSTER_ID) != Some(&self.config.cluster_id.0);
+                self.foreign = head.data.get(CLUSTER_ID) != Some(&self.config.cluster_id.0)
+                    || check_level(&head.data).is_err();
             }
         }
     }
@@ -198,6 +201,11 @@ impl Candidate {
         while tenure.may_act() {
             let loaded = match load(&*self.store).await {
                 Ok(loaded) => loaded,
+                Err(LoadError::Unsupported(error)) => {
+                    tracing::error!(%error, store = self.store.describe(), "this broker stands for nothing");
+                    self.foreign = true;
+                    return None;
+                }
                 Err(error) => {
                     let fatal = !matches!(error, LoadError::Store(_));
                     if fatal {

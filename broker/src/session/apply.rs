@@ -80,6 +80,7 @@ pub fn take(image: &Image, answer: PollAnswer) -> Result<Taken, NotTaken> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use leasehold_metadata::features::{Level, METADATA_VERSION};
     use leasehold_metadata::image::{Claim, ClaimId};
     use leasehold_metadata::records::Record;
     use leasehold_types::{BrokerId, ClusterId, ControllerEpoch, Incarnation, Seq};
@@ -164,6 +165,26 @@ mod tests {
         assert!(take(&ours, snapshot(&older)).is_err());
         let nothing = take(&ours, entries(&older, &all)).unwrap();
         assert!(matches!(nothing, Taken::Nothing));
+    }
+
+    #[test]
+    fn news_of_a_level_that_is_not_known_is_told_apart_from_a_line_that_is_not_ours() {
+        let (ours, _) = image(&[(1, 1)], 2);
+        let (theirs, mut all) = image(&[(1, 1)], 3);
+        let newer = Record::FeatureLevel {
+            name: METADATA_VERSION.to_owned(),
+            level: Level(Level::NEWEST.0 + 1),
+        };
+        all[2].records.push(newer.clone());
+        let in_entries = entries(&theirs, &all);
+        let mut in_snapshot = snapshot(&theirs);
+        if let News::Snapshot { records, .. } = &mut in_snapshot.news {
+            records.push(newer);
+        }
+        for answer in [in_entries, in_snapshot] {
+            let error = take(&ours, answer).unwrap_err();
+            assert!(matches!(error, NotTaken::Unsupported(_)), "{error}");
+        }
     }
 
     #[test]

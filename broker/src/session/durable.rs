@@ -218,6 +218,35 @@ mod tests {
     }
 
     #[test]
+    fn what_a_newer_release_wrote_last_is_refused_and_not_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = ClusterId::random();
+        let (mut durable, _) = Durable::open(dir.path(), &cluster).unwrap();
+        let entries = entries();
+        let image = image_of(&cluster, &entries);
+        durable.append(&entries, &image).unwrap();
+        let path = dir.path().join("metadata/log");
+        let text = fs::read_to_string(&path).unwrap();
+        let unknown = text.replace("\"no_op\"", "{\"acl\":{}}");
+        assert_ne!(text, unknown);
+        fs::write(&path, &unknown).unwrap();
+        let refused = Durable::open(dir.path(), &cluster).unwrap_err();
+        assert!(
+            refused.to_string().contains("unknown variant `acl`"),
+            "{refused}"
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), unknown);
+        let newer = r#"{"feature_level":{"name":"metadata.version","level":99}}"#;
+        fs::write(&path, text.replace("\"no_op\"", newer)).unwrap();
+        let refused = Durable::open(dir.path(), &cluster).unwrap_err();
+        assert!(
+            matches!(refused, DurableError::Unsupported { .. }),
+            "{refused}"
+        );
+        assert!(refused.to_string().contains("run a release that knows"));
+    }
+
+    #[test]
     fn a_snapshot_replaces_everything_before_it() {
         let dir = tempfile::tempdir().unwrap();
         let cluster = ClusterId::random();

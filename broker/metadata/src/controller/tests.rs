@@ -4,6 +4,7 @@ mod balance;
 mod bench;
 mod directories;
 mod elections;
+mod features;
 mod invariants;
 mod isr;
 mod moves;

@@ -2,10 +2,11 @@
 //! needed has a test here that fails when the rule is taken out.
 
 use super::*;
+use crate::features::{Level, METADATA_VERSION, Unsupported};
 use crate::image::Image;
 use crate::records::{ConfigResource, Record};
 use crate::store::simulated::{SimulatedStore, WriteFault};
-use crate::store::{ChunkBody, Store};
+use crate::store::{ChunkBody, HeadPatch, Store};
 use leasehold_types::{BrokerId, ClusterId, Incarnation, Seq};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +52,75 @@ fn set(key: &str, value: &str) -> Vec<Record> {
 
 async fn stored(store: &SimulatedStore) -> Arc<Image> {
     load(store).await.unwrap().image
+}
+
+/// The head with `key` set to `value`, whatever that is.
+async fn tamper(store: &SimulatedStore, key: &str, value: String) {
+    let head = store.read_head().await.unwrap().unwrap();
+    let patch = HeadPatch {
+        nonce: crate::store::random_nonce(),
+        set: [(key.to_owned(), value)].into(),
+        remove: Vec::new(),
+    };
+    let nonce = &head.data[keys::NONCE];
+    store.patch_head(&head.uid, nonce, &patch).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_head_tells_its_level_and_one_that_is_not_known_is_read_no_further() {
+    let store = new_cluster().await;
+    let mut writer = claim(&store, 0).await;
+    assert_eq!(writer.head().metadata_version, None);
+    let level = Record::FeatureLevel {
+        name: METADATA_VERSION.to_owned(),
+        level: Level::NEWEST,
+    };
+    writer.commit(vec![level]).await.unwrap();
+    // It stays through rolls of the tail and snapshots.
+    for n in 0..60 {
+        writer.commit(set("a", &format!("{n:0100}"))).await.unwrap();
+    }
+    let loaded = load(&store).await.unwrap();
+    assert!(loaded.head.snapshot.is_some());
+    assert_eq!(loaded.head.metadata_version, Some(Level::NEWEST));
+    assert_eq!(loaded.image.metadata_version, Some(Level::NEWEST));
+    let newer = Level(Level::NEWEST.0 + 1);
+    // Of the rest nothing could be read.
+    tamper(&store, keys::CLAIMS, "{}".to_owned()).await;
+    tamper(&store, keys::METADATA_VERSION, newer.to_string()).await;
+    let unsupported = Unsupported {
+        feature: METADATA_VERSION.to_owned(),
+        level: newer,
+    };
+    match load(&store).await {
+        Err(LoadError::Unsupported(found)) => assert_eq!(found, unsupported),
+        other => panic!("{other:?}"),
+    }
+    let message = unsupported.to_string();
+    assert!(message.contains("metadata.version 4") && message.contains("supports 1 to 3"));
+}
+
+#[tokio::test]
+async fn a_kind_of_record_that_is_not_known_is_refused_by_name() {
+    let store = new_cluster().await;
+    let mut writer = claim(&store, 0).await;
+    let committed = writer.commit(set("a", "1")).await.unwrap();
+    let key = keys::entry(committed.entry.seq);
+    let text = writer.head().tail[&committed.entry.seq].text.clone();
+    assert!(text.contains("{\"config\":"), "{text}");
+    tamper(&store, &key, text.replace("{\"config\":", "{\"acl\":")).await;
+    let error = load(&store).await.unwrap_err();
+    assert!(matches!(error, LoadError::Broken { .. }));
+    let message = error.to_string();
+    assert!(message.contains("unknown variant `acl`"), "{message}");
+    assert!(message.contains("newer release"), "{message}");
+    // In a snapshot too.
+    let image = Image::genesis(ClusterId::random());
+    let text = load::snapshot_text(&image);
+    assert!(load::parse_snapshot(&image.cluster_id, &text).is_ok());
+    let text = text.replace("producer_ids", "acl");
+    let error = load::parse_snapshot(&image.cluster_id, &text).unwrap_err();
+    assert!(error.to_string().contains("unknown variant `acl`"));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::balance::Mode;
-use crate::features::{METADATA_VERSION, Unsupported, supported};
+use crate::features::{Level, METADATA_VERSION, Unsupported, supported};
 use crate::quotas::{QuotaEntity, QuotaLimit, Who};
 use crate::records::*;
 
@@ -72,6 +72,13 @@ fn topic() -> Vec<Record> {
             state,
         },
     ]
+}
+
+fn level(name: &str, level: Level) -> Record {
+    Record::FeatureLevel {
+        name: name.to_owned(),
+        level,
+    }
 }
 
 fn change() -> PartitionChange {
@@ -221,6 +228,29 @@ fn records_that_do_not_fit_are_errors() {
 }
 
 #[test]
+fn a_level_that_this_release_does_not_know_is_refused_and_none_falls() {
+    let newer = Level(Level::NEWEST.0 + 1);
+    for (name, newer) in [(METADATA_VERSION, newer), ("no.such.feature", Level(1))] {
+        let unsupported = ApplyError::Unsupported(Unsupported {
+            feature: name.to_owned(),
+            level: newer,
+        });
+        assert_eq!(refused(vec![level(name, newer)]), unsupported);
+        // In a snapshot too.
+        let image = image();
+        let mut records = image.to_records();
+        records.insert(2, level(name, newer));
+        let read = Image::from_snapshot(image.cluster_id.clone(), image.position, &records);
+        assert_eq!(read.unwrap_err(), unsupported);
+    }
+    let falling = refused(vec![
+        level(METADATA_VERSION, Level::NEWEST),
+        level(METADATA_VERSION, Level::FIRST),
+    ]);
+    assert!(matches!(falling, ApplyError::LevelFalls { .. }));
+}
+
+#[test]
 fn no_leader_and_unchanged_leader_are_told_apart_in_json() {
     let none = PartitionChange {
         leader: Some(None),
@@ -246,6 +276,7 @@ fn an_image_survives_its_snapshot() {
     let mut image = image();
     image.apply(&claim(4, 44, 4)).unwrap();
     let records = vec![
+        level(METADATA_VERSION, Level::NEWEST),
         Record::Config {
             resource: ConfigResource::Cluster,
             key: "retention.ms".to_owned(),

@@ -4,6 +4,7 @@
 mod admin;
 mod data;
 mod delete_records;
+mod features;
 mod fuzz;
 mod groups;
 mod image_only;

@@ -25,6 +25,7 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use leasehold_log::LogDirs;
+use leasehold_metadata::features::Level;
 use leasehold_metadata::image::Endpoint;
 use leasehold_metadata::rpc::*;
 use leasehold_metadata::{Broker, Image, Partition, Topic};
@@ -416,8 +417,21 @@ fn change(image: &mut Image, request: &AdminRequest) {
             }
             quotas.retain(|_, limits| !limits.is_empty());
         }
+        AdminRequest::UpdateFeatures {
+            updates,
+            validate_only: false,
+        } if features_outcome(updates).is_ok() => {
+            image.metadata_version = updates.first().map(|update| update.level);
+        }
         AdminRequest::UnregisterBroker { broker } => drop(image.brokers.remove(broker)),
         _ => {}
+    }
+}
+
+fn features_outcome(updates: &[FeatureUpdate]) -> Outcome {
+    match updates.iter().any(|update| update.level > Level::NEWEST) {
+        true => Outcome::refused(codes::INVALID_UPDATE_VERSION, "too high"),
+        false => Outcome::ok(),
     }
 }
 
@@ -425,6 +439,9 @@ fn answer(image: &Image, request: &AdminRequest) -> AdminResponse {
     match request {
         AdminRequest::AlterClientQuotas { entities, .. } => {
             AdminResponse::AlterClientQuotas(vec![Outcome::ok(); entities.len()])
+        }
+        AdminRequest::UpdateFeatures { updates, .. } => {
+            AdminResponse::UpdateFeatures(features_outcome(updates))
         }
         AdminRequest::UnregisterBroker { broker } => {
             AdminResponse::UnregisterBroker(match image.broker(*broker) {

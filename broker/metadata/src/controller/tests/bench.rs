@@ -2,6 +2,7 @@
 
 use super::invariants;
 use crate::controller::*;
+use crate::features::Level;
 use crate::image::{Endpoint, Image, Partition};
 use crate::records::{Entry, Record};
 use crate::rpc::*;
@@ -86,6 +87,18 @@ impl Bench {
         bench
     }
 
+    /// Like [`Self::with`], in a cluster of a release before levels were recorded.
+    pub fn at_the_first_level(n: i32, settings: Settings) -> Self {
+        let mut bench = Self::on(genesis(), settings);
+        // Somebody was there before this controller.
+        bench.controller.started = true;
+        for id in 0..n {
+            bench.join(id, 100 + i64::from(id), RestartReport::default());
+        }
+        assert_eq!(bench.image.metadata_level(), Level::FIRST);
+        bench
+    }
+
     pub fn on(image: Image, settings: Settings) -> Self {
         let now = Millis(1_000_000);
         Self {
@@ -118,6 +131,7 @@ impl Bench {
         let proposed = matches!(input, Input::AlterPartition { .. });
         let before = self.image.clone();
         let output = self.controller.step(input, self.now);
+        Self::check_levels(&before, &output);
         if !output.records.is_empty() {
             let entry = Entry {
                 seq: self.controller.next_seq(),
@@ -149,6 +163,22 @@ impl Bench {
         self.check_holders(&before, &output.effects, proposed);
         (self.effects, self.records, self.can_wait) =
             (output.effects, output.records, output.can_wait);
+    }
+
+    /// Nothing is written, nor even decided, that the level does not permit.
+    fn check_levels(before: &Image, output: &Output) {
+        let mut level = before.metadata_level();
+        for record in &output.records {
+            if let Record::FeatureLevel { level: raised, .. } = record {
+                level = *raised;
+            }
+            assert!(record.needs() <= level, "at level {level}: {record:?}");
+        }
+        for effect in &output.effects {
+            if let Effect::Event(Event::Warning { message }) = effect {
+                assert!(!message.contains("decision was dropped"), "{message}");
+            }
+        }
     }
 
     fn note_loss(&mut self, before: &Image, r: &Registration) {

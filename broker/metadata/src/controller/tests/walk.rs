@@ -2,6 +2,7 @@
 
 use super::bench::*;
 use crate::controller::*;
+use crate::features::Level;
 use crate::rpc::*;
 use leasehold_types::*;
 use rand::rngs::StdRng;
@@ -23,6 +24,10 @@ struct Walk {
 
 impl Walk {
     fn new(seed: u64) -> Self {
+        Self::on(seed, Bench::with)
+    }
+
+    fn on(seed: u64, bench: fn(i32, Settings) -> Bench) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let brokers = rng.random_range(3..=5);
         let settings = Settings {
@@ -34,7 +39,7 @@ impl Walk {
             balance_patience_ms: 5_000,
             ..settings()
         };
-        let mut bench = Bench::with(brokers, settings);
+        let mut bench = bench(brokers, settings);
         let mut topics = Vec::new();
         for (index, (partitions, factor, min)) in
             [(3, 3, 2), (2, 2, 2), (2, 3, 1), (1, 1, 2), (1, 3, 3)]
@@ -232,6 +237,13 @@ impl Walk {
                 .poll_with(on, |poll| poll.state.offline = vec![(id, number)]);
             let p = self.bench.p(id, number);
             let over = self.bench.controller_is_over();
+            if self.bench.image.metadata_level() < Level::ADMINISTERED {
+                assert!(!p.is_offline(b(on)) && (over || !self.bench.image.is_live(b(on))));
+                if over {
+                    self.change_controller();
+                }
+                return;
+            }
             // A drain that had chosen this broker forgets it, and may choose it anew for its other directories.
             let anew = p.draining && p.adding.contains(&b(on));
             assert!(
@@ -311,6 +323,49 @@ impl Walk {
     /// Another controller takes over at what is committed.
     fn change_controller(&mut self) {
         self.bench.take_over();
+    }
+}
+
+impl Walk {
+    /// What needs a newer level than the first, for brokers with one directory.
+    fn wish(&mut self) {
+        let due = self.rng.random_bool(0.5);
+        let request = match self.rng.random_range(0..3) {
+            0 => super::features::quota(),
+            1 => super::features::config_of(0),
+            _ => AdminRequest::SetBalancing {
+                balancing: crate::balance::Balancing {
+                    due,
+                    ..Default::default()
+                },
+            },
+        };
+        self.bench.admin(request);
+    }
+}
+
+#[test]
+fn a_random_walk_from_the_first_level_up_writes_only_what_its_level_permits() {
+    for seed in 0..60 {
+        let walked = std::panic::catch_unwind(|| {
+            let mut walk = Walk::on(seed, Bench::at_the_first_level);
+            let raised_at = walk.rng.random_range(0..400);
+            for at in 0..300 {
+                if at == raised_at {
+                    let outcome = super::features::raise(&mut walk.bench, Level::NEWEST);
+                    assert!(outcome.is_ok(), "{outcome:?}");
+                }
+                walk.step();
+                if walk.rng.random_ratio(1, 10) {
+                    walk.wish();
+                }
+            }
+            walk.heal();
+        });
+        if let Err(panic) = walked {
+            eprintln!("it was seed {seed}");
+            std::panic::resume_unwind(panic);
+        }
     }
 }
 
