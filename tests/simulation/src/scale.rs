@@ -5,6 +5,7 @@
 //! it, which is as large as the cluster.
 
 use leasehold_metadata::controller::{Controller, Effect, Input, Millis, ReplyTo, Settings};
+use leasehold_metadata::features::{self, Level, METADATA_VERSION};
 use leasehold_metadata::head::format::{EntryHeader, TailEntry, entry_text, initial};
 use leasehold_metadata::head::load::snapshot_text;
 use leasehold_metadata::head::plan::plan_commit;
@@ -96,7 +97,13 @@ fn image(partitions: usize) -> Image {
         host: format!("large-broker-{id}.large.default.svc.cluster.local"),
         port: 9092,
     };
-    let mut records = vec![Record::Claim(claim)];
+    let mut records = vec![
+        Record::Claim(claim),
+        Record::FeatureLevel {
+            name: METADATA_VERSION.to_owned(),
+            level: Level::NEWEST,
+        },
+    ];
     records.extend((0..BROKERS).map(|id| {
         Record::RegisterBroker(RegisterBroker {
             broker: broker(id),
@@ -180,6 +187,7 @@ fn head(position: &Position, cluster: &ClusterId) -> Head {
     let mut head = Head::parse(&object).expect("a first head can be read");
     head.epoch = position.epoch;
     head.seq = position.seq;
+    head.metadata_version = Some(Level::NEWEST);
     let entry = Entry {
         seq: position.seq,
         epoch: position.epoch,

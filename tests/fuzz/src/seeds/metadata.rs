@@ -3,6 +3,7 @@
 use super::put;
 use leasehold_fuzz::image;
 use leasehold_metadata::balance::{Balancing, Mode};
+use leasehold_metadata::features::{Level, METADATA_VERSION};
 use leasehold_metadata::head::copy::copy_text;
 use leasehold_metadata::head::format::{entry_text, initial};
 use leasehold_metadata::head::load::snapshot_text;
@@ -109,6 +110,10 @@ fn entries(image: &Image) -> Vec<Entry> {
             bytes_per_second: Some(5),
             due: true,
         }),
+        Record::FeatureLevel {
+            name: METADATA_VERSION.to_owned(),
+            level: Level::NEWEST,
+        },
         Record::ProducerIds {
             next: ProducerId(2000),
         },

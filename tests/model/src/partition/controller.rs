@@ -7,6 +7,7 @@ use crate::search::attempt;
 use leasehold_metadata::controller::{
     Controller, Effect, Event, Input, Millis, Output, ReplyTo, Settings,
 };
+use leasehold_metadata::features::{self, Level, METADATA_VERSION};
 use leasehold_metadata::image::{Claim, ClaimId, Endpoint, Image, Partition};
 use leasehold_metadata::records::{Entry, Record, RegisterBroker};
 use leasehold_metadata::rpc::{
@@ -152,6 +153,10 @@ impl Product {
             broker: broker(0),
             incarnation: life(1),
         })];
+        records.push(Record::FeatureLevel {
+            name: METADATA_VERSION.to_owned(),
+            level: Level::NEWEST,
+        });
         records.extend(ids.iter().map(|id| {
             Record::RegisterBroker(RegisterBroker {
                 broker: *id,

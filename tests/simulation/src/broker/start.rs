@@ -5,6 +5,7 @@
 use super::{cluster_id, foreign_cluster};
 use crate::core::Shared;
 use leasehold_log::{DirectoryStart, LogDirs, LogError};
+use leasehold_metadata::features;
 use leasehold_metadata::head::keys::CLUSTER_ID;
 use leasehold_metadata::image::Endpoint;
 use leasehold_metadata::rpc::{ConfirmedRun, DirectoryReport, Registration, RestartReport};

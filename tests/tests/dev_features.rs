@@ -1,0 +1,56 @@
+//! Feature levels as Apache Kafka's own tool shows and changes them on a laptop cluster.
+
+use leasehold_tests::dev::Dev;
+use leasehold_tests::tools::{Output, kafka, run};
+
+#[test]
+fn kafkas_tool_describes_the_level_and_neither_lowers_nor_overshoots_it() {
+    let dev = Dev::start(3, &[]);
+    let bootstrap = dev.bootstrap();
+    let features = |more: &[&str]| {
+        let args = [&["--bootstrap-server", bootstrap.as_str()], more].concat();
+        run(kafka("kafka-features", &args), b"")
+    };
+    let said = |output: &Output| format!("{}{}", output.stdout, output.stderr);
+    // The tool knows Kafka's own levels by the name of a release, and shows all others as unknown numbers.
+    let described = features(&["describe"]).expect_ok();
+    let line = described
+        .lines()
+        .find(|line| line.contains("Feature: metadata.version"));
+    let line = line.unwrap_or_else(|| panic!("no metadata.version: {described}"));
+    let fields: Vec<&str> = line.split('\t').collect();
+    let level = |name: &str| {
+        let field = fields.iter().find(|field| field.starts_with(name));
+        let field = field.unwrap_or_else(|| panic!("no {name}: {line}"));
+        field
+            .chars()
+            .filter(char::is_ascii_digit)
+            .collect::<String>()
+    };
+    assert_eq!(level("SupportedMinVersion"), "1", "{line}");
+    assert_eq!(level("SupportedMaxVersion"), "3", "{line}");
+    // A new cluster begins at the newest level.
+    assert_eq!(level("FinalizedVersionLevel"), "3", "{line}");
+
+    let newest = ["--feature", "metadata.version=3"];
+    let upgraded = features(&[&["upgrade"][..], &newest].concat()).expect_ok();
+    assert!(upgraded.contains("upgraded to 3"), "{upgraded}");
+    let only = features(&["upgrade", "--dry-run", "--feature", "metadata.version=4"]);
+    assert!(said(&only).contains("supports 1 to 3"), "{}", said(&only));
+    for how in [&["downgrade"][..], &["downgrade", "--unsafe"]] {
+        let lowered = features(&[how, &["--feature", "metadata.version=2"]].concat());
+        assert!(
+            said(&lowered).contains("cannot be lowered"),
+            "{}",
+            said(&lowered)
+        );
+    }
+    let unknown = features(&["upgrade", "--feature", "share.version=1"]);
+    assert!(
+        !said(&unknown).contains("was upgraded"),
+        "{}",
+        said(&unknown)
+    );
+    let described = features(&["describe"]).expect_ok();
+    assert!(described.contains(fields[3]), "{described}");
+}
