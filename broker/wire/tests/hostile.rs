@@ -81,6 +81,7 @@ macro_rules! by_key {
             ApiKey::AlterConfigs => $call::<AlterConfigsRequest>($($argument),*),
             ApiKey::DescribeClientQuotas => $call::<DescribeClientQuotasRequest>($($argument),*),
             ApiKey::AlterClientQuotas => $call::<AlterClientQuotasRequest>($($argument),*),
+            ApiKey::UpdateFeatures => $call::<UpdateFeaturesRequest>($($argument),*),
             ApiKey::DescribeProducers => $call::<DescribeProducersRequest>($($argument),*),
             ApiKey::UnregisterBroker => $call::<UnregisterBrokerRequest>($($argument),*),
             ApiKey::DescribeTransactions => $call::<DescribeTransactionsRequest>($($argument),*),
