@@ -115,6 +115,7 @@ fn records() -> Vec<Record> {
             registered_at: None,
             changed_at: None,
             directories,
+            listeners: Default::default(),
             features: supported(),
         })
     };
@@ -162,6 +163,7 @@ fn records() -> Vec<Record> {
             fenced: None,
             shutting_down: None,
             cordoned: Some(true),
+            listeners: Default::default(),
         }),
         Record::Topic {
             id: topic,
