@@ -34,6 +34,7 @@ mod tests {
             port: 1,
         };
         let me = Broker {
+            features: Default::default(),
             id: ME,
             incarnation,
             client: endpoint.clone(),
