@@ -16,7 +16,7 @@ mod report;
 mod scenes;
 mod schema;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use exchange::{Request, Side, exchange};
 use peers::{Line, Peers};
 use rand::Rng as _;
@@ -108,7 +108,9 @@ fn play(
     let [kafka, leasehold] = sides;
     while asked < EPISODE {
         for ask in std::mem::take(&mut asks) {
-            let request = choose(schemas, served, &mut episode, ask.clone())?;
+            let Some(request) = choose(schemas, served, &mut episode, ask.clone())? else {
+                continue;
+            };
             let (left, right) = exchange(schemas, &request, &era, kafka, leasehold);
             let differences = compare::compare(&left, &right);
             if plan.verbose {
@@ -126,18 +128,18 @@ fn play(
     Ok(asked)
 }
 
-/// Chooses a version, and sometimes makes a field odd.
+/// Chooses a version, and sometimes makes a field odd. `None` for what Leasehold does not advertise.
 fn choose(
     schemas: &Schemas,
     served: &BTreeMap<i16, Versions>,
     episode: &mut Episode,
     ask: Ask,
-) -> anyhow::Result<Request> {
+) -> anyhow::Result<Option<Request>> {
     let key = schemas
         .key_of(ask.api)
         .with_context(|| format!("no API {}", ask.api))?;
     let Some(versions) = served.get(&key) else {
-        bail!("{} is not advertised", ask.api);
+        return Ok(None);
     };
     let version = episode
         .rng
@@ -147,12 +149,12 @@ fn choose(
     if let (true, true, Some((message, _))) = (odd, ask.odd, schemas.get(key)) {
         mutate::mutate(&mut episode.rng, message, version, &mut body);
     }
-    Ok(Request {
+    Ok(Some(Request {
         key,
         version,
         body,
         bind: ask.bind,
-    })
+    }))
 }
 
 /// After what changes the world: waits until both show the same topics, and learns their ids.

@@ -12,6 +12,7 @@ const LEFT: &[&str] = &[
     "timeoutMs",
     "RebalanceTimeoutMs",
     "SessionTimeoutMs",
+    "TransactionTimeoutMs",
     "Records",
     "ClientSoftwareName",
 ];

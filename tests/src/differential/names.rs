@@ -41,7 +41,10 @@ impl Names {
     fn set(&mut self, kind: &str, name: &str, value: &Value) {
         let full = format!("${kind}:{name}");
         let id = (kind.to_owned(), value.to_string());
-        if !self.names.contains_key(&id) {
+        // Sessions are begun and lost in passing: which one it is says nothing.
+        if kind == "session" {
+            self.names.insert(id, full.clone());
+        } else if !self.names.contains_key(&id) {
             let taken = |wish: &String| self.names.values().any(|name| name == wish);
             let mut wish = full.clone();
             for number in 2.. {

@@ -66,7 +66,9 @@ impl Episode {
             42..72 => self.configs(),
             72..82 => self.quotas(),
             82..92 => self.reassign(),
-            92..97 => self.elect(),
+            92..96 => self.elect(),
+            96..98 => vec![Ask::new("UpdateFeatures", json!({"timeoutMs": 1000, "ValidateOnly": true,
+                "FeatureUpdates": [{"Feature": "no.such.feature", "MaxVersionLevel": 1, "UpgradeType": 1}]})).plain()],
             _ => {
                 vec![Ask::new("UnregisterBroker", json!({"BrokerId": self.one(&[5, 77])})).plain()]
             }

@@ -53,7 +53,8 @@ impl Episode {
             true => (json!(-1), json!(-1)),
             false => (json!(format!("$pid:{id}")), json!(format!("$epoch:{id}"))),
         };
-        Ask::new("InitProducerId", json!({"TransactionalId": id, "TransactionTimeoutMs": 60_000, "ProducerId": pid, "ProducerEpoch": epoch}))
+        let timeout = self.one(&[60_000, 60_000, 60_000, 60_000, 0, -1, i32::MAX]);
+        Ask::new("InitProducerId", json!({"TransactionalId": id, "TransactionTimeoutMs": timeout, "ProducerId": pid, "ProducerEpoch": epoch}))
             .binds(Bind::Producer(id.to_owned()))
     }
 
