@@ -397,6 +397,12 @@ async fn bad_produces_are_refused_per_partition() {
     let good = || Some(batch(b"x"));
     for (request, error) in [
         (produce(2, "a", 0, good()), ErrorCode::InvalidRequiredAcks),
+        // As in Kafka, what is not there comes before that.
+        (
+            produce(2, "no", 0, good()),
+            ErrorCode::UnknownTopicOrPartition,
+        ),
+        (produce(2, "a", 0, None), ErrorCode::InvalidRecord),
         (
             produce(-1, "no", 0, good()),
             ErrorCode::UnknownTopicOrPartition,
