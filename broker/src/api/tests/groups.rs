@@ -7,6 +7,9 @@ use leasehold_wire::kafka::messages::leave_group_request::MemberIdentity;
 use leasehold_wire::kafka::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
+use leasehold_wire::kafka::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
 use leasehold_wire::kafka::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
@@ -312,4 +315,33 @@ async fn a_member_of_the_newer_protocol_joins_is_described_and_leaves_in_every_v
     let gone = OffsetDeleteRequest::default().with_group_id(group("no"));
     let refused = stage.ask(&gone, 0).await;
     assert_eq!(refused.error_code, ErrorCode::GroupIdNotFound.code());
+}
+
+#[tokio::test]
+async fn no_offset_is_deleted_for_what_does_not_exist_and_that_is_told() {
+    let stage = Stage::up().await;
+    stage.add_topic("real", &[Some(ME)]);
+    joined(&stage, "warm-up", 0).await;
+    let join = ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(group("mine"))
+        .with_member_id(word("me"))
+        .with_rebalance_timeout_ms(1000)
+        .with_subscribed_topic_names(Some(vec![TopicName(word("a"))]))
+        .with_topic_partitions(Some(Vec::new()));
+    assert_eq!(stage.ask(&join, 1).await.error_code, 0);
+    let topic = |name: &str, partitions: &[i32]| {
+        let one =
+            |index: &i32| OffsetDeleteRequestPartition::default().with_partition_index(*index);
+        OffsetDeleteRequestTopic::default()
+            .with_name(TopicName(word(name)))
+            .with_partitions(partitions.iter().map(one).collect())
+    };
+    let request = OffsetDeleteRequest::default()
+        .with_group_id(group("mine"))
+        .with_topics(vec![topic("real", &[7, 0]), topic("gone", &[0])]);
+    let reply = stage.ask(&request, 0).await;
+    assert_eq!(reply.error_code, 0);
+    let rows = reply.topics.iter().flat_map(|topic| &topic.partitions);
+    let rows: Vec<_> = rows.map(|p| (p.partition_index, p.error_code)).collect();
+    assert_eq!(rows, [(0, 0), (7, 3), (0, 3)]);
 }
