@@ -282,7 +282,10 @@ mod tests {
             .collect();
         assert_eq!(places.len(), INTENDED.len());
         assert!(INTENDED.iter().all(|one| one.reason.len() > 20));
-        let anything = |one: &&Intended| one.place == "*" && one.when as usize == always as usize;
+        let anything = |one: &&Intended| {
+            one.place == "*"
+                && std::ptr::fn_addr_eq(one.when, always as fn(&Difference, &Value) -> bool)
+        };
         assert_eq!(
             INTENDED.iter().filter(anything).count(),
             0,
