@@ -9,8 +9,10 @@ use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::describe_cluster_response::DescribeClusterBroker;
 use leasehold_wire::kafka::messages::{DescribeClusterRequest, DescribeClusterResponse};
 
-/// The request's endpoint type for brokers; 2 would be a separate quorum of controllers.
+/// The request's endpoint types.
 const BROKERS: i8 = 1;
+/// A separate quorum of controllers.
+const CONTROLLERS: i8 = 2;
 
 pub(super) fn answer(
     shared: &Shared,
@@ -28,7 +30,11 @@ fn describe(
     let mut reply = DescribeClusterResponse::default();
     reply.endpoint_type = BROKERS;
     if version >= 1 && request.endpoint_type != BROKERS {
-        reply.error_code = ErrorCode::MismatchedEndpointType.code();
+        let error = match request.endpoint_type {
+            CONTROLLERS => ErrorCode::MismatchedEndpointType,
+            _ => ErrorCode::UnsupportedEndpointType,
+        };
+        reply.error_code = error.code();
         reply.error_message = Some(text(
             "the controller is one of the brokers; ask for endpoint type 1",
         ));

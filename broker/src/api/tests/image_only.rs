@@ -202,6 +202,9 @@ async fn the_cluster_is_described_in_every_version() {
     let controllers = DescribeClusterRequest::default().with_endpoint_type(2);
     let reply = stage.ask(&controllers, 1).await;
     assert_eq!(reply.error_code, ErrorCode::MismatchedEndpointType.code());
+    let nobody = DescribeClusterRequest::default().with_endpoint_type(3);
+    let reply = stage.ask(&nobody, 1).await;
+    assert_eq!(reply.error_code, ErrorCode::UnsupportedEndpointType.code());
 }
 
 #[tokio::test]
