@@ -40,8 +40,20 @@ fn describe(
             .map(|topic| topic.name.as_str())
             .collect()
     };
+    if request
+        .cursor
+        .as_ref()
+        .is_some_and(|cursor| cursor.partition_index < 0)
+    {
+        // As in Kafka: told for each topic that is named.
+        let refused = request
+            .topics
+            .iter()
+            .map(|topic| unknown(&topic.name).with_error_code(ErrorCode::InvalidRequest.code()));
+        return DescribeTopicPartitionsResponse::default().with_topics(refused.collect());
+    }
     let (first, mut from) = match &request.cursor {
-        Some(cursor) => (cursor.topic_name.as_str(), cursor.partition_index.max(0)),
+        Some(cursor) => (cursor.topic_name.as_str(), cursor.partition_index),
         None => ("", 0),
     };
     let limit = usize::try_from(request.response_partition_limit).unwrap_or(1);

@@ -242,6 +242,13 @@ async fn topic_partitions_come_page_by_page_without_gap_or_repeat() {
     let reply = stage.ask(&request, 0).await;
     let errors: Vec<i16> = reply.topics.iter().map(|topic| topic.error_code).collect();
     assert_eq!(errors, [0, ErrorCode::UnknownTopicOrPartition.code()]);
+
+    let before = Cursor::default()
+        .with_topic_name(name("b"))
+        .with_partition_index(-1);
+    let reply = stage.ask(&request.with_cursor(Some(before)), 0).await;
+    let errors: Vec<i16> = reply.topics.iter().map(|topic| topic.error_code).collect();
+    assert_eq!(errors, [ErrorCode::InvalidRequest.code(); 2]);
 }
 
 #[tokio::test]
