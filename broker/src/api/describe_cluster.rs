@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::context::Shared;
-use super::convert::{node, opt_text, text};
+use super::convert::{ALL_ON_CLUSTER, node, operations, opt_text, text};
 use super::metadata::controller_id;
 use super::seen::Seen;
 use leasehold_wire::ErrorCode;
@@ -42,6 +42,10 @@ fn describe(
     }
     reply.cluster_id = text(&image.cluster_id.0);
     reply.controller_id = controller_id(image);
+    reply.cluster_authorized_operations = operations(
+        request.include_cluster_authorized_operations,
+        ALL_ON_CLUSTER,
+    );
     reply.brokers = image
         .brokers
         .values()

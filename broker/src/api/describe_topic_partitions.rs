@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::context::Shared;
-use super::convert::{NOT_ASKED, no_node, node, nodes, topic_name};
+use super::convert::{ALL_ON_TOPIC, NOT_ASKED, no_node, node, nodes, topic_name};
 use super::metadata::is_legal_name;
 use super::seen::Seen;
 use leasehold_metadata::{Partition, Topic};
@@ -46,10 +46,11 @@ fn describe(
         .is_some_and(|cursor| cursor.partition_index < 0)
     {
         // As in Kafka: told for each topic that is named.
-        let refused = request
-            .topics
-            .iter()
-            .map(|topic| unknown(&topic.name).with_error_code(ErrorCode::InvalidRequest.code()));
+        let refused = request.topics.iter().map(|topic| {
+            unknown(&topic.name)
+                .with_error_code(ErrorCode::InvalidRequest.code())
+                .with_topic_authorized_operations(NOT_ASKED)
+        });
         return DescribeTopicPartitionsResponse::default().with_topics(refused.collect());
     }
     let (first, mut from) = match &request.cursor {
@@ -108,7 +109,7 @@ fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic::default()
         .with_error_code(error.code())
         .with_name(Some(topic_name(name)))
-        .with_topic_authorized_operations(NOT_ASKED)
+        .with_topic_authorized_operations(ALL_ON_TOPIC)
 }
 
 fn describe_topic(topic: &Topic) -> DescribeTopicPartitionsResponseTopic {
@@ -116,7 +117,7 @@ fn describe_topic(topic: &Topic) -> DescribeTopicPartitionsResponseTopic {
         .with_name(Some(topic_name(&topic.name)))
         .with_topic_id(topic.id.0)
         .with_is_internal(topic.internal)
-        .with_topic_authorized_operations(NOT_ASKED)
+        .with_topic_authorized_operations(ALL_ON_TOPIC)
 }
 
 fn describe_partition(

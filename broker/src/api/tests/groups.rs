@@ -284,6 +284,11 @@ async fn a_member_of_the_newer_protocol_joins_is_described_and_leaves_in_every_v
         ]);
         let described = stage.ask(&request, version).await;
         let seen = &described.groups[0];
+        assert_eq!(seen.authorized_operations, i32::MIN);
+        let asked = request.clone().with_include_authorized_operations(true);
+        let allowed = stage.ask(&asked, version).await;
+        assert_eq!(allowed.groups[0].authorized_operations, 3400);
+        assert_eq!(allowed.groups[1].authorized_operations, i32::MIN);
         assert_eq!(seen.group_state.as_str(), "Stable");
         assert_eq!(seen.assignor_name.as_str(), "uniform");
         assert_eq!((seen.group_epoch, seen.assignment_epoch), (1, 1));
@@ -315,6 +320,12 @@ async fn a_member_of_the_newer_protocol_joins_is_described_and_leaves_in_every_v
     let gone = OffsetDeleteRequest::default().with_group_id(group("no"));
     let refused = stage.ask(&gone, 0).await;
     assert_eq!(refused.error_code, ErrorCode::GroupIdNotFound.code());
+    let request = DescribeGroupsRequest::default()
+        .with_groups(vec![group("warm-up"), group("no")])
+        .with_include_authorized_operations(true);
+    let described = stage.ask(&request, 6).await;
+    let operations = described.groups.iter().map(|g| g.authorized_operations);
+    assert!(operations.eq([3400, i32::MIN]));
 }
 
 #[tokio::test]

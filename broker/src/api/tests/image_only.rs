@@ -501,3 +501,40 @@ async fn a_fenced_controller_is_not_named() {
     let reply = stage.ask(&DescribeClusterRequest::default(), 0).await;
     assert_eq!(reply.controller_id, ME.0);
 }
+
+#[tokio::test]
+async fn who_asks_what_it_may_do_hears_that_it_may_do_everything() {
+    let stage = Stage::up().await;
+    stage.add_topic("a", &[Some(ME)]);
+    for version in versions(ApiKey::Metadata) {
+        let mut request = asks(&["a"], version);
+        let reply = stage.ask(&request, version).await;
+        assert_eq!(reply.topics[0].topic_authorized_operations, i32::MIN);
+        if version < 8 {
+            continue;
+        }
+        request.include_topic_authorized_operations = true;
+        request.include_cluster_authorized_operations = version <= 10;
+        let reply = stage.ask(&request, version).await;
+        assert_eq!(reply.topics[0].topic_authorized_operations, 3576);
+        let expected = if version <= 10 { 8096 } else { i32::MIN };
+        assert_eq!(reply.cluster_authorized_operations, expected);
+    }
+    for version in versions(ApiKey::DescribeCluster) {
+        let mut request = DescribeClusterRequest::default();
+        let reply = stage.ask(&request, version).await;
+        assert_eq!(reply.cluster_authorized_operations, i32::MIN);
+        request.include_cluster_authorized_operations = true;
+        let reply = stage.ask(&request, version).await;
+        assert_eq!(reply.cluster_authorized_operations, 8096);
+    }
+    let asked = vec![TopicRequest::default().with_name(name("a"))];
+    let request = DescribeTopicPartitionsRequest::default()
+        .with_topics(asked)
+        .with_response_partition_limit(1);
+    let reply = stage.ask(&request, 0).await;
+    assert_eq!(reply.topics[0].topic_authorized_operations, 3576);
+    let before = Cursor::default().with_partition_index(-1);
+    let reply = stage.ask(&request.with_cursor(Some(before)), 0).await;
+    assert_eq!(reply.topics[0].topic_authorized_operations, i32::MIN);
+}
