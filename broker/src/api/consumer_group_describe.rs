@@ -52,7 +52,8 @@ fn member(version: i16, found: ConsumerDescribedMember) -> Member {
         .with_client_id(text(found.client_id))
         .with_client_host(text(found.client_host))
         .with_subscribed_topic_names(found.topics.iter().map(|t| topic_name(t)).collect())
-        .with_subscribed_topic_regex(opt_text(found.regex))
+        // As in Kafka, empty where there is none.
+        .with_subscribed_topic_regex(Some(text(found.regex.unwrap_or_default())))
         .with_assignment(assignment(found.assignment))
         .with_target_assignment(assignment(found.target));
     match version {

@@ -294,6 +294,7 @@ async fn a_member_of_the_newer_protocol_joins_is_described_and_leaves_in_every_v
         assert_eq!((seen.group_epoch, seen.assignment_epoch), (1, 1));
         assert_eq!(seen.members[0].member_id, member);
         assert_eq!(seen.members[0].client_id.as_str(), "leasehold");
+        assert_eq!(seen.members[0].subscribed_topic_regex, Some(word("")));
         for other in &described.groups[1..] {
             assert_eq!(other.error_code, ErrorCode::GroupIdNotFound.code());
             assert!(other.error_message.is_some());
