@@ -56,6 +56,8 @@ async fn a_created_topic_is_in_this_brokers_image_when_the_reply_comes() {
             reply.topics[1].error_code,
             ErrorCode::TopicAlreadyExists.code()
         );
+        // None, and not null: that would say that they may not be told.
+        assert_eq!(reply.topics[1].configs, Some(Vec::new()));
         assert_eq!(
             reply.topics[1].error_message.as_deref(),
             Some("it is taken")
