@@ -199,6 +199,8 @@ async fn a_refused_record_is_named_in_every_version_that_can() {
         let named: Vec<_> = row.record_errors.iter().map(|r| r.batch_index).collect();
         let (code, tells) = (ErrorCode::InvalidRecord.code(), version >= 8);
         assert_eq!((row.error_code, row.base_offset), (code, -1));
+        // Where the log begins is told all the same, from the version on that can.
+        assert_eq!(row.log_start_offset, if version >= 5 { 0 } else { -1 });
         assert_eq!(row.error_message.is_some(), tells, "{version}");
         assert_eq!(named, if tells { vec![0] } else { vec![] }, "{version}");
         let why = row.record_errors.first();
