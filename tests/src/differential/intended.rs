@@ -73,6 +73,18 @@ pub const INTENDED: &[Intended] = &[
     ),
     of(
         "Fetch",
+        "ErrorCode",
+        session_without_partitions,
+        "A fetch session that lost its last partition stays until it is closed or makes room for another; Kafka forgets it at once and answers FETCH_SESSION_ID_NOT_FOUND, after which clients begin a new one.",
+    ),
+    of(
+        "Fetch",
+        "SessionId",
+        without_topics,
+        "A fetch without partitions begins no session.",
+    ),
+    of(
+        "Fetch",
         "Responses[].Partitions[].*",
         out_of_range,
         "OFFSET_OUT_OF_RANGE comes with where the log begins and ends, which Kafka leaves at -1.",
@@ -88,6 +100,12 @@ pub const INTENDED: &[Intended] = &[
         "*",
         log_append_time,
         "A producer that marks its batch as stamped by the log is refused (INVALID_TIMESTAMP) in each topic; Kafka looks at that only where the topic has LogAppendTime.",
+    ),
+    of(
+        "Produce",
+        "*",
+        cut,
+        "A batch that ends before its header does is corrupt (CORRUPT_MESSAGE, which producers send again). Kafka takes it for none at all (INVALID_RECORD).",
     ),
     of(
         "Produce",
@@ -175,6 +193,19 @@ fn of_a_follower(_: &Difference, request: &Value) -> bool {
 fn out_of_range(found: &Difference, _: &Value) -> bool {
     let offsets = ["HighWatermark", "LastStableOffset", "LogStartOffset"];
     offsets.iter().any(|name| found.path.ends_with(name)) && found.kafka == Some(Value::from(-1))
+}
+
+fn session_without_partitions(found: &Difference, _: &Value) -> bool {
+    found.kafka == Some(Value::from(70))
+}
+
+fn without_topics(_: &Difference, request: &Value) -> bool {
+    request["Topics"].as_array().is_some_and(Vec::is_empty)
+}
+
+fn cut(found: &Difference, request: &Value) -> bool {
+    let short = batches(request).any(|batch| batch["cut"].is_i64() || batch.is_string());
+    short && found.kafka != Some(Value::from(0))
 }
 
 fn kafka_tells_a_time(found: &Difference, _: &Value) -> bool {

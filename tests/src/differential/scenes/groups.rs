@@ -222,7 +222,7 @@ impl Episode {
         all.push(Ask::new(
             "ConsumerGroupHeartbeat",
             beat(
-                self.one(&[json!(-1), json!(-2), json!(5), json!(-1)]),
+                self.one(&[json!(-1), json!(-2), json!(500), json!(-1)]),
                 false,
                 Value::Null,
             ),
