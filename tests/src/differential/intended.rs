@@ -155,22 +155,31 @@ fn says_more(found: &Difference, _: &Value) -> bool {
     found.kafka == Some(Value::Null) && found.leasehold.as_ref().is_some_and(Value::is_string)
 }
 
-/// Whether the request has a list with equal elements, or an empty one within an element.
+/// Lists of partitions: numbers, or what is asked of each.
+const PARTITIONS: &[&str] = &[
+    "Partitions",
+    "PartitionIndexes",
+    "PartitionData",
+    "V3AndBelowTopics",
+];
+
+/// Whether the request names something twice, or a topic without partitions. Not meant are lists that are
+/// compared all the same, as the replicas of a partition or the configuration of a topic.
 fn senseless_list(_: &Difference, request: &Value) -> bool {
-    fn inside(value: &Value, within: bool) -> bool {
+    fn inside(name: &str, value: &Value) -> bool {
         match value {
             Value::Array(all) => {
-                let twice = all
-                    .iter()
-                    .enumerate()
-                    .any(|(at, one)| !one.is_null() && all[..at].contains(one));
-                twice || (within && all.is_empty()) || all.iter().any(|one| inside(one, true))
+                let partitions = PARTITIONS.contains(&name);
+                let mut pairs = all.iter().enumerate();
+                let twice = pairs
+                    .any(|(at, one)| (partitions || one.is_object()) && all[..at].contains(one));
+                twice || (partitions && all.is_empty()) || all.iter().any(|one| inside("", one))
             }
-            Value::Object(map) => map.values().any(|one| inside(one, within)),
+            Value::Object(map) => map.iter().any(|(name, one)| inside(name, one)),
             _ => false,
         }
     }
-    inside(request, false)
+    inside("", request)
 }
 
 fn senseless_isolation(_: &Difference, request: &Value) -> bool {
@@ -303,6 +312,27 @@ mod tests {
             leasehold: Some(json!(-1)),
         };
         assert_eq!(reason("Metadata", &json!({}), &difference), None);
+    }
+
+    #[test]
+    fn only_what_is_named_twice_or_has_no_partitions_is_senseless() {
+        let difference = Difference {
+            path: String::new(),
+            kafka: None,
+            leasehold: None,
+        };
+        let senseless = |request| senseless_list(&difference, &request);
+        let topic = json!({"Name": "a", "Partitions": [0]});
+        assert!(senseless(json!({"Topics": [topic.clone(), topic.clone()]})));
+        assert!(senseless(
+            json!({"Topics": [{"Name": "a", "Partitions": []}]})
+        ));
+        assert!(senseless(
+            json!({"Topics": [{"Name": "a", "Partitions": [1, 1]}]})
+        ));
+        assert!(!senseless(json!({"Topics": [topic]})));
+        let good = json!({"Topics": [{"Configs": [], "Assignments": [{"BrokerIds": [0, 0]}]}]});
+        assert!(!senseless(good));
     }
 
     #[test]
