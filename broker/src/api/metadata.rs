@@ -222,7 +222,8 @@ fn describe_asked(
     match (by_id, &asked.name) {
         (Some(id), _) => match image.topic(&id) {
             Some(topic) => describe_topic(image, version, topic),
-            None => failed(asked, version, ErrorCode::UnknownTopicId),
+            // As in Kafka: it was the id that was asked for, and that has no name.
+            None => failed(asked, version, ErrorCode::UnknownTopicId).with_name(None),
         },
         (None, None) => failed(asked, version, ErrorCode::UnknownTopicId),
         (None, Some(name)) => match image.topic_by_name(name) {

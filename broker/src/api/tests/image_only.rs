@@ -175,6 +175,10 @@ async fn metadata_by_id_is_served_from_version_12() {
             ErrorCode::UnknownTopicId.code()
         );
         assert_eq!(unknown.topics[0].name, None);
+        let mut both = asked(uuid::Uuid::from_u128(5));
+        both.topics.as_mut().unwrap()[0].name = Some(name("a"));
+        let unknown = stage.ask(&both, version).await;
+        assert_eq!(unknown.topics[0].name, None);
     }
     let early = stage.ask(&asked(id.0), 11).await;
     assert_eq!(early.topics[0].error_code, ErrorCode::InvalidRequest.code());
