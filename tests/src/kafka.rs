@@ -13,6 +13,8 @@ pub struct Node {
     pub id: u16,
     pub port: u16,
     pub controller_port: u16,
+    /// What its folder is formatted with, where that is not its release's default: `NAME=LEVEL`.
+    pub features: &'static [&'static str],
     /// Beside what makes it listen.
     pub config: Vec<(&'static str, String)>,
 }
@@ -62,6 +64,9 @@ log.dirs={}
         format
             .args(["format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"])
             .arg(self.properties());
+        for feature in self.features {
+            format.args(["--feature", feature]);
+        }
         let done = format.output().expect("java");
         assert!(
             done.status.success(),

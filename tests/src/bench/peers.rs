@@ -206,6 +206,7 @@ fn node(dir: &Path, id: u16, count: u16) -> Node {
         id,
         port: PORT + id,
         controller_port: CONTROLLER_PORT,
+        features: &[],
         config: vec![
             ("offsets.topic.replication.factor", count.to_string()),
             ("group.initial.rebalance.delay.ms", "0".to_owned()),

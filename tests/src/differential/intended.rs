@@ -105,7 +105,7 @@ pub const INTENDED: &[Intended] = &[
         "Produce",
         "*",
         cut,
-        "A batch that ends before its header does is corrupt (CORRUPT_MESSAGE, which producers send again). Kafka takes it for none at all (INVALID_RECORD).",
+        "A batch that ends before its header does, or begins at an offset below zero, is corrupt (CORRUPT_MESSAGE, which producers send again). Kafka takes it for none at all (INVALID_RECORD).",
     ),
     of(
         "Produce",
@@ -114,10 +114,40 @@ pub const INTENDED: &[Intended] = &[
         "Of two faults in one request (acks that do not exist, and a batch that cannot be) another one may be told.",
     ),
     of(
+        "DescribeConfigs",
+        "Results[].Configs[].Synonyms*",
+        always,
+        "The key of a broker from which a topic's default comes is told by the name in the finest unit (`log.retention.ms`), where Kafka lists the coarser ones; for what is not built (tiering, throttles) the topic's own name stands in.",
+    ),
+    of(
         "*",
-        "*Configs[].ConfigSource",
-        elr_default,
-        "With `eligible.leader.replicas.version` Kafka writes `min.insync.replicas` into the metadata as a default of all brokers. Here it stays in the brokers' file.",
+        "*ErrorCode",
+        kafka_failed,
+        "Where Kafka fails on a senseless value (UNKNOWN_SERVER_ERROR), the answer is the error that says what is wrong, or what there is.",
+    ),
+    of(
+        "Fetch",
+        "Responses[]*",
+        in_a_session,
+        "Within a session, the partitions of one topic may come as several entries for that topic.",
+    ),
+    of(
+        "Produce",
+        "",
+        without_answer,
+        "A Produce with acks=0 that is refused ends the connection, as Kafka does it; but where there are no records at all Kafka leaves the connection open and never reads from it again.",
+    ),
+    of(
+        "Produce",
+        "*",
+        nobodys_transaction,
+        "A transactional batch without a producer id is refused; Kafka stores it.",
+    ),
+    of(
+        "ConsumerGroupHeartbeat",
+        "*",
+        guessed_epoch,
+        "For a request that guesses a member's epoch: the next line makes what is right for one peer wrong for the other.",
     ),
     of(
         "ConsumerGroupHeartbeat",
@@ -213,7 +243,8 @@ fn without_topics(_: &Difference, request: &Value) -> bool {
 }
 
 fn cut(found: &Difference, request: &Value) -> bool {
-    let short = batches(request).any(|batch| batch["cut"].is_i64() || batch.is_string());
+    let short = batches(request)
+        .any(|batch| batch["cut"].is_i64() || batch.is_string() || batch["baseOffset"] == -1);
     short && found.kafka != Some(Value::from(0))
 }
 
@@ -244,8 +275,33 @@ fn two_faults(_: &Difference, request: &Value) -> bool {
     acks || magic
 }
 
-fn elr_default(found: &Difference, _: &Value) -> bool {
-    found.path.contains("[min.insync.replicas]")
+fn kafka_failed(found: &Difference, _: &Value) -> bool {
+    found.kafka == Some(Value::from(-1))
+}
+
+fn in_a_session(_: &Difference, request: &Value) -> bool {
+    request["SessionEpoch"]
+        .as_i64()
+        .is_some_and(|epoch| epoch > 0)
+}
+
+fn without_answer(found: &Difference, request: &Value) -> bool {
+    request["Acks"] == 0 && found.kafka == Some(Value::from("no answer"))
+}
+
+fn nobodys_transaction(_: &Difference, request: &Value) -> bool {
+    batches(request).any(|batch| {
+        let transactional = batch["attributes"]
+            .as_i64()
+            .is_some_and(|bits| bits & 0x10 != 0);
+        transactional && batch["producerId"].is_null()
+    })
+}
+
+fn guessed_epoch(_: &Difference, request: &Value) -> bool {
+    request["MemberEpoch"]
+        .as_i64()
+        .is_some_and(|epoch| (1..100).contains(&epoch))
 }
 
 fn both_joined(found: &Difference, _: &Value) -> bool {

@@ -13,7 +13,6 @@ const FIELDS: &[(&str, &str)] = &[
     ("ProducerId", "pid"),
     ("MemberId", "member"),
     ("Leader", "member"),
-    ("SessionId", "session"),
 ];
 
 /// One peer's names.
@@ -41,10 +40,7 @@ impl Names {
     fn set(&mut self, kind: &str, name: &str, value: &Value) {
         let full = format!("${kind}:{name}");
         let id = (kind.to_owned(), value.to_string());
-        // Sessions are begun and lost in passing: which one it is says nothing.
-        if kind == "session" {
-            self.names.insert(id, full.clone());
-        } else if !self.names.contains_key(&id) {
+        if !self.names.contains_key(&id) {
             let taken = |wish: &String| self.names.values().any(|name| name == wish);
             let mut wish = full.clone();
             for number in 2.. {

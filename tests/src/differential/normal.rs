@@ -20,8 +20,11 @@ const FREE: &[&str] = &[
 /// Times: whether there is one is compared, not which.
 const TIMES: &[&str] = &["LogAppendTimeMs", "TransactionStartTimeMs", "LastTimestamp"];
 
+/// Sessions are begun and lost in passing: whether there is one is compared, not which.
+const SESSION: &str = "SessionId";
+
 /// Texts for people: whether there is one is compared.
-const TEXTS: &[&str] = &["ErrorMessage", "BatchIndexErrorMessage"];
+const TEXTS: &[&str] = &["ErrorMessage", "BatchIndexErrorMessage", "Documentation"];
 
 /// An answer without what may differ. `era` is the prefix of the names of now: in lists of everything that
 /// there is, what earlier episodes left is no matter of this request.
@@ -47,6 +50,11 @@ fn field_value(field: &str, value: Value, era: &str) -> Value {
         _ if FREE.contains(&field) => json!("free"),
         _ if TIMES.contains(&field) => json!(if value.as_i64() >= Some(0) {
             "a time"
+        } else {
+            "none"
+        }),
+        SESSION => json!(if value.as_i64() > Some(0) {
+            "a session"
         } else {
             "none"
         }),

@@ -27,6 +27,12 @@ const CONFIG: &[(&str, &str)] = &[
 /// What Leasehold does without being told, and has no key for: a target is assigned at once (docs/limits.md).
 const KAFKA_ONLY: (&str, &str) = ("group.consumer.assignment.interval.ms", "0");
 
+/// Transactions are those of version 1 (docs/limits.md), and no default of all brokers is written by itself.
+const FEATURES: &[&str] = &[
+    "transaction.version=1",
+    "eligible.leader.replicas.version=0",
+];
+
 /// How long a peer may take to start on a busy machine.
 const START: Duration = Duration::from_secs(180);
 
@@ -73,6 +79,7 @@ impl Peers {
             id: 0,
             port: free[0],
             controller_port: free[1],
+            features: FEATURES,
             config: CONFIG
                 .iter()
                 .chain([&KAFKA_ONLY])
