@@ -1,6 +1,6 @@
 //! Record batches by hand, right and wrong ones, and what of a stored batch is compared.
 
-use super::codec::{Resolve, hex};
+use super::codec::{Resolve, hex, nobodys_number};
 use bytes::{Buf, BufMut, Bytes};
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ fn single(batch: &Value, resolve: Resolve) -> Vec<u8> {
         let given = &batch[name];
         let resolved = given
             .as_str()
-            .map(|name| resolve(name).unwrap_or(json!(999)));
+            .map(|name| resolve(name).unwrap_or(json!(nobodys_number(name))));
         let value = resolved.unwrap_or_else(|| given.clone());
         value.as_i64().unwrap_or(default)
     };

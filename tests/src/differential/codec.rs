@@ -136,7 +136,7 @@ impl Encoder<'_> {
 
     fn value(&mut self, kind: &Kind, value: &Value, nullable: bool) -> anyhow::Result<()> {
         let resolved = match value.as_str().filter(|text| text.starts_with('$')) {
-            Some(name) => (self.resolve)(name).unwrap_or_else(|| nobody(kind)),
+            Some(name) => (self.resolve)(name).unwrap_or_else(|| nobody(kind, name)),
             None => value.clone(),
         };
         let value = &resolved;
@@ -211,12 +211,20 @@ impl Encoder<'_> {
     }
 }
 
-/// What stands for an id that a peer never gave: the same for both.
-fn nobody(kind: &Kind) -> Value {
+/// The number that stands for one that a peer never gave: the same for both, and mostly another for each name.
+pub fn nobodys_number(name: &str) -> i64 {
+    let mixed = name.bytes().fold(7_u32, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(byte.into())
+    });
+    10_000 + i64::from(mixed % 20_000)
+}
+
+/// What stands for an id that a peer never gave.
+fn nobody(kind: &Kind, name: &str) -> Value {
     match kind {
         Kind::Uuid => json!("000000000000000000000000000000ff"),
         Kind::String => json!("nobody"),
-        _ => json!(999),
+        _ => json!(nobodys_number(name)),
     }
 }
 

@@ -157,6 +157,12 @@ pub const INTENDED: &[Intended] = &[
     ),
     of(
         "ConsumerGroupDescribe",
+        "Groups[].Members[].Assignment.TopicPartitions[]",
+        being_given_up,
+        "While a member is giving partitions up, its assignment is what it keeps; Kafka tells those it still has, too.",
+    ),
+    of(
+        "ConsumerGroupDescribe",
         "*Epoch",
         both_joined,
         "As above: the epochs of a group, of its assignment and of its members.",
@@ -273,6 +279,10 @@ fn two_faults(_: &Difference, request: &Value) -> bool {
         .is_some_and(|acks| !(-1..=1).contains(&acks));
     let magic = batches(request).any(|batch| batch["magic"].is_i64());
     acks || magic
+}
+
+fn being_given_up(found: &Difference, _: &Value) -> bool {
+    found.leasehold.is_none()
 }
 
 fn kafka_failed(found: &Difference, _: &Value) -> bool {
