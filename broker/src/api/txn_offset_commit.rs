@@ -73,11 +73,11 @@ pub(super) async fn answer(
     TxnOffsetCommitResponse::default().with_topics(rows.collect())
 }
 
+/// The error of each partition, by topic.
+type Answers = Vec<(String, Vec<(i32, ErrorCode)>)>;
+
 /// Takes out what does not exist. As in Kafka, that is told whatever the transaction is.
-fn without_unknown(
-    image: &Image,
-    mut commit: CommitRequest,
-) -> (CommitRequest, Vec<(String, Vec<(i32, ErrorCode)>)>) {
+fn without_unknown(image: &Image, mut commit: CommitRequest) -> (CommitRequest, Answers) {
     let mut unknown = Vec::new();
     for topic in &mut commit.topics {
         let found = image.topic_by_name(&topic.name);
