@@ -88,9 +88,10 @@ impl Names {
         match answer {
             Value::Array(all) => all.iter().for_each(|one| self.topics(one)),
             Value::Object(map) => {
-                let id = map
-                    .get("TopicId")
-                    .filter(|id| id.as_str().is_some_and(|id| id.trim_matches('0') != ""));
+                let id = map.get("TopicId").filter(|id| {
+                    id.as_str()
+                        .is_some_and(|id| !id.trim_matches('0').is_empty())
+                });
                 if let (Some(id), Some(Value::String(name))) = (id, map.get("Name")) {
                     self.set("topic", name, id);
                 }
