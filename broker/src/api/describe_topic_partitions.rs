@@ -7,6 +7,7 @@ use super::metadata::is_legal_name;
 use super::seen::Seen;
 use leasehold_metadata::{Partition, Topic};
 use leasehold_wire::ErrorCode;
+use leasehold_wire::kafka::messages::describe_topic_partitions_request::Cursor as RequestCursor;
 use leasehold_wire::kafka::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
@@ -40,11 +41,10 @@ fn describe(
             .map(|topic| topic.name.as_str())
             .collect()
     };
-    if request
-        .cursor
-        .as_ref()
-        .is_some_and(|cursor| cursor.partition_index < 0)
-    {
+    let senseless = |cursor: &RequestCursor| {
+        cursor.partition_index < 0 || !(all || names.contains(cursor.topic_name.as_str()))
+    };
+    if request.cursor.as_ref().is_some_and(senseless) {
         // As in Kafka: told for each topic that is named.
         let refused = request.topics.iter().map(|topic| {
             unknown(&topic.name)

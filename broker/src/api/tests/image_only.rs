@@ -247,12 +247,15 @@ async fn topic_partitions_come_page_by_page_without_gap_or_repeat() {
     let errors: Vec<i16> = reply.topics.iter().map(|topic| topic.error_code).collect();
     assert_eq!(errors, [0, ErrorCode::UnknownTopicOrPartition.code()]);
 
-    let before = Cursor::default()
-        .with_topic_name(name("b"))
-        .with_partition_index(-1);
-    let reply = stage.ask(&request.with_cursor(Some(before)), 0).await;
-    let errors: Vec<i16> = reply.topics.iter().map(|topic| topic.error_code).collect();
-    assert_eq!(errors, [ErrorCode::InvalidRequest.code(); 2]);
+    for (topic, partition) in [("b", -1), ("c", 0)] {
+        let senseless = Cursor::default()
+            .with_topic_name(name(topic))
+            .with_partition_index(partition);
+        let request = request.clone().with_cursor(Some(senseless));
+        let reply = stage.ask(&request, 0).await;
+        let errors: Vec<i16> = reply.topics.iter().map(|topic| topic.error_code).collect();
+        assert_eq!(errors, [ErrorCode::InvalidRequest.code(); 2]);
+    }
 }
 
 #[tokio::test]
