@@ -13,6 +13,7 @@ const LEFT: &[&str] = &[
     "RebalanceTimeoutMs",
     "SessionTimeoutMs",
     "TransactionTimeoutMs",
+    "MemberEpoch",
     "Records",
     "ClientSoftwareName",
 ];
