@@ -144,6 +144,12 @@ pub const INTENDED: &[Intended] = &[
         "A transactional batch without a producer id is refused; Kafka stores it.",
     ),
     of(
+        "ListGroups",
+        "Groups[]",
+        only_aborted,
+        "A group whose only offsets were those of an aborted transaction is none; Kafka lists it, empty, until it looks for expired offsets.",
+    ),
+    of(
         "DescribeClientQuotas",
         "ErrorCode",
         always,
@@ -289,6 +295,11 @@ fn two_faults(_: &Difference, request: &Value) -> bool {
 
 fn being_given_up(found: &Difference, _: &Value) -> bool {
     found.leasehold.is_none()
+}
+
+fn only_aborted(found: &Difference, _: &Value) -> bool {
+    let without_type = |group: &Value| group["ProtocolType"] == "";
+    found.leasehold.is_none() && found.kafka.as_ref().is_some_and(without_type)
 }
 
 fn kafka_failed(found: &Difference, _: &Value) -> bool {
