@@ -159,7 +159,7 @@ pub fn in_a_moment(answer: &Value) -> bool {
     match answer {
         Value::Array(all) => all.iter().any(in_a_moment),
         Value::Object(map) => map.iter().any(|(field, value)| match field.as_str() {
-            "ErrorCode" => value
+            _ if field.ends_with("ErrorCode") => value
                 .as_i64()
                 .is_some_and(|code| IN_A_MOMENT.contains(&code)),
             _ => in_a_moment(value),
@@ -195,7 +195,9 @@ mod tests {
 
     #[test]
     fn a_code_that_asks_for_patience_is_found_wherever_it_stands() {
-        assert!(in_a_moment(&json!({"Groups": [{"ErrorCode": 15}]})));
+        assert!(in_a_moment(
+            &json!({"Groups": [{"PartitionErrorCode": 15}]})
+        ));
         assert!(!in_a_moment(
             &json!({"Groups": [{"ErrorCode": 3, "Code": 15}]})
         ));

@@ -111,7 +111,7 @@ pub const INTENDED: &[Intended] = &[
         "Produce",
         "*",
         two_faults,
-        "Of two faults in one request (acks that do not exist, and a batch that cannot be) another one may be told.",
+        "Of two faults in one request (acks or a partition that do not exist, and a batch that cannot be) another one may be told.",
     ),
     of(
         "DescribeConfigs",
@@ -154,6 +154,18 @@ pub const INTENDED: &[Intended] = &[
         "ErrorCode",
         always,
         "Of two faults in one request (a kind of entity that does not exist, and a match that cannot be) another one may be told.",
+    ),
+    of(
+        "Metadata",
+        "Topics[].TopicAuthorizedOperations",
+        not_there,
+        "What one may do with a topic is told of topics that exist; Kafka tells it of a name that cannot be a topic's, too.",
+    ),
+    of(
+        "Fetch",
+        "Responses[].Partitions[].AbortedTransactions[]",
+        told_by_kafka_only,
+        "Those aborted transactions are told that reach into the records of the answer; Kafka tells some behind them, too, as far as its next index entry.",
     ),
     of(
         "Metadata",
@@ -219,8 +231,9 @@ fn senseless_list(_: &Difference, request: &Value) -> bool {
             Value::Array(all) => {
                 let partitions = PARTITIONS.contains(&name);
                 let mut pairs = all.iter().enumerate();
-                let twice = pairs
-                    .any(|(at, one)| (partitions || one.is_object()) && all[..at].contains(one));
+                let twice = pairs.any(|(at, one)| {
+                    (partitions || one.is_object() || one.is_string()) && all[..at].contains(one)
+                });
                 twice || (partitions && all.is_empty()) || all.iter().any(|one| inside("", one))
             }
             Value::Object(map) => map.iter().any(|(name, one)| inside(name, one)),
@@ -289,7 +302,7 @@ fn two_faults(_: &Difference, request: &Value) -> bool {
     let acks = request["Acks"]
         .as_i64()
         .is_some_and(|acks| !(-1..=1).contains(&acks));
-    let magic = batches(request).any(|batch| batch["magic"].is_i64());
+    let magic = batches(request).any(|batch| batch["magic"].is_i64() || batch["length"].is_i64());
     acks || magic
 }
 
@@ -323,6 +336,15 @@ fn nobodys_transaction(_: &Difference, request: &Value) -> bool {
             .is_some_and(|bits| bits & 0x10 != 0);
         transactional && batch["producerId"].is_null()
     })
+}
+
+fn not_there(found: &Difference, _: &Value) -> bool {
+    found.leasehold == Some(Value::from(i32::MIN))
+        && found.path.contains("00000000000000000000000000000000]")
+}
+
+fn told_by_kafka_only(found: &Difference, _: &Value) -> bool {
+    found.leasehold.is_none()
 }
 
 fn nothing_named(_: &Difference, request: &Value) -> bool {
