@@ -115,6 +115,12 @@ pub const INTENDED: &[Intended] = &[
     ),
     of(
         "DescribeConfigs",
+        "Results[].Configs[]*",
+        of_brokers,
+        "The keys of a broker are those of docs/configuration.md; their defaults are told where Kafka leaves a key that a coarser one fills at null.",
+    ),
+    of(
+        "DescribeConfigs",
         "Results[].Configs[].Synonyms*",
         always,
         "The key of a broker from which a topic's default comes is told by the name in the finest unit (`log.retention.ms`), where Kafka lists the coarser ones; for what is not built (tiering, throttles) the topic's own name stands in.",
@@ -313,6 +319,11 @@ fn being_given_up(found: &Difference, _: &Value) -> bool {
 fn only_aborted(found: &Difference, _: &Value) -> bool {
     let without_type = |group: &Value| group["ProtocolType"] == "";
     found.leasehold.is_none() && found.kafka.as_ref().is_some_and(without_type)
+}
+
+fn of_brokers(_: &Difference, request: &Value) -> bool {
+    let mut resources = request["Resources"].as_array().into_iter().flatten();
+    resources.all(|resource| resource["ResourceType"] == 4)
 }
 
 fn kafka_failed(found: &Difference, _: &Value) -> bool {
