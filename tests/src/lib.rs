@@ -4,6 +4,8 @@
 //! - [`bench`] measures Leasehold and Apache Kafka side by side;
 //! - [`chaos`] strikes such a cluster with one fault after the other;
 //! - [`cluster`] talks to a real Kubernetes and hurts the pods in it;
+//! - [`differential`] asks Leasehold and Apache Kafka the same and compares their answers;
+//! - [`kafka`] starts a node of Apache Kafka;
 //! - [`dev`] starts `leasehold-broker dev` on free ports and kills its brokers;
 //! - [`load`] runs a librdkafka producer and keeps the history of its acknowledgements;
 //! - [`pods`] keeps which pods went when;
@@ -18,7 +20,9 @@ pub mod bench;
 pub mod chaos;
 pub mod cluster;
 pub mod dev;
+pub mod differential;
 pub mod http;
+pub mod kafka;
 pub mod load;
 pub mod pods;
 pub mod prometheus;

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::context::Shared;
-use super::convert::{NOT_ASKED, group_id, opt_text, text, topic_name};
+use super::convert::{ALL_ON_GROUP, group_id, operations, opt_text, text, topic_name};
 use crate::group::types::{ConsumerDescribedGroup, ConsumerDescribedMember, DescribedPartitions};
 use leasehold_wire::kafka::messages::consumer_group_describe_response::{
     Assignment, DescribedGroup, Member, TopicPartitions,
@@ -19,11 +19,14 @@ pub(super) async fn answer(
 ) -> ConsumerGroupDescribeResponse {
     let ids = request.group_ids.iter().map(|id| id.to_string()).collect();
     let described = shared.groups.consumer_describe(ids).await;
-    let rows = described.into_iter().map(|group| row(call.version, group));
+    let asked = request.include_authorized_operations;
+    let rows = described
+        .into_iter()
+        .map(|group| row(call.version, group, asked));
     ConsumerGroupDescribeResponse::default().with_groups(rows.collect())
 }
 
-fn row(version: i16, group: ConsumerDescribedGroup) -> DescribedGroup {
+fn row(version: i16, group: ConsumerDescribedGroup, operations_too: bool) -> DescribedGroup {
     let members = group.members.into_iter();
     DescribedGroup::default()
         .with_error_code(group.error.code())
@@ -34,7 +37,10 @@ fn row(version: i16, group: ConsumerDescribedGroup) -> DescribedGroup {
         .with_assignment_epoch(group.assignment_epoch)
         .with_assignor_name(text(group.assignor))
         .with_members(members.map(|found| member(version, found)).collect())
-        .with_authorized_operations(NOT_ASKED)
+        .with_authorized_operations(operations(
+            operations_too && group.error.is_ok(),
+            ALL_ON_GROUP,
+        ))
 }
 
 fn member(version: i16, found: ConsumerDescribedMember) -> Member {
@@ -46,7 +52,8 @@ fn member(version: i16, found: ConsumerDescribedMember) -> Member {
         .with_client_id(text(found.client_id))
         .with_client_host(text(found.client_host))
         .with_subscribed_topic_names(found.topics.iter().map(|t| topic_name(t)).collect())
-        .with_subscribed_topic_regex(opt_text(found.regex))
+        // As in Kafka, empty where there is none.
+        .with_subscribed_topic_regex(Some(text(found.regex.unwrap_or_default())))
         .with_assignment(assignment(found.assignment))
         .with_target_assignment(assignment(found.target));
     match version {

@@ -85,3 +85,18 @@ pub(super) fn over_quota() -> Outcome {
 
 /// Kafka's name for "was not asked for": the bits of authorized operations.
 pub(super) const NOT_ASKED: i32 = i32::MIN;
+
+/// All operations on a topic that Kafka knows (the bit of each is the number of its AclOperation): read, write,
+/// create, delete, alter, describe, and describe and alter configurations. Without ACLs everybody may.
+pub(super) const ALL_ON_TOPIC: i32 = 0b1101_1111_1000;
+
+/// On a group: read, delete, describe, and describe and alter its configuration.
+pub(super) const ALL_ON_GROUP: i32 = 0b1101_0100_1000;
+
+/// On the cluster: create, alter, describe, cluster actions, configurations, idempotent writes.
+pub(super) const ALL_ON_CLUSTER: i32 = 0b1_1111_1010_0000;
+
+/// The operations that a client may do, if it asked.
+pub(super) fn operations(asked: bool, all: i32) -> i32 {
+    if asked { all } else { NOT_ASKED }
+}

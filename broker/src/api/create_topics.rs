@@ -191,6 +191,4 @@ fn failure(result: CreatableTopicResult, outcome: &Outcome) -> CreatableTopicRes
         .with_error_message(message_of(outcome))
         .with_num_partitions(-1)
         .with_replication_factor(-1)
-        // Nullable from version 5 on; not written before.
-        .with_configs(None)
 }

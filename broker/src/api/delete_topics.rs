@@ -2,9 +2,11 @@
 
 use super::call::Call;
 use super::context::{READ_YOUR_WRITES, Shared, mismatch};
-use super::convert::{message_of, over_quota, topic_name, wire_topic_id};
+use super::convert::{message_of, over_quota, refused, topic_name, wire_topic_id};
 use leasehold_metadata::rpc::{AdminRequest, AdminResponse, DeletedTopic, Outcome, TopicRef};
 use leasehold_types::TopicId;
+use leasehold_wire::ErrorCode;
+use leasehold_wire::kafka::messages::delete_topics_request::DeleteTopicState;
 use leasehold_wire::kafka::messages::delete_topics_response::DeletableTopicResult;
 use leasehold_wire::kafka::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use std::sync::Arc;
@@ -15,6 +17,9 @@ pub(super) async fn answer(
     request: DeleteTopicsRequest,
 ) -> DeleteTopicsResponse {
     const STRICT: i16 = 5;
+    if let Some(outcome) = unclear(call.version, &request) {
+        return refused_whole(&request, &outcome);
+    }
     let before = shared.image();
     let (asked, held): (Vec<_>, Vec<_>) =
         asked(call.version, &request)
@@ -61,6 +66,27 @@ pub(super) async fn answer(
     reply
 }
 
+/// As in Kafka, one topic that is named by both or by neither is the end of the whole request.
+fn unclear(version: i16, request: &DeleteTopicsRequest) -> Option<Outcome> {
+    let by_both_or_neither =
+        |topic: &DeleteTopicState| topic.name.is_some() == wire_topic_id(topic.topic_id).is_some();
+    (version >= 6 && request.topics.iter().any(by_both_or_neither)).then(|| {
+        let why = "a topic to delete is named by its name or by its id, and not by both";
+        refused(ErrorCode::InvalidRequest, why)
+    })
+}
+
+fn refused_whole(request: &DeleteTopicsRequest, outcome: &Outcome) -> DeleteTopicsResponse {
+    let row = |topic: &DeleteTopicState| {
+        DeletableTopicResult::default()
+            .with_name(topic.name.clone())
+            .with_topic_id(topic.topic_id)
+            .with_error_code(outcome.code)
+            .with_error_message(message_of(outcome))
+    };
+    DeleteTopicsResponse::default().with_responses(request.topics.iter().map(row).collect())
+}
+
 fn asked(version: i16, request: &DeleteTopicsRequest) -> Vec<TopicRef> {
     if version < 6 {
         return request
@@ -74,7 +100,6 @@ fn asked(version: i16, request: &DeleteTopicsRequest) -> Vec<TopicRef> {
         .iter()
         .map(|topic| match (&topic.name, wire_topic_id(topic.topic_id)) {
             (Some(name), None) => TopicRef::Name(name.to_string()),
-            // With neither, the nil id: unknown, and answered so.
             (_, id) => TopicRef::Id(id.unwrap_or_default()),
         })
         .collect()

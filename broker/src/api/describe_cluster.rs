@@ -2,15 +2,17 @@
 
 use super::call::Call;
 use super::context::Shared;
-use super::convert::{node, opt_text, text};
+use super::convert::{ALL_ON_CLUSTER, node, operations, opt_text, text};
 use super::metadata::controller_id;
 use super::seen::Seen;
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::describe_cluster_response::DescribeClusterBroker;
 use leasehold_wire::kafka::messages::{DescribeClusterRequest, DescribeClusterResponse};
 
-/// The request's endpoint type for brokers; 2 would be a separate quorum of controllers.
+/// The request's endpoint types.
 const BROKERS: i8 = 1;
+/// A separate quorum of controllers.
+const CONTROLLERS: i8 = 2;
 
 pub(super) fn answer(
     shared: &Shared,
@@ -28,7 +30,11 @@ fn describe(
     let mut reply = DescribeClusterResponse::default();
     reply.endpoint_type = BROKERS;
     if version >= 1 && request.endpoint_type != BROKERS {
-        reply.error_code = ErrorCode::MismatchedEndpointType.code();
+        let error = match request.endpoint_type {
+            CONTROLLERS => ErrorCode::MismatchedEndpointType,
+            _ => ErrorCode::UnsupportedEndpointType,
+        };
+        reply.error_code = error.code();
         reply.error_message = Some(text(
             "the controller is one of the brokers; ask for endpoint type 1",
         ));
@@ -36,6 +42,10 @@ fn describe(
     }
     reply.cluster_id = text(&image.cluster_id.0);
     reply.controller_id = controller_id(image);
+    reply.cluster_authorized_operations = operations(
+        request.include_cluster_authorized_operations,
+        ALL_ON_CLUSTER,
+    );
     reply.brokers = image
         .brokers
         .values()

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::context::Shared;
-use super::convert::{NOT_ASKED, group_id, opt_text, text};
+use super::convert::{ALL_ON_GROUP, group_id, operations, opt_text, text};
 use crate::group::types::DescribedGroup as Described;
 use leasehold_wire::kafka::messages::describe_groups_response::{
     DescribedGroup, DescribedGroupMember,
@@ -17,11 +17,14 @@ pub(super) async fn answer(
 ) -> DescribeGroupsResponse {
     let ids = request.groups.iter().map(|id| id.to_string()).collect();
     let described = shared.groups.describe(call.version, ids).await;
-    let rows = described.into_iter().map(|group| row(call.version, group));
+    let asked = request.include_authorized_operations;
+    let rows = described
+        .into_iter()
+        .map(|group| row(call.version, group, asked));
     DescribeGroupsResponse::default().with_groups(rows.collect())
 }
 
-fn row(version: i16, group: Described) -> DescribedGroup {
+fn row(version: i16, group: Described, operations_too: bool) -> DescribedGroup {
     let members = group.members.into_iter().map(|member| {
         let mut row = DescribedGroupMember::default()
             .with_member_id(text(member.member_id))
@@ -41,7 +44,10 @@ fn row(version: i16, group: Described) -> DescribedGroup {
         .with_protocol_type(text(group.protocol_type))
         .with_protocol_data(text(group.protocol_data))
         .with_members(members.collect())
-        .with_authorized_operations(NOT_ASKED);
+        .with_authorized_operations(operations(
+            operations_too && group.error.is_ok(),
+            ALL_ON_GROUP,
+        ));
     if version >= 6 {
         row.error_message = opt_text(group.error_message);
     }

@@ -3,6 +3,7 @@
 use super::call::Call;
 use super::context::Shared;
 use super::convert::opt_text;
+use super::metadata::is_legal_name;
 use leasehold_log::ProducerState;
 use leasehold_metadata::Image;
 use leasehold_types::TopicId;
@@ -47,6 +48,9 @@ pub(super) async fn answer(
 }
 
 fn find(image: &Image, name: &str, index: i32) -> Result<TopicId, ErrorCode> {
+    if !is_legal_name(name) {
+        return Err(ErrorCode::InvalidTopicException);
+    }
     let topic = image.topic_by_name(name);
     topic
         .filter(|topic| topic.partition(index).is_some())

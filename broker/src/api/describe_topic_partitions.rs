@@ -2,11 +2,12 @@
 
 use super::call::Call;
 use super::context::Shared;
-use super::convert::{NOT_ASKED, no_node, node, nodes, topic_name};
+use super::convert::{ALL_ON_TOPIC, NOT_ASKED, no_node, node, nodes, topic_name};
 use super::metadata::is_legal_name;
 use super::seen::Seen;
 use leasehold_metadata::{Partition, Topic};
 use leasehold_wire::ErrorCode;
+use leasehold_wire::kafka::messages::describe_topic_partitions_request::Cursor as RequestCursor;
 use leasehold_wire::kafka::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
@@ -40,8 +41,20 @@ fn describe(
             .map(|topic| topic.name.as_str())
             .collect()
     };
+    let senseless = |cursor: &RequestCursor| {
+        cursor.partition_index < 0 || !(all || names.contains(cursor.topic_name.as_str()))
+    };
+    if request.cursor.as_ref().is_some_and(senseless) {
+        // As in Kafka: told for each topic that is named.
+        let refused = request.topics.iter().map(|topic| {
+            unknown(&topic.name)
+                .with_error_code(ErrorCode::InvalidRequest.code())
+                .with_topic_authorized_operations(NOT_ASKED)
+        });
+        return DescribeTopicPartitionsResponse::default().with_topics(refused.collect());
+    }
     let (first, mut from) = match &request.cursor {
-        Some(cursor) => (cursor.topic_name.as_str(), cursor.partition_index.max(0)),
+        Some(cursor) => (cursor.topic_name.as_str(), cursor.partition_index),
         None => ("", 0),
     };
     let limit = usize::try_from(request.response_partition_limit).unwrap_or(1);
@@ -96,7 +109,7 @@ fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic::default()
         .with_error_code(error.code())
         .with_name(Some(topic_name(name)))
-        .with_topic_authorized_operations(NOT_ASKED)
+        .with_topic_authorized_operations(ALL_ON_TOPIC)
 }
 
 fn describe_topic(topic: &Topic) -> DescribeTopicPartitionsResponseTopic {
@@ -104,7 +117,7 @@ fn describe_topic(topic: &Topic) -> DescribeTopicPartitionsResponseTopic {
         .with_name(Some(topic_name(&topic.name)))
         .with_topic_id(topic.id.0)
         .with_is_internal(topic.internal)
-        .with_topic_authorized_operations(NOT_ASKED)
+        .with_topic_authorized_operations(ALL_ON_TOPIC)
 }
 
 fn describe_partition(

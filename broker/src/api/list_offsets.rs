@@ -73,15 +73,18 @@ fn check(
     if repeated {
         return Err(ErrorCode::InvalidRequest);
     }
+    // The special times came one by one.
+    if !matches!(
+        (asked.timestamp, version),
+        (-2.., _) | (-3, 7..) | (-4, 8..) | (-5, 9..)
+    ) {
+        return Err(ErrorCode::UnsupportedVersion);
+    }
     let topic = image
         .topic_by_name(name)
         .ok_or(ErrorCode::UnknownTopicOrPartition)?;
     topic
         .partition(asked.partition_index)
         .ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    // The special times came one by one.
-    match (asked.timestamp, version) {
-        (-2.., _) | (-3, 7..) | (-4, 8..) | (-5, 9..) => Ok(topic.id),
-        _ => Err(ErrorCode::UnsupportedVersion),
-    }
+    Ok(topic.id)
 }

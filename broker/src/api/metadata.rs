@@ -6,7 +6,10 @@
 
 use super::call::Call;
 use super::context::{READ_YOUR_WRITES, Shared};
-use super::convert::{NOT_ASKED, no_node, node, nodes, opt_text, text, topic_name, wire_topic_id};
+use super::convert::{
+    ALL_ON_CLUSTER, ALL_ON_TOPIC, NOT_ASKED, no_node, node, nodes, operations, opt_text, text,
+    topic_name, wire_topic_id,
+};
 use super::leaders;
 use super::seen::Seen;
 use crate::server::{Refusal, Reply};
@@ -159,6 +162,18 @@ fn describe(
             .map(|topic| describe_asked(seen, version, topic, created))
             .collect()
     };
+    reply.cluster_authorized_operations = operations(
+        request.include_cluster_authorized_operations,
+        ALL_ON_CLUSTER,
+    );
+    let there = reply
+        .topics
+        .iter_mut()
+        .filter(|topic| topic.error_code == 0);
+    for topic in there {
+        topic.topic_authorized_operations =
+            operations(request.include_topic_authorized_operations, ALL_ON_TOPIC);
+    }
     reply
 }
 
@@ -207,7 +222,8 @@ fn describe_asked(
     match (by_id, &asked.name) {
         (Some(id), _) => match image.topic(&id) {
             Some(topic) => describe_topic(image, version, topic),
-            None => failed(asked, version, ErrorCode::UnknownTopicId),
+            // As in Kafka: it was the id that was asked for, and that has no name.
+            None => failed(asked, version, ErrorCode::UnknownTopicId).with_name(None),
         },
         (None, None) => failed(asked, version, ErrorCode::UnknownTopicId),
         (None, Some(name)) => match image.topic_by_name(name) {

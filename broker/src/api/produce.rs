@@ -30,6 +30,15 @@ enum Place {
     Entry(usize, TopicId),
 }
 
+/// What is wrong with the request as a whole.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unfit {
+    /// A transactional batch without a transactional id: that comes before everything else.
+    Transactional,
+    /// As in Kafka, it is told of partitions only that are there and get a batch.
+    Acks,
+}
+
 /// The request without its records: what is needed to answer it.
 type Plan = Vec<(TopicName, Vec<(i32, Place)>)>;
 
@@ -55,21 +64,17 @@ pub(super) async fn serve(shared: &Arc<Shared>, call: Call, body: Bytes) -> Resu
     }
     await_newborn(shared, &request).await;
     let acks = Acks::from_kafka(request.acks);
-    let refused = match acks {
-        None => Some((
-            ErrorCode::InvalidRequiredAcks,
-            "acks is none of -1, 0 and 1",
-        )),
-        Some(_) if request.transactional_id.is_none() && has_transactional(&request) => Some((
-            ErrorCode::TransactionalIdAuthorizationFailed,
-            "a transactional batch without a transactional id",
-        )),
-        Some(_) => None,
+    let unfit = if request.transactional_id.is_none() && has_transactional(&request) {
+        Some(Unfit::Transactional)
+    } else if acks.is_none() {
+        Some(Unfit::Acks)
+    } else {
+        None
     };
     let transactional_id = request.transactional_id;
     let image = shared.image();
     let mut entries = Vec::new();
-    let plan = plan(&image, request.topic_data, refused, &mut entries);
+    let plan = plan(&image, request.topic_data, unfit, &mut entries);
     if let Some(id) = transactional_id {
         let knows_abortable = call.version >= KNOWS_TRANSACTION_ABORTABLE;
         let verified = shared.replicas.verify(&id, knows_abortable, &mut entries);
@@ -145,12 +150,15 @@ async fn await_newborn(shared: &Shared, request: &ProduceRequest) {
 fn plan(
     image: &Image,
     topics: Vec<TopicProduceData>,
-    refused: Option<(ErrorCode, &'static str)>,
+    unfit: Option<Unfit>,
     entries: &mut Vec<ProduceEntry>,
 ) -> Plan {
     let place_of = |name: &TopicName, index: i32, records: Option<Bytes>, entries: &mut Vec<_>| {
-        if let Some((error, message)) = refused {
-            return Place::Refused(error, message);
+        if unfit == Some(Unfit::Transactional) {
+            return Place::Refused(
+                ErrorCode::TransactionalIdAuthorizationFailed,
+                "a transactional batch without a transactional id",
+            );
         }
         let Some(topic) = image
             .topic_by_name(name)
@@ -158,6 +166,15 @@ fn plan(
         else {
             return Place::Refused(ErrorCode::UnknownTopicOrPartition, "no such partition here");
         };
+        let Some(records) = records.filter(|records| !records.is_empty()) else {
+            return Place::Refused(ErrorCode::InvalidRecord, "there is no record batch");
+        };
+        if unfit == Some(Unfit::Acks) {
+            return Place::Refused(
+                ErrorCode::InvalidRequiredAcks,
+                "acks is none of -1, 0 and 1",
+            );
+        }
         if topic.internal {
             // Only its coordinator writes there, and it does not come this way.
             return Place::Refused(
@@ -165,9 +182,6 @@ fn plan(
                 "clients cannot append to an internal topic",
             );
         }
-        let Some(records) = records.filter(|records| !records.is_empty()) else {
-            return Place::Refused(ErrorCode::InvalidRecord, "there is no record batch");
-        };
         entries.push(ProduceEntry {
             topic: topic.id,
             partition: index,

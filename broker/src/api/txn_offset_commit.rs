@@ -11,6 +11,7 @@ use super::convert::{producer, topic_name};
 use crate::coordinator::write::{InTransaction, Producer, transactional_sample};
 use crate::group::types::{CommitPartition, CommitRequest, CommitTopic, TxnCommitRequest};
 use crate::replica::{ProduceEntry, Verified};
+use leasehold_metadata::Image;
 use leasehold_metadata::controller::OFFSETS_TOPIC;
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::txn_offset_commit_response::{
@@ -30,19 +31,29 @@ pub(super) async fn answer(
     let version = call.version;
     let producer = producer(request.producer_id, request.producer_epoch);
     let transactional_id = request.transactional_id.to_string();
-    let commit = plain(request);
-    let verified = verify(&shared, &transactional_id, producer, &commit.group_id).await;
-    let committed = match verified {
-        Verified::Refused(error, _) => commit.all_partitions(offsets_error(error)),
-        verified => {
-            let transaction = InTransaction { producer, verified };
-            let request = TxnCommitRequest {
-                transaction,
-                commit,
-            };
-            shared.groups.commit_in_transaction(request).await.topics
+    let (commit, unknown) = without_unknown(&shared.image(), plain(request));
+    let mut committed = if commit.topics.is_empty() {
+        Vec::new()
+    } else {
+        let verified = verify(&shared, &transactional_id, producer, &commit.group_id).await;
+        match verified {
+            Verified::Refused(error, _) => commit.all_partitions(offsets_error(error)),
+            verified => {
+                let transaction = InTransaction { producer, verified };
+                let request = TxnCommitRequest {
+                    transaction,
+                    commit,
+                };
+                shared.groups.commit_in_transaction(request).await.topics
+            }
         }
     };
+    for (name, partitions) in unknown {
+        match committed.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => known.extend(partitions),
+            None => committed.push((name, partitions)),
+        }
+    }
     let rows = committed.into_iter().map(|(name, partitions)| {
         let partitions = partitions.into_iter().map(|(partition, error)| {
             let error = match error {
@@ -60,6 +71,30 @@ pub(super) async fn answer(
             .with_partitions(partitions.collect())
     });
     TxnOffsetCommitResponse::default().with_topics(rows.collect())
+}
+
+/// The error of each partition, by topic.
+type Answers = Vec<(String, Vec<(i32, ErrorCode)>)>;
+
+/// Takes out what does not exist. As in Kafka, that is told whatever the transaction is.
+fn without_unknown(image: &Image, mut commit: CommitRequest) -> (CommitRequest, Answers) {
+    let mut unknown = Vec::new();
+    for topic in &mut commit.topics {
+        let found = image.topic_by_name(&topic.name);
+        let exists =
+            |p: &CommitPartition| found.is_some_and(|t| t.partition(p.partition).is_some());
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut topic.partitions)
+            .into_iter()
+            .partition(exists);
+        topic.partitions = kept;
+        if !gone.is_empty() {
+            let error = ErrorCode::UnknownTopicOrPartition;
+            let gone = gone.iter().map(|p| (p.partition, error)).collect();
+            unknown.push((topic.name.clone(), gone));
+        }
+    }
+    commit.topics.retain(|topic| !topic.partitions.is_empty());
+    (commit, unknown)
 }
 
 /// Asks as a Produce to the group's partition of the offsets topic would.

@@ -11,7 +11,7 @@ use super::space::Writer;
 use super::types::*;
 use leasehold_log::batch::BatchHeader;
 use leasehold_log::{AppendError, AppendInfo, PartitionLog};
-use leasehold_types::{LeaderEpoch, seams};
+use leasehold_types::{LeaderEpoch, Offset, seams};
 use leasehold_wire::ErrorCode;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -237,7 +237,7 @@ impl Leading<'_> {
         let info = match appended {
             Ok(info) => info,
             Err(error) => {
-                let _ = reply.send(self.refused(error));
+                let _ = reply.send(self.refused(log, error));
                 return;
             }
         };
@@ -313,7 +313,7 @@ impl Leading<'_> {
         Ok(epoch)
     }
 
-    fn refused(&self, error: AppendError) -> ProduceResult {
+    fn refused(&self, log: &PartitionLog, error: AppendError) -> ProduceResult {
         match &error {
             // That a file handle was wanting for a moment is no failure: the log is in service.
             AppendError::Storage(_) => {
@@ -329,12 +329,22 @@ impl Leading<'_> {
             _ => {}
         }
         let (code, message) = (error.kafka_code(), error.to_string());
+        let log_start_offset = match error {
+            // As in Kafka, which does not get to look where these are the reason.
+            AppendError::Corrupt(_)
+            | AppendError::TooLarge { .. }
+            | AppendError::LargerThanSegment { .. }
+            | AppendError::Storage(_) => Offset(-1),
+            // By it a producer tells that its state was deleted with its records.
+            _ => log.log_start_offset(),
+        };
         let record_errors = match error {
             AppendError::Records(errors) => Some(errors),
             _ => None,
         };
         ProduceResult {
             record_errors,
+            log_start_offset,
             ..ProduceResult::failed(ErrorCode::from_code(code), Some(message))
         }
     }

@@ -4,13 +4,14 @@
 
 use super::raw::Connection;
 use crate::dev::broker_binary;
-use crate::tools::{kafka_class_path, kafka_version};
+use crate::kafka::Node;
+use crate::tools::kafka_version;
 use crate::wait;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -62,13 +63,16 @@ impl Peer {
             started_in: Duration::ZERO,
         };
         let dir = peer.folder.path().to_owned();
-        if who == Who::Kafka && !properties(&dir, 0).exists() {
-            (0..count).for_each(|id| prepare_kafka(&dir, id, count));
+        let nodes: Vec<Node> = (0..count).map(|id| node(&dir, id, count)).collect();
+        if who == Who::Kafka && !nodes[0].is_prepared() {
+            nodes.iter().for_each(Node::prepare);
         }
         let begun = Instant::now();
         match who {
             Who::Leasehold => peer.children.push(leasehold(&dir, count)),
-            Who::Kafka => peer.children.extend((0..count).map(|id| kafka(&dir, id))),
+            Who::Kafka => peer
+                .children
+                .extend(nodes.iter().map(|node| node.start("1g"))),
         }
         wait::until("all brokers in the metadata", PATIENCE, || {
             let seen = Connection::open(Self::address(0))?.brokers()?;
@@ -196,63 +200,16 @@ fn leasehold(dir: &Path, brokers: u16) -> Child {
     command.spawn().expect("leasehold-broker")
 }
 
-fn properties(dir: &Path, id: u16) -> PathBuf {
-    dir.join(format!("{id}.properties"))
-}
-
-fn prepare_kafka(dir: &Path, id: u16, count: u16) {
-    let port = PORT + id;
-    let (roles, controller) = match id {
-        0 => (
-            "broker,controller",
-            format!(",CONTROLLER://127.0.0.1:{CONTROLLER_PORT}"),
-        ),
-        _ => ("broker", String::new()),
-    };
-    let logs = dir.join(format!("logs-{id}"));
-    let text = format!(
-        "process.roles={roles}
-node.id={id}
-controller.quorum.voters=0@127.0.0.1:{CONTROLLER_PORT}
-listeners=PLAINTEXT://127.0.0.1:{port}{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=PLAINTEXT
-log.dirs={}
-offsets.topic.replication.factor={count}
-group.initial.rebalance.delay.ms=0
-",
-        logs.display()
-    );
-    fs::write(properties(dir, id), text).expect("properties");
-    let mut format = Command::new("java");
-    format
-        .arg("-cp")
-        .arg(kafka_class_path())
-        .arg("kafka.tools.StorageTool");
-    format
-        .args(["format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"])
-        .arg(properties(dir, id));
-    let done = format.output().expect("java");
-    assert!(
-        done.status.success(),
-        "{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-}
-
-/// As Kafka's own start script has it: 1 GiB of heap, G1.
-fn kafka(dir: &Path, id: u16) -> Child {
-    let out = output(dir, &format!("output-{id}"));
-    let mut command = Command::new("java");
-    command
-        .args(["-Xmx1g", "-Xms1g", "-XX:+UseG1GC", "-cp"])
-        .arg(kafka_class_path());
-    command.arg("kafka.Kafka").arg(properties(dir, id));
-    command
-        .stdin(Stdio::null())
-        .stdout(out.try_clone().expect("dup"))
-        .stderr(out);
-    command.spawn().expect("java")
+fn node(dir: &Path, id: u16, count: u16) -> Node {
+    Node {
+        dir: dir.to_owned(),
+        id,
+        port: PORT + id,
+        controller_port: CONTROLLER_PORT,
+        features: &[],
+        config: vec![
+            ("offsets.topic.replication.factor", count.to_string()),
+            ("group.initial.rebalance.delay.ms", "0".to_owned()),
+        ],
+    }
 }

@@ -56,6 +56,8 @@ async fn a_created_topic_is_in_this_brokers_image_when_the_reply_comes() {
             reply.topics[1].error_code,
             ErrorCode::TopicAlreadyExists.code()
         );
+        // None, and not null: that would say that they may not be told.
+        assert_eq!(reply.topics[1].configs, Some(Vec::new()));
         assert_eq!(
             reply.topics[1].error_message.as_deref(),
             Some("it is taken")
@@ -158,6 +160,28 @@ async fn topics_are_deleted_by_name_and_by_id() {
         let reply = stage.ask(&request, version).await;
         assert_eq!(reply.responses[0].error_code, 0);
         assert!(stage.image.borrow().topic_by_name("a").is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_topic_to_delete_is_named_by_its_name_or_by_its_id() {
+    let stage = Stage::up().await;
+    let id = stage.add_topic("a", &[Some(ME)]);
+    let topic = |name, id| {
+        DeleteTopicState::default()
+            .with_name(name)
+            .with_topic_id(id)
+    };
+    let nil = uuid::Uuid::nil();
+    for unclear in [topic(Some(name("a")), id.0), topic(None, nil)] {
+        let request = DeleteTopicsRequest::default()
+            .with_timeout_ms(5_000)
+            .with_topics(vec![topic(Some(name("a")), nil), unclear.clone()]);
+        let reply = stage.ask(&request, 6).await;
+        let codes: Vec<_> = reply.responses.iter().map(|row| row.error_code).collect();
+        assert_eq!(codes, [ErrorCode::InvalidRequest.code(); 2]);
+        assert_eq!(reply.responses[1].topic_id, unclear.topic_id);
+        assert!(stage.image.borrow().topic_by_name("a").is_some());
     }
 }
 

@@ -199,6 +199,8 @@ async fn a_refused_record_is_named_in_every_version_that_can() {
         let named: Vec<_> = row.record_errors.iter().map(|r| r.batch_index).collect();
         let (code, tells) = (ErrorCode::InvalidRecord.code(), version >= 8);
         assert_eq!((row.error_code, row.base_offset), (code, -1));
+        // Where the log begins is told all the same, from the version on that can.
+        assert_eq!(row.log_start_offset, if version >= 5 { 0 } else { -1 });
         assert_eq!(row.error_message.is_some(), tells, "{version}");
         assert_eq!(named, if tells { vec![0] } else { vec![] }, "{version}");
         let why = row.record_errors.first();
@@ -397,6 +399,12 @@ async fn bad_produces_are_refused_per_partition() {
     let good = || Some(batch(b"x"));
     for (request, error) in [
         (produce(2, "a", 0, good()), ErrorCode::InvalidRequiredAcks),
+        // As in Kafka, what is not there comes before that.
+        (
+            produce(2, "no", 0, good()),
+            ErrorCode::UnknownTopicOrPartition,
+        ),
+        (produce(2, "a", 0, None), ErrorCode::InvalidRecord),
         (
             produce(-1, "no", 0, good()),
             ErrorCode::UnknownTopicOrPartition,
@@ -527,10 +535,12 @@ async fn offsets_are_listed_in_every_version() {
             } else {
                 assert_eq!(rows[0].error_code, ErrorCode::UnsupportedVersion.code());
             }
-            assert_eq!(
-                rows[1].error_code,
-                ErrorCode::UnknownTopicOrPartition.code()
-            );
+            // As in Kafka, what cannot be asked for comes before what is not there.
+            let error = match version >= since {
+                true => ErrorCode::UnknownTopicOrPartition,
+                false => ErrorCode::UnsupportedVersion,
+            };
+            assert_eq!(rows[1].error_code, error.code());
         }
     }
 }

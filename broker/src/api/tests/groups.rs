@@ -7,6 +7,9 @@ use leasehold_wire::kafka::messages::leave_group_request::MemberIdentity;
 use leasehold_wire::kafka::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
+use leasehold_wire::kafka::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
 use leasehold_wire::kafka::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
@@ -281,11 +284,17 @@ async fn a_member_of_the_newer_protocol_joins_is_described_and_leaves_in_every_v
         ]);
         let described = stage.ask(&request, version).await;
         let seen = &described.groups[0];
+        assert_eq!(seen.authorized_operations, i32::MIN);
+        let asked = request.clone().with_include_authorized_operations(true);
+        let allowed = stage.ask(&asked, version).await;
+        assert_eq!(allowed.groups[0].authorized_operations, 3400);
+        assert_eq!(allowed.groups[1].authorized_operations, i32::MIN);
         assert_eq!(seen.group_state.as_str(), "Stable");
         assert_eq!(seen.assignor_name.as_str(), "uniform");
         assert_eq!((seen.group_epoch, seen.assignment_epoch), (1, 1));
         assert_eq!(seen.members[0].member_id, member);
         assert_eq!(seen.members[0].client_id.as_str(), "leasehold");
+        assert_eq!(seen.members[0].subscribed_topic_regex, Some(word("")));
         for other in &described.groups[1..] {
             assert_eq!(other.error_code, ErrorCode::GroupIdNotFound.code());
             assert!(other.error_message.is_some());
@@ -312,4 +321,39 @@ async fn a_member_of_the_newer_protocol_joins_is_described_and_leaves_in_every_v
     let gone = OffsetDeleteRequest::default().with_group_id(group("no"));
     let refused = stage.ask(&gone, 0).await;
     assert_eq!(refused.error_code, ErrorCode::GroupIdNotFound.code());
+    let request = DescribeGroupsRequest::default()
+        .with_groups(vec![group("warm-up"), group("no")])
+        .with_include_authorized_operations(true);
+    let described = stage.ask(&request, 6).await;
+    let operations = described.groups.iter().map(|g| g.authorized_operations);
+    assert!(operations.eq([3400, i32::MIN]));
+}
+
+#[tokio::test]
+async fn no_offset_is_deleted_for_what_does_not_exist_and_that_is_told() {
+    let stage = Stage::up().await;
+    stage.add_topic("real", &[Some(ME)]);
+    joined(&stage, "warm-up", 0).await;
+    let join = ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(group("mine"))
+        .with_member_id(word("me"))
+        .with_rebalance_timeout_ms(1000)
+        .with_subscribed_topic_names(Some(vec![TopicName(word("a"))]))
+        .with_topic_partitions(Some(Vec::new()));
+    assert_eq!(stage.ask(&join, 1).await.error_code, 0);
+    let topic = |name: &str, partitions: &[i32]| {
+        let one =
+            |index: &i32| OffsetDeleteRequestPartition::default().with_partition_index(*index);
+        OffsetDeleteRequestTopic::default()
+            .with_name(TopicName(word(name)))
+            .with_partitions(partitions.iter().map(one).collect())
+    };
+    let request = OffsetDeleteRequest::default()
+        .with_group_id(group("mine"))
+        .with_topics(vec![topic("real", &[7, 0]), topic("gone", &[0])]);
+    let reply = stage.ask(&request, 0).await;
+    assert_eq!(reply.error_code, 0);
+    let rows = reply.topics.iter().flat_map(|topic| &topic.partitions);
+    let rows: Vec<_> = rows.map(|p| (p.partition_index, p.error_code)).collect();
+    assert_eq!(rows, [(0, 0), (7, 3), (0, 3)]);
 }

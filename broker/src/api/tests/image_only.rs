@@ -175,6 +175,10 @@ async fn metadata_by_id_is_served_from_version_12() {
             ErrorCode::UnknownTopicId.code()
         );
         assert_eq!(unknown.topics[0].name, None);
+        let mut both = asked(uuid::Uuid::from_u128(5));
+        both.topics.as_mut().unwrap()[0].name = Some(name("a"));
+        let unknown = stage.ask(&both, version).await;
+        assert_eq!(unknown.topics[0].name, None);
     }
     let early = stage.ask(&asked(id.0), 11).await;
     assert_eq!(early.topics[0].error_code, ErrorCode::InvalidRequest.code());
@@ -202,6 +206,9 @@ async fn the_cluster_is_described_in_every_version() {
     let controllers = DescribeClusterRequest::default().with_endpoint_type(2);
     let reply = stage.ask(&controllers, 1).await;
     assert_eq!(reply.error_code, ErrorCode::MismatchedEndpointType.code());
+    let nobody = DescribeClusterRequest::default().with_endpoint_type(3);
+    let reply = stage.ask(&nobody, 1).await;
+    assert_eq!(reply.error_code, ErrorCode::UnsupportedEndpointType.code());
 }
 
 #[tokio::test]
@@ -239,6 +246,16 @@ async fn topic_partitions_come_page_by_page_without_gap_or_repeat() {
     let reply = stage.ask(&request, 0).await;
     let errors: Vec<i16> = reply.topics.iter().map(|topic| topic.error_code).collect();
     assert_eq!(errors, [0, ErrorCode::UnknownTopicOrPartition.code()]);
+
+    for (topic, partition) in [("b", -1), ("c", 0)] {
+        let senseless = Cursor::default()
+            .with_topic_name(name(topic))
+            .with_partition_index(partition);
+        let request = request.clone().with_cursor(Some(senseless));
+        let reply = stage.ask(&request, 0).await;
+        let errors: Vec<i16> = reply.topics.iter().map(|topic| topic.error_code).collect();
+        assert_eq!(errors, [ErrorCode::InvalidRequest.code(); 2]);
+    }
 }
 
 #[tokio::test]
@@ -490,4 +507,41 @@ async fn a_fenced_controller_is_not_named() {
     });
     let reply = stage.ask(&DescribeClusterRequest::default(), 0).await;
     assert_eq!(reply.controller_id, ME.0);
+}
+
+#[tokio::test]
+async fn who_asks_what_it_may_do_hears_that_it_may_do_everything() {
+    let stage = Stage::up().await;
+    stage.add_topic("a", &[Some(ME)]);
+    for version in versions(ApiKey::Metadata) {
+        let mut request = asks(&["a"], version);
+        let reply = stage.ask(&request, version).await;
+        assert_eq!(reply.topics[0].topic_authorized_operations, i32::MIN);
+        if version < 8 {
+            continue;
+        }
+        request.include_topic_authorized_operations = true;
+        request.include_cluster_authorized_operations = version <= 10;
+        let reply = stage.ask(&request, version).await;
+        assert_eq!(reply.topics[0].topic_authorized_operations, 3576);
+        let expected = if version <= 10 { 8096 } else { i32::MIN };
+        assert_eq!(reply.cluster_authorized_operations, expected);
+    }
+    for version in versions(ApiKey::DescribeCluster) {
+        let mut request = DescribeClusterRequest::default();
+        let reply = stage.ask(&request, version).await;
+        assert_eq!(reply.cluster_authorized_operations, i32::MIN);
+        request.include_cluster_authorized_operations = true;
+        let reply = stage.ask(&request, version).await;
+        assert_eq!(reply.cluster_authorized_operations, 8096);
+    }
+    let asked = vec![TopicRequest::default().with_name(name("a"))];
+    let request = DescribeTopicPartitionsRequest::default()
+        .with_topics(asked)
+        .with_response_partition_limit(1);
+    let reply = stage.ask(&request, 0).await;
+    assert_eq!(reply.topics[0].topic_authorized_operations, 3576);
+    let before = Cursor::default().with_partition_index(-1);
+    let reply = stage.ask(&request.with_cursor(Some(before)), 0).await;
+    assert_eq!(reply.topics[0].topic_authorized_operations, i32::MIN);
 }

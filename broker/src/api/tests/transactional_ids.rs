@@ -191,6 +191,7 @@ async fn a_transaction_that_takes_too_long_is_aborted_by_itself() {
 #[tokio::test]
 async fn offsets_are_committed_only_within_a_transaction_that_the_group_is_in() {
     let stage = Stage::up().await;
+    stage.add_topic("t", &[Some(ME)]);
     let producer = producer(&stage, "id", 4).await;
     let partition = TxnOffsetCommitRequestPartition::default()
         .with_partition_index(0)
@@ -216,6 +217,20 @@ async fn offsets_are_committed_only_within_a_transaction_that_the_group_is_in() 
     }
     for version in versions(ApiKey::TxnOffsetCommit) {
         assert_eq!(committed(version).await, ErrorCode::InvalidTxnState);
+        // What does not exist is told so, whatever the transaction is.
+        let mut other = commit.clone();
+        other.topics[0].partitions[0].partition_index = 7;
+        other.topics.push(other.topics[0].clone());
+        other.topics[1].name = TopicName(word("unknown"));
+        other.topics.push(commit.topics[0].clone());
+        let reply = stage.ask(&other, version).await;
+        let rows = reply.topics.iter().map(|topic| {
+            let codes = topic.partitions.iter().map(|p| p.error_code);
+            (topic.name.to_string(), codes.collect::<Vec<_>>())
+        });
+        let invalid = ErrorCode::InvalidTxnState.code();
+        let expected = [("t", vec![invalid, 3]), ("unknown", vec![3])];
+        assert!(rows.eq(expected.map(|(name, codes)| (name.to_owned(), codes))));
     }
     let offsets = AddOffsetsToTxnRequest::default()
         .with_transactional_id(id("id"))

@@ -177,12 +177,16 @@ async fn the_producers_of_a_partition_are_told_by_its_leader() {
             .with_name(name(topic))
             .with_partition_indexes(partitions)
     };
-    let topics = vec![pick("t", vec![0, 0, 1, 7]), pick("unknown", vec![0])];
+    let topics = vec![
+        pick("t", vec![0, 0, 1, 7]),
+        pick("unknown", vec![0]),
+        pick("no name", vec![0]),
+    ];
     let request = DescribeProducersRequest::default().with_topics(topics);
     let reply = stage.ask(&request, 0).await;
     let rows = reply.topics.iter().flat_map(|topic| &topic.partitions);
     let codes: Vec<_> = rows.map(|row| row.error_code).collect();
-    assert_eq!(codes, [0, 42, 6, 3, 3]);
+    assert_eq!(codes, [0, 42, 6, 3, 3, 17]);
     let known = &reply.topics[0].partitions[0].active_producers;
     assert_eq!(known.len(), 1);
     let one = &known[0];
