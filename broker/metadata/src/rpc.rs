@@ -31,7 +31,7 @@ pub struct Call {
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// Admit this process. Repeats are no-ops.
-    Register(Registration),
+    Register(Box<Registration>),
     /// Heartbeat and wish for news: answered when there are entries after `position`, or after a
     /// while without.
     Poll(Poll),

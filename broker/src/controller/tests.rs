@@ -87,7 +87,7 @@ impl Pair {
                 listeners: Default::default(),
                 features: leasehold_metadata::features::supported(),
             };
-            let answer = pair.ask(Request::Register(registration)).await;
+            let answer = pair.ask(Request::Register(Box::new(registration))).await;
             assert!(matches!(answer, Response::Registered { .. }), "{answer:?}");
             let position = pair.image().await.position;
             pair.poll(broker, position).await;

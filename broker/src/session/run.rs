@@ -242,7 +242,7 @@ impl Runner {
             listeners: self.config.listeners.clone(),
             features: features::supported(),
         };
-        let request = Request::Register(registration);
+        let request = Request::Register(Box::new(registration));
         let at = match self.ask(route, request, REGISTER_LIMIT).await {
             Ok(Response::Registered { incarnation, at })
                 if incarnation == self.config.incarnation =>

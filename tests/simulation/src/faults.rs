@@ -195,7 +195,7 @@ impl Climate {
             16 => {
                 let called = lease_holder(core).unwrap_or(node);
                 let life = Incarnation(FOREIGNERS + i64::try_from(core.now).unwrap_or(0));
-                let request = Box::new(Request::Register(registration(node, life, &[])));
+                let request = Box::new(Request::Register(Box::new(registration(node, life, &[]))));
                 let (reply, _) = oneshot::channel();
                 let from = called;
                 let call = Mail::Call {

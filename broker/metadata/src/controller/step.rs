@@ -38,7 +38,7 @@ impl Controller {
     fn dispatch(&mut self, input: Input, now: Millis) {
         match input {
             Input::Tick | Input::Freeze { .. } => {}
-            Input::Register { to, registration } => self.register(to, registration),
+            Input::Register { to, registration } => self.register(to, *registration),
             Input::Poll { to, poll } => self.poll(to, poll),
             Input::SessionEvidence {
                 broker,

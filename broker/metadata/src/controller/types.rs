@@ -37,7 +37,7 @@ pub enum Input {
     /// A process asks to be admitted.
     Register {
         to: ReplyTo,
-        registration: Registration,
+        registration: Box<Registration>,
     },
     /// A heartbeat. A reply is returned only if it is refused; otherwise the driver answers it when
     /// there is news, or after a while without, with what is *committed*.

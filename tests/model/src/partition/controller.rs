@@ -278,7 +278,7 @@ impl Product {
             },
             Ask::Register(start) => Input::Register {
                 to,
-                registration: registration(start),
+                registration: Box::new(registration(start)),
             },
             Ask::Alter(request) => {
                 let sent = self.requests.value(request);

@@ -68,7 +68,7 @@ impl Broker {
         target: usize,
         (log_dirs, directories): &Opened,
     ) -> Result<(), Stop> {
-        let request = Request::Register(registration(self.me, self.life, directories));
+        let request = Request::Register(Box::new(registration(self.me, self.life, directories)));
         match self.ask(target, request, LIMIT).await {
             Some(Response::Registered { at, .. }) => {
                 let mut core = self.core.lock();

@@ -125,7 +125,7 @@ impl Bench {
     /// A step whose records are committed at once, and checked.
     pub fn step(&mut self, input: Input) {
         let lossy = match &input {
-            Input::Register { registration, .. } => Some(registration.clone()),
+            Input::Register { registration, .. } => Some((**registration).clone()),
             _ => None,
         };
         let proposed = matches!(input, Input::AlterPartition { .. });
@@ -286,7 +286,10 @@ impl Bench {
     pub fn register(&mut self, id: i32, incarnation: i64, restart: RestartReport) {
         let registration = self.registration(id, incarnation, restart);
         let to = self.token();
-        self.step(Input::Register { to, registration });
+        self.step(Input::Register {
+            to,
+            registration: Box::new(registration),
+        });
     }
 
     /// Registers and polls until unfenced.

@@ -23,7 +23,10 @@ fn join(bench: &mut Bench, id: i32, now: i64, directories: Vec<DirectoryReport>,
     registration.restart = directories[0].restart.clone();
     (registration.directories, registration.unreadable) = (directories, unreadable);
     let to = bench.token();
-    bench.step(Input::Register { to, registration });
+    bench.step(Input::Register {
+        to,
+        registration: Box::new(registration),
+    });
     assert!(matches!(bench.answer(), Response::Registered { .. }));
     bench.poll(id);
     assert!(bench.image.is_live(b(id)));

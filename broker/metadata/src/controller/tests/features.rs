@@ -334,7 +334,7 @@ fn register(bench: &mut Bench, id: i32, features: Supported, directories: &[u128
     let to = bench.token();
     bench.step(Input::Register {
         to,
-        registration: r,
+        registration: Box::new(r),
     });
     bench.answer().clone()
 }

@@ -46,7 +46,10 @@ fn a_rack_learnt_later_is_recorded_without_disturbing_anything() {
     let mut registration = bench.registration(0, 100, RestartReport::default());
     registration.rack = Some("a".to_owned());
     let to = bench.token();
-    bench.step(Input::Register { to, registration });
+    bench.step(Input::Register {
+        to,
+        registration: Box::new(registration),
+    });
     let broker = bench.image.broker(b(0)).unwrap();
     assert_eq!((broker.rack.as_deref(), broker.fenced), (Some("a"), false));
     assert_eq!(bench.p(topic, 0), before);
@@ -314,7 +317,10 @@ fn with_listener(bench: &mut Bench, id: i32, incarnation: i64, restart: RestartR
     let mut registration = bench.registration(id, incarnation, restart);
     registration.listeners = [(public(), None)].into();
     let to = bench.token();
-    bench.step(Input::Register { to, registration });
+    bench.step(Input::Register {
+        to,
+        registration: Box::new(registration),
+    });
     assert!(matches!(bench.answer(), Response::Registered { .. }));
 }
 
