@@ -4,14 +4,17 @@
 //! that was shown as another than it is, and every offset that did not rise.
 
 use crate::readback::{Read, record};
+use crate::wait;
+use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -64,21 +67,40 @@ impl Seen {
     }
 }
 
+/// Why librdkafka gave up positions: it says so only in its log.
+#[derive(Clone, Default)]
+struct Reasons(Arc<Mutex<Vec<String>>>);
+
+impl ClientContext for Reasons {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, line: &str) {
+        if line.contains("offset reset") || line.contains("Offset reply error") {
+            self.0.lock().expect("reasons").push(line.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for Reasons {}
+
 /// A consumer at work.
 pub struct Reader {
     stop: Arc<AtomicBool>,
+    /// Partitions of which it has seen a record.
+    begun: Arc<AtomicUsize>,
     thread: JoinHandle<Seen>,
 }
 
 impl Reader {
     /// Reads all partitions of `topic` from the beginning, until it is stopped.
     pub fn start(bootstrap: &str, topic: &str, partitions: i32) -> Self {
-        let consumer: BaseConsumer = ClientConfig::new()
+        let reasons = Reasons::default();
+        let consumer: BaseConsumer<Reasons> = ClientConfig::new()
+            .set_log_level(RDKafkaLogLevel::Debug)
             .set("bootstrap.servers", bootstrap)
             .set("group.id", "reader")
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "error")
-            .create()
+            .set("debug", "topic")
+            .create_with_context(reasons.clone())
             .expect("librdkafka accepts the configuration");
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {
@@ -88,6 +110,8 @@ impl Reader {
         consumer.assign(&list).expect("assign");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let begun = Arc::new(AtomicUsize::new(0));
+        let counted = begun.clone();
         let thread = std::thread::spawn(move || {
             let mut seen = Seen {
                 records: vec![Vec::new(); partitions as usize],
@@ -101,19 +125,37 @@ impl Reader {
                         code @ (RDKafkaErrorCode::AutoOffsetReset
                         | RDKafkaErrorCode::OffsetOutOfRange),
                     ))) => {
-                        seen.refused.push(code.to_string());
+                        let why = std::mem::take(&mut *reasons.0.lock().expect("reasons"));
+                        seen.refused.push(format!("{code}: {why:#?}"));
                         continue;
                     }
                     // Everything else librdkafka tries again by itself.
                     Some(Err(_)) | None => continue,
                 };
                 let (partition, read) = record(&message);
-                seen.records[partition as usize].push(read);
+                let records = &mut seen.records[partition as usize];
+                if records.is_empty() {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+                records.push(read);
                 seen.at.push(Instant::now());
             }
             seen
         });
-        Self { stop, thread }
+        Self {
+            stop,
+            begun,
+            thread,
+        }
+    }
+
+    /// Waits until it has read something of every one of so many partitions. Until then librdkafka may give up one for
+    /// good: it takes a leader's name that cannot be resolved for a moment as a permanent refusal of the offset to begin at.
+    pub fn wait_begun(&self, partitions: usize, limit: Duration) {
+        wait::until("a record of every partition", limit, || {
+            let begun = self.begun.load(Ordering::Relaxed);
+            (begun == partitions).then_some(()).ok_or(begun)
+        });
     }
 
     /// Stops it; gives what it saw.

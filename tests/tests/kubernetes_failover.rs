@@ -292,6 +292,13 @@ fn a_minute_without_the_api_server_goes_unnoticed_by_clients() {
         &[],
     ))
     .expect("CreateTopics works again");
+    // Kubernetes itself takes a while after such an outage: kubelets, controllers and its DNS come back one by one. The
+    // scenes that follow are about brokers.
+    let uid = kube.pod(0).expect("pod").metadata.uid.expect("uid");
+    kube.delete_pod(0, false);
+    kube.wait_replaced(0, &uid);
+    kube.wait_name(0);
+    kube.wait_whole(topic);
 }
 
 /// CreateTopics while nothing can be committed: how it is refused, which must be soon and retriable.

@@ -60,9 +60,9 @@ pub fn run(time: Duration, seed: u64, only: &str) -> Vec<Row> {
     let topic = fresh("chaos");
     kube.ready_topic(&topic, PARTITIONS);
     let load = Load::start(&kube.bootstrap(), &topic, PARTITIONS, PER_SECOND, &SETTINGS);
-    // For librdkafka, a leader that has not heard of its topic yet has refused the offset to begin at.
     load.wait_flowing(PATIENCE);
     let reader = Reader::start(&kube.bootstrap(), &topic, PARTITIONS);
+    reader.wait_begun(PARTITIONS as usize, PATIENCE);
     let begun = Instant::now();
     let (mut blows, mut rows) = (Vec::new(), Vec::new());
     while rows.is_empty() || begun.elapsed() < time {
