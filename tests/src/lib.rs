@@ -19,6 +19,7 @@
 pub mod bench;
 pub mod chaos;
 pub mod cluster;
+pub mod conditions;
 pub mod dev;
 pub mod differential;
 pub mod http;

@@ -4,23 +4,14 @@
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use leasehold_crds::Topic;
 use leasehold_tests::cluster::{Kube, PATIENCE, fresh, topic_manifest};
+use leasehold_tests::conditions::condition;
 use leasehold_tests::topics::Viewer;
 use leasehold_tests::{tools, wait};
-use serde_json::{Value, json};
+use serde_json::json;
 
 // The cluster of kubernetes_operator.
 const NAMESPACE: &str = "operated";
 const NAME: &str = "main";
-
-fn condition(object: &Value, kind: &str) -> (String, String) {
-    let all = object["status"]["conditions"].as_array();
-    let found = all.into_iter().flatten().find(|c| c["type"] == kind);
-    let text = |field: &str| {
-        let value = found.and_then(|c| c[field].as_str());
-        value.unwrap_or_default().to_owned()
-    };
-    (text("reason"), text("message"))
-}
 
 fn wished(kube: &Kube, name: &str) -> String {
     let plain = topic_manifest(name, &kube.name, 2, 3);

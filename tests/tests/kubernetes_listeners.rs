@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use leasehold_crds::ListenerStatus;
 use leasehold_tests::cluster::{Kube, PATIENCE, fresh, manifest};
+use leasehold_tests::conditions::condition;
 use leasehold_tests::load::Load;
 use leasehold_tests::{readback, wait};
 use rdkafka::config::ClientConfig;
@@ -137,13 +138,7 @@ fn balancers(kube: &Kube) -> Vec<String> {
 
 fn wait_listeners(kube: &Kube, status: &str) -> String {
     let object = kube.wait_condition("Cluster", NAME, "ListenersReady", status);
-    let conditions = object["status"]["conditions"].as_array().cloned();
-    let found = conditions.into_iter().flatten();
-    let mut found = found.filter(|c| c["type"] == "ListenersReady");
-    let message = found.next().map(|c| c["message"].clone());
-    message
-        .and_then(|m| Some(m.as_str()?.to_owned()))
-        .unwrap_or_default()
+    condition(&object, "ListenersReady").1
 }
 
 /// Records written and read back through a listener.

@@ -7,6 +7,7 @@ use k8s_openapi::api::events::v1::Event as News;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use leasehold_crds::{Cluster, Topic};
 use leasehold_tests::cluster::{Kube, PATIENCE, fresh, manifest, topic_manifest};
+use leasehold_tests::conditions::condition;
 use leasehold_tests::load::Load;
 use leasehold_tests::{readback, wait};
 use serde_json::json;
@@ -14,21 +15,9 @@ use serde_json::json;
 const NAMESPACE: &str = "operated";
 const NAME: &str = "main";
 
-fn reason(object: &serde_json::Value, condition: &str) -> String {
-    let all = object["status"]["conditions"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    let found = all
-        .iter()
-        .find(|c| c["type"] == condition)
-        .cloned()
-        .unwrap_or_default();
-    format!(
-        "{}: {}",
-        found["reason"].as_str().unwrap_or_default(),
-        found["message"].as_str().unwrap_or_default()
-    )
+fn reason(object: &serde_json::Value, kind: &str) -> String {
+    let (reason, message) = condition(object, kind);
+    format!("{reason}: {message}")
 }
 
 #[test]

@@ -7,6 +7,7 @@ use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use leasehold_crds::Cluster;
 use leasehold_tests::cluster::{Kube, PATIENCE, fresh, manifest, run_script};
+use leasehold_tests::conditions::condition;
 use leasehold_tests::load::Load;
 use leasehold_tests::topics::Viewer;
 use leasehold_tests::{readback, wait};
@@ -45,13 +46,6 @@ fn set_storage(kube: &Kube, storage: &Value) -> kube::Result<Cluster> {
         kube.api::<Cluster>()
             .patch(NAME, &PatchParams::default(), &patch),
     )
-}
-
-fn message(object: &Value, condition: &str) -> String {
-    let all = object["status"]["conditions"].as_array();
-    let found = all.into_iter().flatten().find(|c| c["type"] == condition);
-    let text = found.and_then(|c| c["message"].as_str());
-    text.unwrap_or_default().to_owned()
 }
 
 /// What a storage driver that can resize does: the volume gets its size, and the claim tells so.
@@ -103,7 +97,7 @@ fn volumes_grow_under_running_pods_and_those_of_brokers_to_come_are_as_large() {
 
     set_storage(&kube, &json!({"size": "2Gi"})).expect("more");
     let told = kube.wait_reason("Cluster", NAME, STORAGE, "False", "Growing");
-    println!("growing: {}", message(&told, STORAGE));
+    println!("growing: {}", condition(&told, STORAGE).1);
     for broker in 0..3 {
         wait::until("the claim to ask for more", PATIENCE, || {
             let asked = asked(&claim(&kube, broker)?);
@@ -144,8 +138,12 @@ fn volumes_grow_under_running_pods_and_those_of_brokers_to_come_are_as_large() {
     fixed.wait_condition("Cluster", "fixed", "Ready", "True");
     fixed.apply(&manifest("fixed", 1).replace("size: 1Gi", "size: 2Gi"));
     let told = fixed.wait_reason("Cluster", "fixed", STORAGE, "False", "CannotGrow");
-    println!("refused: {}", message(&told, STORAGE));
-    assert!(message(&told, STORAGE).contains("data-fixed-broker-0 cannot grow to 2Gi"));
+    println!("refused: {}", condition(&told, STORAGE).1);
+    assert!(
+        condition(&told, STORAGE)
+            .1
+            .contains("data-fixed-broker-0 cannot grow to 2Gi")
+    );
     fixed.wait_condition("Cluster", "fixed", "Ready", "True");
     kube.remove_namespace();
 }
@@ -164,7 +162,7 @@ fn a_lost_volume_is_told_with_the_way_out_and_replaced_where_that_is_wished() {
     kube.block_on(volumes.patch(&volume, &PatchParams::default(), &patch))
         .expect("take its guards away");
     let told = kube.wait_reason("Cluster", NAME, STORAGE, "False", "VolumeLost");
-    let told = message(&told, STORAGE);
+    let told = condition(&told, STORAGE).1;
     println!("held: {told}");
     assert!(told.contains("kubectl -n losing delete pvc data-main-broker-1"));
     let pod = kube.pod(1).expect("the pod").uid().expect("uid");
