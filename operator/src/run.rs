@@ -158,7 +158,7 @@ async fn act(
     };
     let clusters =
         Controller::new(cluster_api.clone(), watcher::Config::default()).with_config(pace(8));
-    let topics = Controller::new(topic_api, watcher::Config::default()).with_config(pace(32));
+    let topics = lean_controller(topic_api).with_config(pace(64));
 
     let (known_clusters, writer) = reflector::store();
     let (events, publisher) = events::channel(&identity, metrics.clone());
@@ -212,6 +212,24 @@ async fn act(
         _ = clusters_followed => bail!("the watch of Clusters ended"),
         _ = async { tokio::join!(rounds_of_clusters, rounds_of_topics) } => Ok(()),
     }
+}
+
+/// A controller whose store keeps of each object only what rounds read. `Controller::new` would keep
+/// the field managers' books as well, several times the size of a Topic itself.
+fn lean_controller<K>(api: kube::Api<K>) -> Controller<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let changes = watcher(api, watcher::Config::default())
+        .modify(without_history)
+        .reflect(writer)
+        .applied_objects();
+    Controller::for_stream(changes, store)
+}
+
+fn without_history<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
 }
 
 /// Watches everything that a cluster consists of, so that what was changed or deleted is put right.
@@ -309,6 +327,7 @@ async fn follow_clusters(
 ) {
     let watched = watcher(api, watcher::Config::default())
         .default_backoff()
+        .modify(without_history)
         .reflect(writer);
     let mut events = std::pin::pin!(watched);
     let mut seen: HashMap<ClusterKey, String> = HashMap::new();
