@@ -48,6 +48,9 @@ pub const RESTART_ANNOTATION: &str = "leasehold.dev/restart";
 /// Annotation on a Cluster that asks for a look at how even its brokers are, whatever its value: as when brokers
 /// came or went. The operator takes it off when it has told the controller.
 pub const REBALANCE_ANNOTATION: &str = "leasehold.dev/rebalance";
+/// Annotation on a Cluster: numbers of brokers, with commas, that are kept empty while they stay. They lead
+/// nothing and get no replicas; what they hold moves to the others as far as there is room.
+pub const MAINTENANCE_ANNOTATION: &str = "leasehold.dev/maintenance";
 /// Finalizer of a Cluster with `reclaimPolicy: Delete`.
 pub const CLUSTER_FINALIZER: &str = "leasehold.dev/reclaim";
 /// Finalizer of a Topic with `reclaimPolicy: Delete`.

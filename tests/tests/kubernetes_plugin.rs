@@ -1,7 +1,7 @@
 //! `kubectl leasehold`, started by kubectl as users start it: what it tells is true, what it asks for is done.
 
 use kube::ResourceExt as _;
-use leasehold_tests::cluster::{Kube, PATIENCE, fresh, kubeconfig};
+use leasehold_tests::cluster::{Kube, PATIENCE, fresh, kubeconfig, kubectl, topic_manifest};
 use leasehold_tests::{dev, tools, wait};
 use std::process::Command;
 
@@ -87,4 +87,47 @@ fn what_it_asks_for_is_done() {
     told(&["roll", &kube.pod_name(broker)]);
     kube.wait_replaced(broker, &before);
     kube.wait_condition("Cluster", NAME, "Ready", "True");
+}
+
+#[test]
+fn a_drained_broker_leads_nothing_until_it_is_uncordoned() {
+    let kube = Kube::with_cluster(NAMESPACE, NAME, 3);
+    let (topic, meanwhile) = (fresh("drained"), fresh("meanwhile"));
+    kube.ready_topic(&topic, 3);
+    let leads = |broker| {
+        let states = kube.states(&topic)?;
+        anyhow::Ok(states.iter().any(|state| state.leader == Some(broker)))
+    };
+    wait::until("broker 1 to lead", PATIENCE, || {
+        anyhow::ensure!(leads(1)?, "{:?}", kube.states(&topic)?);
+        anyhow::Ok(())
+    });
+    told(&["drain", &kube.pod_name(1)]);
+    kube.wait_reason("Cluster", NAME, "Maintenance", "True", "LeadsNothing");
+    wait::until("broker 1 to lead nothing", PATIENCE, || {
+        anyhow::ensure!(!leads(1)?, "{:?}", kube.states(&topic)?);
+        let events = kubectl(NAMESPACE, &["get", "events"]);
+        anyhow::ensure!(events.contains("LeadsNothing"), "{events}");
+        anyhow::Ok(())
+    });
+    // Three brokers for three replicas: none may go.
+    let states = kube.wait_whole(&topic);
+    assert!(states.iter().all(|state| state.replicas.contains(&1)));
+    kube.apply(&topic_manifest(&meanwhile, NAME, 3, 2));
+    kube.wait_condition("Topic", &meanwhile, "Ready", "True");
+    let states = kube.states(&meanwhile).expect("states");
+    assert!(
+        states.iter().all(|state| !state.replicas.contains(&1)),
+        "{states:?}"
+    );
+    told(&["uncordon", &kube.pod_name(1)]);
+    wait::until("broker 1 to lead again", PATIENCE, || {
+        let cluster = kube.cluster()?;
+        let all = cluster.status.unwrap_or_default().conditions;
+        anyhow::ensure!(all.iter().all(|c| c.type_ != "Maintenance"), "{all:?}");
+        anyhow::ensure!(leads(1)?, "{:?}", kube.states(&topic)?);
+        anyhow::Ok(())
+    });
+    let refused = run(&["drain", "leasehold-operator"]);
+    assert!(!refused.ok, "{}", refused.stdout);
 }

@@ -11,6 +11,7 @@ pub mod facts;
 pub mod fetch;
 pub mod genesis;
 pub mod listeners;
+pub mod maintenance;
 pub mod names;
 pub mod overrides;
 pub mod racks;

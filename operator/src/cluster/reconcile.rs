@@ -8,6 +8,7 @@ use super::build::BuildError;
 use super::facts::totals;
 use super::fetch::{Existing, FetchError, existing, found};
 use super::genesis::{self, Verdict};
+use super::maintenance;
 use super::recover::{self, Progress, RecoverError};
 use super::restart::RestartError;
 use super::round::Round;
@@ -23,7 +24,9 @@ use crate::view::{ClusterKey, View};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
-use leasehold_crds::{CLUSTER_FINALIZER, Cluster, PAUSED_ANNOTATION, ReclaimPolicy};
+use leasehold_crds::{
+    CLUSTER_FINALIZER, Cluster, MAINTENANCE_ANNOTATION, PAUSED_ANNOTATION, ReclaimPolicy,
+};
 use leasehold_metadata::head::genesis::{self as head, Genesis, GenesisError};
 use leasehold_metadata::head::keys::CLUSTER_ID;
 use leasehold_metadata::head::load::LoadError;
@@ -166,12 +169,14 @@ async fn round(cluster: &Cluster, context: &Context) -> Result<Action, ClusterEr
             return Ok(Action::requeue(Duration::from_secs(30)));
         }
     };
+    let asked = cluster.annotations().get(MAINTENANCE_ANNOTATION);
     let round = Round {
         context,
         key: &key,
         valid: &valid,
         existing: &existing,
         cluster_id: &cluster_id,
+        maintenance: maintenance::wish(asked.map(String::as_str), valid.spec.replicas),
     };
     let known = known
         .as_ref()

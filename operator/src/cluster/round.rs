@@ -8,6 +8,7 @@ use super::fetch::Existing;
 use super::listeners::find::{Facts as ListenerFacts, Told, find};
 use super::listeners::look;
 use super::listeners::tell::tell;
+use super::maintenance;
 use super::reconcile::{BUSY, ClusterError, IDLE, KIND, SOON};
 use super::restart::{self, Removed};
 use super::roll::{self, Facts as RollFacts, PodFacts, Policy, Roll};
@@ -39,6 +40,8 @@ pub(super) struct Round<'a> {
     pub valid: &'a ValidCluster,
     pub existing: &'a Existing,
     pub cluster_id: &'a str,
+    /// Brokers that the user wants empty.
+    pub maintenance: maintenance::Wish,
 }
 
 impl Round<'_> {
@@ -58,10 +61,13 @@ impl Round<'_> {
         {
             decision.replicas = current;
         }
-        if let Some((view, _)) = known {
+        if let Some((view, totals)) = known {
             let problems = self.settle_brokers(view, &decision).await;
             decision.draining = told(decision.draining, &problems);
             findings.balance = Some(self.settle_balance(cluster, view).await);
+            let (brokers, widest) = (&totals.brokers, totals.widest.as_ref());
+            let widest = widest.map_or(0, |(_, replicas)| *replicas);
+            findings.maintenance = maintenance::look(&self.maintenance, brokers, widest);
         }
         if restart::pass_on(self.context, cluster, &self.existing.pods).await? {
             return Ok(Action::requeue(Duration::ZERO));
@@ -182,6 +188,7 @@ impl Round<'_> {
                 .map(|pod| pod.facts.ordinal)
                 .collect(),
             brokers: totals.map(|totals| totals.brokers.clone()),
+            maintenance: self.maintenance.brokers.clone(),
             widest: totals.and_then(|totals| totals.widest.clone()),
         }
     }
@@ -305,7 +312,7 @@ impl Round<'_> {
             if is != *wanted {
                 let brokers = wanted.iter().map(|id| BrokerId(*id)).collect();
                 let answer = self.ask(view, AdminRequest::Cordon { brokers }).await;
-                problems.extend(failure("cordon the brokers that are to leave", answer));
+                problems.extend(failure("cordon the brokers that are to be empty", answer));
             }
         }
         for id in &decision.unregister {

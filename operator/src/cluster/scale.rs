@@ -31,6 +31,8 @@ pub struct Facts {
     pub pods: BTreeSet<i32>,
     /// Brokers by id; `None` while the metadata could not be read.
     pub brokers: Option<BTreeMap<i32, BrokerFacts>>,
+    /// Brokers that stay, but are to be kept empty.
+    pub maintenance: BTreeSet<i32>,
     /// The topic with the most replicas, and how many.
     pub widest: Option<(String, usize)>,
 }
@@ -88,7 +90,7 @@ pub fn decide(facts: &Facts) -> Decision {
         .filter(|(_, width)| shrinking && exceeds(*width, facts.wanted))
     {
         return Decision {
-            cordon: Some(BTreeSet::new()),
+            cordon: Some(facts.maintenance.clone()),
             ..steady(
                 current.max(floor),
                 Draining::Refused(format!(
@@ -126,7 +128,7 @@ pub fn decide(facts: &Facts) -> Decision {
     };
     Decision {
         replicas,
-        cordon: Some(leaving),
+        cordon: Some(&leaving | &facts.maintenance),
         unregister,
         spent,
         draining,
@@ -199,6 +201,7 @@ mod tests {
             current: Some(current),
             pods: (0..pods).collect(),
             brokers: Some(brokers(text)),
+            maintenance: BTreeSet::new(),
             widest: Some(("orders".into(), 3)),
         }
     }
@@ -333,6 +336,25 @@ mod tests {
     }
 
     #[test]
+    fn brokers_in_maintenance_are_emptied_and_keep_their_pods() {
+        let kept_empty = |mut facts: Facts| {
+            facts.maintenance = BTreeSet::from([1]);
+            show(&decide(&facts))
+        };
+        assert_eq!(kept_empty(facts(3, 3, 3, "0:9 1:9 2:9")), "3 {1} [] idle");
+        assert_eq!(kept_empty(facts(3, 3, 3, "0:9 1:0c 2:9")), "3 {1} [] idle");
+        assert_eq!(
+            kept_empty(facts(3, 4, 4, "0:9 1:0c 2:9 3:2")),
+            "4 {1, 3} [] draining"
+        );
+        assert_eq!(
+            kept_empty(facts(2, 3, 3, "0:9 1:9 2:9")),
+            "3 {1} [] refused",
+            "a wish that does not fit does not end another"
+        );
+    }
+
+    #[test]
     fn only_volumes_of_forgotten_brokers_are_spent() {
         let spent = decide(&facts(3, 3, 3, "0:9 1:9 2:9 3:0cf")).spent;
         assert!(!spent.contains(&3) && spent.contains(&4) && !spent.contains(&2));
@@ -352,12 +374,13 @@ mod tests {
                 }
             });
         let table = proptest::collection::btree_map(0i32..8, broker, 0..8);
-        proptest!(|(table in table, wanted in 1i32..8, current in 0i32..8, pods in 0i32..8, width in 0usize..4)| {
+        proptest!(|(table in table, wanted in 1i32..8, current in 0i32..8, pods in 0i32..8, width in 0usize..4, maintenance in proptest::collection::btree_set(0i32..8, 0..3))| {
             let facts = Facts {
                 wanted,
                 current: Some(current),
                 pods: (0..pods).collect(),
                 brokers: Some(table.clone()),
+                maintenance: maintenance.clone(),
                 widest: Some(("t".into(), width)),
             };
             let decision = decide(&facts);

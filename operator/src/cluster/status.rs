@@ -4,12 +4,16 @@ use super::balance::Balance;
 use super::facts::Totals;
 use super::genesis::Verdict;
 use super::listeners::find::Told;
+use super::maintenance::Maintenance;
 use super::names;
 use super::roll::{Restart, Roll};
 use super::scale::Draining;
 use super::volumes::Storage;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use leasehold_crds::{Cluster, ClusterStatus, Conditions, ListenerKind, RECOVER_ANNOTATION};
+use kube::ResourceExt as _;
+use leasehold_crds::{
+    Cluster, ClusterStatus, Conditions, ListenerKind, MAINTENANCE_ANNOTATION, RECOVER_ANNOTATION,
+};
 use leasehold_metadata::image::Image;
 
 /// What a reconcile found out.
@@ -42,6 +46,8 @@ pub struct Findings<'a> {
     pub balance: Option<Balance>,
     /// Whether the brokers have their volumes; `None` if it is not known.
     pub storage: Option<Storage>,
+    /// How the brokers fare that are to be kept empty; `None` if there are none.
+    pub maintenance: Option<Maintenance>,
     /// How clients come in; `None` if it is not known, or nobody asked for a listener.
     pub listeners: Option<Told>,
     /// What could not be done just now.
@@ -63,6 +69,9 @@ pub const BALANCED: &str = "Balanced";
 
 /// The condition that tells whether every broker has its volume, as large as it is wished for.
 pub const STORAGE: &str = "StorageReady";
+
+/// The condition that tells of brokers that are kept empty; there is none without such.
+pub const MAINTENANCE: &str = "Maintenance";
 
 /// The names of at most this many pods stand in a message.
 const NAMED: usize = 20;
@@ -174,6 +183,13 @@ fn conditions(
         Some(Storage::Replacing(message)) => set(STORAGE, false, "Replacing", message),
         None => {}
     }
+    match &findings.maintenance {
+        Some(Maintenance::Refused(why)) => set(MAINTENANCE, false, "Refused", why),
+        Some(Maintenance::Emptying(message)) => set(MAINTENANCE, true, "Emptying", message),
+        Some(Maintenance::LeadsNothing(message)) => set(MAINTENANCE, true, "LeadsNothing", message),
+        Some(Maintenance::Empty(message)) => set(MAINTENANCE, true, "Empty", message),
+        None => {}
+    }
     match &findings.listeners {
         Some(Told { waiting: None, .. }) => set(LISTENERS, true, "AllAddressed", ""),
         Some(Told {
@@ -183,6 +199,10 @@ fn conditions(
     }
     if cluster.spec.listeners.is_empty() {
         conditions.remove(LISTENERS);
+    }
+    let asked = cluster.annotations().get(MAINTENANCE_ANNOTATION);
+    if asked.is_none_or(|brokers| brokers.is_empty()) {
+        conditions.remove(MAINTENANCE);
     }
     let mut set = |kind: &str, is: bool, reason: &str, message: &str| {
         conditions.set(kind, is, reason, message, generation, now.clone());

@@ -5,10 +5,11 @@
 
 use super::balance::Balance;
 use super::genesis::Verdict;
+use super::maintenance::Maintenance;
 use super::reconcile::KIND;
 use super::roll::Roll;
 use super::round::was_rolling;
-use super::status::{BALANCED, FROZEN, Findings, ROLLING, STORAGE, STUCK, status};
+use super::status::{BALANCED, FROZEN, Findings, MAINTENANCE, ROLLING, STORAGE, STUCK, status};
 use super::volumes::Storage;
 use crate::context::Context;
 use crate::events::News;
@@ -34,6 +35,7 @@ pub(super) fn publish(cluster: &Cluster, context: &Context, findings: &Findings<
     tell_roll(cluster, context, findings, &next);
     tell_balance(cluster, context, findings, &next);
     tell_storage(cluster, context, findings, &next);
+    tell_maintenance(cluster, context, findings, &next);
     let current = serde_json::to_value(&cluster.status).unwrap_or_default();
     context.statuses.put(
         key_of(cluster),
@@ -161,6 +163,33 @@ fn tell_storage(
         reason,
         action: "LookAfterVolumes",
         note,
+    };
+    context.events.tell(cluster.object_ref(&()), news);
+}
+
+/// Tells people when a wish for maintenance is refused, and when the brokers may be worked on.
+fn tell_maintenance(
+    cluster: &Cluster,
+    context: &Context,
+    findings: &Findings<'_>,
+    next: &ClusterStatus,
+) {
+    let (warning, reason, note) = match &findings.maintenance {
+        Some(Maintenance::Refused(why)) => (true, "MaintenanceRefused", why),
+        Some(Maintenance::Emptying(note)) => (false, "Emptying", note),
+        Some(Maintenance::LeadsNothing(note)) => (false, "LeadsNothing", note),
+        Some(Maintenance::Empty(note)) => (false, "Empty", note),
+        None => return,
+    };
+    let about = format!("{}/maintenance", key_of(cluster).uid);
+    if !changed(cluster, next, MAINTENANCE) || !context.told.is_news(&about, reason, "") {
+        return;
+    }
+    let news = News {
+        warning,
+        reason,
+        action: "Empty",
+        note: note.clone(),
     };
     context.events.tell(cluster.object_ref(&()), news);
 }

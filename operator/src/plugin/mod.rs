@@ -17,8 +17,8 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt as _};
 use leasehold_crds::{
-    CLUSTER_LABEL, Cluster, PAUSED_ANNOTATION, REBALANCE_ANNOTATION, RECOVER_ANNOTATION,
-    RESTART_ANNOTATION, Topic,
+    CLUSTER_LABEL, Cluster, MAINTENANCE_ANNOTATION, PAUSED_ANNOTATION, REBALANCE_ANNOTATION,
+    RECOVER_ANNOTATION, RESTART_ANNOTATION, Topic,
 };
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -66,6 +66,16 @@ enum Command {
     Resume { cluster: Option<String> },
     /// Look at how even the brokers are.
     Rebalance { cluster: Option<String> },
+    /// Keep a broker empty while it stays: it leads nothing, and what it holds moves as far as there is room.
+    Drain {
+        /// The broker's pod.
+        pod: String,
+    },
+    /// Undo `drain`.
+    Uncordon {
+        /// The broker's pod.
+        pod: String,
+    },
     /// Make metadata that was lost or put back anew from the brokers' copies.
     Recover {
         /// Always named: it replaces the metadata that stands.
@@ -124,6 +134,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<String> {
                 "brokers are made even, as spec.balancing says",
             ))
         }
+        Command::Drain { pod } => session.keep_empty(&pod, true).await,
+        Command::Uncordon { pod } => session.keep_empty(&pod, false).await,
         Command::Recover { cluster, from } => {
             let what = format!("the metadata is made anew, from the copy: {from}");
             let name = session.annotate(Some(&cluster), RECOVER_ANNOTATION, json!(from));
@@ -215,20 +227,52 @@ impl Session {
         ))
     }
 
+    /// The Cluster whose broker runs in the pod.
+    async fn cluster_of(&self, name: &str) -> anyhow::Result<String> {
+        let pod = self.api::<Pod>().get(name).await?;
+        let label = |key| pod.labels().get(key).map(String::as_str);
+        match label(CLUSTER_LABEL) {
+            Some(cluster) if label("app.kubernetes.io/component") == Some("broker") => {
+                Ok(cluster.to_owned())
+            }
+            _ => bail!("pod {name} is no broker of a Cluster"),
+        }
+    }
+
+    /// Adds the pod's broker to those in maintenance, or takes it out.
+    async fn keep_empty(&self, pod: &str, wanted: bool) -> anyhow::Result<String> {
+        let name = self.cluster_of(pod).await?;
+        let broker = names::ordinal(&name, pod)
+            .with_context(|| format!("pod {pod} has no broker's number"))?;
+        let api = self.api::<Cluster>();
+        let cluster = api.get(&name).await?;
+        let now = cluster.annotations().get(MAINTENANCE_ANNOTATION);
+        let asked = others(now.map_or("", String::as_str), broker, wanted);
+        // Of two who do this at once one is told so, and does not undo what the other asked for.
+        let patch = json!({"metadata": {
+            "annotations": {MAINTENANCE_ANNOTATION: asked},
+            "resourceVersion": cluster.resource_version(),
+        }});
+        api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .context("cannot change the Cluster's annotation")?;
+        let what = match wanted {
+            true => format!(
+                "{pod} is emptied; the condition Maintenance tells how far, `kubectl leasehold uncordon {pod}` ends it"
+            ),
+            false => format!("{pod} takes leaders and replicas again"),
+        };
+        Ok(show::asked(&name, &what))
+    }
+
     async fn roll(&self, name: &str) -> anyhow::Result<String> {
         let api = self.api::<Pod>();
-        let pod = api.get(name).await?;
-        let label = |key| pod.labels().get(key).map(String::as_str);
-        let Some(cluster) =
-            label(CLUSTER_LABEL).filter(|_| label("app.kubernetes.io/component") == Some("broker"))
-        else {
-            bail!("pod {name} is no broker of a Cluster");
-        };
+        let cluster = self.cluster_of(name).await?;
         let wish = json!(Timestamp::now().to_string());
         let patch = json!({"metadata": {"annotations": {RESTART_ANNOTATION: wish}}});
         api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch))
             .await?;
-        Ok(show::asked(cluster, &format!("{name} restarts")))
+        Ok(show::asked(&cluster, &format!("{name} restarts")))
     }
 
     /// Sets an annotation on the Cluster; gives its name.
@@ -244,6 +288,19 @@ impl Session {
             .patch_metadata(&name, &PatchParams::default(), &Patch::Merge(&patch))
             .await?;
         Ok(name)
+    }
+}
+
+/// The annotation's value with a broker in it or without; null for nobody.
+fn others(now: &str, broker: i32, wanted: bool) -> Value {
+    let broker = broker.to_string();
+    let words = now.split(',').map(str::trim);
+    let kept = words.filter(|word| !word.is_empty() && *word != broker);
+    let all: Vec<&str> = kept.chain(wanted.then_some(&*broker)).collect();
+    if all.is_empty() {
+        Value::Null
+    } else {
+        all.join(",").into()
     }
 }
 
@@ -288,6 +345,15 @@ mod tests {
         assert!(chosen(None, &["a", "b"]).unwrap_err().contains("a, b"));
         assert!(chosen(Some("c"), &["a"]).unwrap_err().contains("Cluster c"));
         assert!(chosen(None, &[]).unwrap_err().contains("shop"));
+    }
+
+    #[test]
+    fn a_drain_keeps_what_others_asked_for() {
+        assert_eq!(others("", 1, true), json!("1"));
+        assert_eq!(others("2, 0", 1, true), json!("2,0,1"));
+        assert_eq!(others("1,2", 1, true), json!("2,1"));
+        assert_eq!(others("1,2", 1, false), json!("2"));
+        assert_eq!(others("1", 1, false), Value::Null);
     }
 
     #[test]
