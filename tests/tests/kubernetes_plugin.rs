@@ -3,6 +3,8 @@
 use kube::ResourceExt as _;
 use leasehold_tests::cluster::{Kube, PATIENCE, fresh, kubeconfig, kubectl, topic_manifest};
 use leasehold_tests::{dev, tools, wait};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::process::Command;
 
 // The cluster of kubernetes_operator.
@@ -130,4 +132,37 @@ fn a_drained_broker_leads_nothing_until_it_is_uncordoned() {
     });
     let refused = run(&["drain", "leasehold-operator"]);
     assert!(!refused.ok, "{}", refused.stdout);
+}
+
+#[test]
+fn it_tells_how_far_a_group_is_behind() {
+    let kube = Kube::with_cluster(NAMESPACE, NAME, 3);
+    let (topic, group) = (fresh("behind"), fresh("readers"));
+    kube.ready_topic(&topic, 1);
+    let bootstrap = kube.bootstrap();
+    let produce = ["-b", &bootstrap, "-P", "-t", &topic, "-p", "0"];
+    tools::run(tools::kcat(&produce), b"a\nb\nc\nd\ne\n").expect_ok();
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &bootstrap)
+        .set("group.id", &group)
+        .create()
+        .expect("a consumer");
+    let mut read = TopicPartitionList::new();
+    read.add_partition_offset(&topic, 0, Offset::Offset(2))
+        .expect("an offset");
+    wait::until("a commit", PATIENCE, || {
+        consumer.commit(&read, CommitMode::Sync)
+    });
+    // High watermarks are told a moment after the acknowledgement to those who ask another broker.
+    wait::until("the lag", PATIENCE, || {
+        let text = told(&["lag", &group]);
+        let mut lines = text
+            .lines()
+            .map(|l| l.split_whitespace().collect::<Vec<_>>());
+        let found = lines.any(|line| line == [&group, "Empty", &topic, "0", "2", "5", "3"]);
+        anyhow::ensure!(found, "{text}");
+        anyhow::Ok(())
+    });
+    assert!(told(&["lag"]).contains(&group));
+    assert!(told(&["lag", "nobody"]).contains("a group nobody"));
 }

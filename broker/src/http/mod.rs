@@ -4,6 +4,8 @@
 //! - `/startupz` is 200 once log recovery is over and the listeners are bound.
 //! - `/readyz` is 200 while clients are served; otherwise 503 and one reason per line.
 //! - `/metrics` is Prometheus' text format; `/status` is JSON for people and tests.
+//! - `/groups` is JSON too: the consumer groups coordinated here and what they have committed; asked of every
+//!   broker, and held against the high watermarks in `/status`, it gives the lag.
 //! - `/metadata` is this broker's own copy of the metadata, from which the operator mends a lost head; it
 //!   is there while the broker still waits for one.
 //!
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use warp::Filter;
 use warp::http::{Response, StatusCode};
 
-/// Where the answers come from. All calls are quick and never block.
+/// Where the answers come from. All calls but `groups` are quick and never block.
 pub trait Source: Send + Sync + 'static {
     /// `Err` holds one line per reason why start-up is not over.
     fn started(&self) -> Result<(), Vec<String>>;
@@ -27,6 +29,8 @@ pub trait Source: Send + Sync + 'static {
     fn ready(&self) -> Result<(), Vec<String>>;
     /// What this broker is and does, for `/status`.
     fn status(&self) -> serde_json::Value;
+    /// The consumer groups coordinated here, for `/groups`. May wait for the coordinator's own tasks.
+    fn groups(&self) -> BoxFuture<'static, serde_json::Value>;
     /// The file with this broker's copy of the metadata.
     fn metadata_copy(&self) -> PathBuf;
 }
@@ -44,6 +48,11 @@ pub fn serve(
     let readyz = warp::path!("readyz").map(move || probe(for_ready.ready()));
     let copy_at = source.metadata_copy();
     let metadata = warp::path!("metadata").then(move || copy(copy_at.clone()));
+    let of_groups = source.clone();
+    let groups = warp::path!("groups").then(move || {
+        let groups = of_groups.groups();
+        async move { respond(StatusCode::OK, "application/json", groups.await.to_string()) }
+    });
     let status = warp::path!("status").map(move || {
         let body = serde_json::to_string_pretty(&source.status())
             .unwrap_or_else(|error| format!("{{\"error\": {:?}}}", error.to_string()));
@@ -61,7 +70,7 @@ pub fn serve(
         }
     });
     let probes = livez.or(startupz).or(readyz);
-    let routes = warp::get().and(probes.or(status).or(metrics).or(metadata));
+    let routes = warp::get().and(probes.or(status).or(groups).or(metrics).or(metadata));
     Box::pin(warp::serve(routes).incoming(listener).run())
 }
 
@@ -126,6 +135,9 @@ mod tests {
         fn status(&self) -> serde_json::Value {
             serde_json::json!({"broker": 1})
         }
+        fn groups(&self) -> BoxFuture<'static, serde_json::Value> {
+            Box::pin(async { serde_json::json!({"groups": []}) })
+        }
         fn metadata_copy(&self) -> PathBuf {
             self.0.path().join("log")
         }
@@ -155,6 +167,7 @@ mod tests {
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/startupz").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/status").await.contains("\"broker\": 1"));
+        assert!(get(address, "/groups").await.contains("\"groups\""));
         assert!(get(address, "/metrics").await.contains("# EOF"));
         let none = get(address, "/metadata").await;
         assert!(none.starts_with("HTTP/1.1 404"), "{none}");

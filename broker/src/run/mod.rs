@@ -7,6 +7,7 @@
 //! directory.
 
 mod dynamic;
+mod groups;
 mod identity;
 mod listeners;
 mod metrics;

@@ -1,5 +1,6 @@
 //! What the HTTP port tells: whether the broker started, whether it serves, what it is and has.
 
+use super::groups;
 use super::listeners::{NOT_ADDRESSED, Opened};
 use crate::config::BrokerConfig;
 use crate::controller::Role;
@@ -10,6 +11,7 @@ use crate::server::Server;
 use crate::session::find::holder_of;
 use crate::session::{Membership, SessionStatus, copy_path};
 use crate::txn::TxnCoordinator;
+use futures::future::BoxFuture;
 use leasehold_metadata::image::{Endpoint, Listeners};
 use leasehold_metadata::store::LeaseRecord;
 use leasehold_types::BrokerId;
@@ -131,6 +133,16 @@ impl Source for Status {
 
     fn metadata_copy(&self) -> PathBuf {
         copy_path(&self.data)
+    }
+
+    fn groups(&self) -> BoxFuture<'static, Value> {
+        let coordinator = self.parts.get().map(|parts| parts.groups.clone());
+        Box::pin(async move {
+            match coordinator {
+                Some(coordinator) => groups::report(&coordinator).await,
+                None => json!({"groups": [], "incomplete": "the broker is starting"}),
+            }
+        })
     }
 
     fn status(&self) -> Value {

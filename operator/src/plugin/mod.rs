@@ -4,6 +4,7 @@
 //! and decides nothing: what it asks for, the operator does by its own gates. [`show`] and [`choose`] are
 //! pure.
 
+mod lag;
 mod show;
 mod table;
 
@@ -20,8 +21,11 @@ use leasehold_crds::{
     CLUSTER_LABEL, Cluster, MAINTENANCE_ANNOTATION, PAUSED_ANNOTATION, REBALANCE_ANNOTATION,
     RECOVER_ANNOTATION, RESTART_ANNOTATION, Topic,
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use warp::http::Request;
 
 /// Shows and steers Leasehold clusters.
 #[derive(Debug, Parser)]
@@ -49,6 +53,14 @@ enum Command {
     Topic {
         /// Name of the Topic object, or of the topic.
         name: String,
+    },
+    /// How far consumer groups are behind.
+    Lag {
+        /// One group. Default: all.
+        group: Option<String>,
+        /// The cluster, where the namespace has several.
+        #[arg(long)]
+        cluster: Option<String>,
     },
     /// Who is controller, and since when.
     Controller { cluster: Option<String> },
@@ -105,6 +117,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<String> {
     match cli.command {
         Command::Status { cluster } => session.status(cluster.as_deref()).await,
         Command::Topic { name } => session.topic(&name).await,
+        Command::Lag { group, cluster } => session.lag(cluster.as_deref(), group.as_deref()).await,
         Command::Controller { cluster } => session.controller(cluster.as_deref()).await,
         Command::Roll { pod: Some(pod), .. } => session.roll(&pod).await,
         Command::Roll { pod: None, cluster } => {
@@ -189,15 +202,47 @@ impl Session {
         }
         let mut parts = Vec::new();
         for cluster in &clusters {
-            let labels = format!(
-                "{CLUSTER_LABEL}={},app.kubernetes.io/component=broker",
-                cluster.name_any()
-            );
-            let chosen = ListParams::default().labels(&labels);
-            let pods = self.api::<Pod>().list(&chosen).await?.items;
+            let pods = self.pods(&cluster.name_any()).await?;
             parts.push(show::cluster(cluster, &pods, Timestamp::now()));
         }
         Ok(parts.join("\n"))
+    }
+
+    /// The brokers' pods.
+    async fn pods(&self, cluster: &str) -> anyhow::Result<Vec<Pod>> {
+        let labels = format!("{CLUSTER_LABEL}={cluster},app.kubernetes.io/component=broker");
+        let chosen = ListParams::default().labels(&labels);
+        let pods = self.api::<Pod>().list(&chosen).await;
+        Ok(pods.context("cannot list the brokers' pods")?.items)
+    }
+
+    async fn lag(&self, wanted: Option<&str>, group: Option<&str>) -> anyhow::Result<String> {
+        let name = choose(wanted, &self.clusters().await?, &self.namespace)?;
+        let mut answers = BTreeMap::new();
+        for pod in self.pods(&name).await? {
+            let pod = pod.name_any();
+            let answer = self.ask_of_groups(&pod).await;
+            answers.insert(pod, answer.map_err(|error| format!("{error:#}")));
+        }
+        Ok(lag::table(&answers, group))
+    }
+
+    async fn ask_of_groups(&self, pod: &str) -> anyhow::Result<(lag::Groups, lag::Status)> {
+        Ok((
+            self.ask(pod, "groups").await?,
+            self.ask(pod, "status").await?,
+        ))
+    }
+
+    /// Asks a broker's HTTP port, through the API server.
+    async fn ask<T: DeserializeOwned>(&self, pod: &str, what: &str) -> anyhow::Result<T> {
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{pod}:{}/proxy/{what}",
+            self.namespace,
+            names::HTTP_PORT
+        );
+        let request = Request::get(path).body(Vec::new())?;
+        Ok(self.client.request(request).await?)
     }
 
     async fn topic(&self, name: &str) -> anyhow::Result<String> {
