@@ -61,6 +61,20 @@ impl History {
         })
     }
 
+    /// How long acknowledgements of what was sent within `[from, to]` took: the median and the 99th percentile.
+    pub fn latency(&self, from: Instant, to: Instant) -> (Duration, Duration) {
+        let acked = self.acked.iter().flatten();
+        let sent = acked.filter(|record| from <= record.sent && record.sent <= to);
+        let mut took: Vec<Duration> = sent.map(|record| record.at - record.sent).collect();
+        took.sort();
+        let at = |part: usize| {
+            took.get(took.len() * part / 100)
+                .copied()
+                .unwrap_or_default()
+        };
+        (at(50), at(99))
+    }
+
     /// Number of acknowledged records of all partitions.
     pub fn acked_total(&self) -> usize {
         self.acked.iter().map(Vec::len).sum()

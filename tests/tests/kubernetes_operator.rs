@@ -2,6 +2,7 @@
 //! up and down under load, deletes and brings back; and what goes on while the operator is away.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::events::v1::Event as News;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
@@ -11,9 +12,12 @@ use leasehold_tests::conditions::condition;
 use leasehold_tests::load::Load;
 use leasehold_tests::{readback, wait};
 use serde_json::json;
+use std::time::{Duration, Instant};
 
 const NAMESPACE: &str = "operated";
 const NAME: &str = "main";
+/// How long the load is watched before anything happens, to have something to compare with.
+const QUIET: Duration = Duration::from_secs(5);
 
 fn reason(object: &serde_json::Value, kind: &str) -> String {
     let (reason, message) = condition(object, kind);
@@ -147,11 +151,15 @@ fn a_cluster_scales_up_and_down_under_load_and_loses_nothing() {
     let (scaled, after) = (fresh("scaled"), fresh("after"));
     kube.ready_topic(&scaled, 6);
     let load = Load::start(&kube.bootstrap(), &scaled, 6, 300, &[]);
-    load.wait_flowing(PATIENCE);
-    scale(&kube, 5);
+    let quiet = load.wait_flowing(PATIENCE);
+    std::thread::sleep(QUIET);
+    let grows = Instant::now();
+    let autoscalers = autoscale(&kube, 5);
+    wait_brokers(&kube, 5);
     // Racks are learnt from the nodes a moment after a broker joins.
     kube.wait_zones(5);
     wait_even(&kube, &scaled, 5);
+    let grown = Instant::now();
     kube.ready_topic(&after, 10);
     let hosts = |topic: &str| {
         let states = kube.states(topic).expect("status");
@@ -177,6 +185,10 @@ fn a_cluster_scales_up_and_down_under_load_and_loses_nothing() {
             "three replicas in three zones: {state:?}, {zones:?}"
         );
     }
+    // It would scale up again at once.
+    kube.block_on(autoscalers.delete(NAME, &DeleteParams::default()))
+        .expect("delete the autoscaler");
+    let shrinks = Instant::now();
     patch_replicas(&kube, 3);
     kube.wait_condition("Cluster", NAME, "Draining", "True");
     kill_operators(&kube);
@@ -192,8 +204,19 @@ fn a_cluster_scales_up_and_down_under_load_and_loses_nothing() {
         .block_on(sets.get(&format!("{NAME}-broker")))
         .expect("statefulset");
     assert_eq!(set.spec.and_then(|s| s.replicas), Some(3));
-    load.wait_flowing(PATIENCE);
+    let shrunk = load.wait_flowing(PATIENCE);
     let history = load.stop();
+    for (when, from, to) in [
+        ("at rest", quiet, grows),
+        ("from 3 to 5 brokers, until all are even", grows, grown),
+        ("from 5 to 3 brokers", shrinks, shrunk),
+    ] {
+        let (median, p99) = history.latency(from, to);
+        println!(
+            "acknowledged {when} ({:.0?}): median {median:.1?}, p99 {p99:.1?}",
+            to - from
+        );
+    }
     assert!(history.failed.is_empty(), "{:?}", history.failed);
     readback::check(&kube.bootstrap(), &scaled, &history);
     println!("{} acknowledged records read back", history.acked_total());
@@ -208,6 +231,26 @@ fn a_cluster_scales_up_and_down_under_load_and_loses_nothing() {
     println!("3 -> 2: {}", object["status"]["conditions"]);
     patch_replicas(&kube, 3);
     kube.wait_condition("Cluster", NAME, "Ready", "True");
+}
+
+/// Lets a HorizontalPodAutoscaler scale: of one that has no metrics the least is what counts.
+fn autoscale(kube: &Kube, least: i32) -> Api<HorizontalPodAutoscaler> {
+    let autoscalers = kube.api::<HorizontalPodAutoscaler>();
+    let object = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": NAME},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "leasehold.dev/v1alpha1", "kind": "Cluster", "name": NAME},
+            "minReplicas": 3, "maxReplicas": least,
+        },
+    });
+    let params = PatchParams::apply("tests").force();
+    kube.block_on(autoscalers.patch(NAME, &params, &Patch::Apply(&object)))
+        .expect("apply an autoscaler");
+    let raised = Patch::Merge(json!({"spec": {"minReplicas": least}}));
+    kube.block_on(autoscalers.patch(NAME, &PatchParams::default(), &raised))
+        .expect("raise its least");
+    autoscalers
 }
 
 fn patch_replicas(kube: &Kube, replicas: i32) {
