@@ -506,6 +506,17 @@ impl Kube {
         })
     }
 
+    /// A connection with the rights of another, such as a ServiceAccount.
+    pub fn acting_as(&self, user: &str) -> kube::Client {
+        self.block_on(async {
+            let file = kube::config::Kubeconfig::read_from(kubeconfig()).expect("kubeconfig");
+            let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await;
+            let mut config = config.expect("config");
+            config.auth_info.impersonate = Some(user.to_owned());
+            kube::Client::try_from(config).expect("client")
+        })
+    }
+
     /// A connection for what is outside of the namespace.
     pub fn client(&self) -> kube::Client {
         self.client.clone()

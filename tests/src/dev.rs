@@ -4,6 +4,7 @@
 use crate::{http, wait};
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -130,7 +131,7 @@ impl Dev {
             .open(dir.join("dev.out"))
             .expect("dev.out");
         command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(output.try_clone().expect("dup"))
             .stderr(output)
             .spawn()
@@ -238,6 +239,12 @@ impl Dev {
         kill_process(self.own_pid(), Signal::USR1).expect("SIGUSR1");
     }
 
+    /// The same, as a person at the terminal does: presses Enter.
+    pub fn press_enter(&mut self) {
+        let terminal = self.child.stdin.as_mut().expect("piped");
+        terminal.write_all(b"\n").expect("dev reads its input");
+    }
+
     /// The process of `dev` itself.
     pub fn own_pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32).expect("pid")
@@ -280,12 +287,17 @@ impl Dev {
         (ended, dir)
     }
 
+    /// Everything that broker `id` logged.
+    pub fn log(&self, id: u16) -> String {
+        let path = self.data().join(format!("broker-{id}/broker.log"));
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
     /// The logs of all brokers, for a failure.
     pub fn logs(&self) -> String {
         let mut text = self.output();
         for id in 0..self.brokers {
-            let log = self.data().join(format!("broker-{id}/broker.log"));
-            let log = std::fs::read_to_string(log).unwrap_or_default();
+            let log = self.log(id);
             let tail: Vec<&str> = log.lines().rev().take(60).collect();
             text += &format!("--- broker {id}\n");
             text.extend(tail.into_iter().rev().map(|line| format!("{line}\n")));

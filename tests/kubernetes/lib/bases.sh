@@ -67,3 +67,15 @@ rust_base() {
     --env "PATH=$(toolchain)/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$container"
   builder commit -q --rm "$container" "$rust_stand_in" >/dev/null
 }
+
+# What our Dockerfile's build stage is given so that it compiles nothing a second time, as options in
+# `caches`: the toolchain, cargo's downloads and the checkout's own target folder, at their own paths.
+share_caches() {
+  local target=${CARGO_TARGET_DIR:-$repo/target}
+  mkdir -p "$target"
+  # The network is for crates that this machine lacks; the stage itself then needs none.
+  (cd "$repo" && cargo fetch --locked --quiet)
+  # shellcheck disable=SC2034 # for whoever builds
+  caches=(--build-arg "SOURCE=$repo" --build-arg "TARGET=$target"
+    --volume "$target:$target" --volume "$cargo_home:$cargo_home" --volume "$(toolchain):$(toolchain):ro")
+}

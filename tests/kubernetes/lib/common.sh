@@ -19,6 +19,9 @@ dns_address=198.19.0.10
 # Where the chart goes.
 release=leasehold
 release_namespace=leasehold-system
+# Label of that namespace where it was made here, so that only then it is taken away again.
+installed_by=made-by
+installed_value=leasehold-tests
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "${0##*/}: $*"; exit 1; }
@@ -86,4 +89,8 @@ kube() {
   local program=$bin/kubectl
   [ -x "$program" ] || program=kubectl
   "$program" --kubeconfig "$(cluster_config)" "$@"
+}
+
+has_release() {
+  "$bin/helm" --kubeconfig "$(cluster_config)" status "$release" --namespace "$release_namespace" >/dev/null 2>&1
 }

@@ -1,17 +1,28 @@
-# A cluster of kind's in Docker, for machines that have both. Sourced.
+# A cluster of kind's in Docker, for machines that have it. Sourced.
 # shellcheck shell=bash
 
 kind_name=leasehold
 
+# The user's own program, or one built from its Go module.
+kind() {
+  local program
+  program=$(type -P kind) || program=$bin/kind
+  "$program" "$@"
+}
+
 kind_cluster() {
-  command -v kind >/dev/null || die "LEASEHOLD_KUBERNETES=kind needs the program kind"
+  type -P docker >/dev/null || die "LEASEHOLD_KUBERNETES=kind needs Docker"
+  type -P kind >/dev/null || build_tools kind
   build_tools kubernetes helm
   mkdir -p "$state"
-  if ! kind get clusters 2>/dev/null | grep -qxF "$kind_name"; then
-    kind create cluster --name "$kind_name" --config "$kube_dir/manifests/kind.yaml" --kubeconfig "$admin" >&2
-  else
+  if kind get clusters 2>/dev/null | grep -qxF "$kind_name"; then
     kind get kubeconfig --name "$kind_name" >"$admin"
+    return
   fi
+  # The image of a node is kind's own choice, unless one is named that Docker has (kind-node).
+  kind create cluster --name "$kind_name" --config "$kube_dir/manifests/kind.yaml" --kubeconfig "$admin" \
+    ${LEASEHOLD_KIND_NODE:+--image "$LEASEHOLD_KIND_NODE"} --wait 180s >&2
+  kube wait --for=condition=Ready node --all --timeout=120s >/dev/null
 }
 
 kind_down() {
@@ -19,9 +30,8 @@ kind_down() {
   rm -f "$admin"
 }
 
-# Builds the image with Docker, which has a registry at hand, and hands it to the nodes.
-kind_image() { # name
-  docker build --quiet --tag "$1" "$repo" >&2
+# Hands an image that Docker has to the nodes.
+kind_load() { # name
   docker tag "$1" localhost/leasehold:test
   kind load docker-image --name "$kind_name" "$1" localhost/leasehold:test >&2
 }

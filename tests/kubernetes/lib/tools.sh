@@ -6,7 +6,7 @@
 build_tool() {
   local name=$1 from=$kube_dir/tools/$1 mark=$cache/built/$1 flags="-s -w" pair
   shift
-  if [ "$name" = kubernetes ]; then flags+=" $(kubernetes_version "$from/go.mod")"; fi
+  if [ "$name" = kubernetes ] || [ "$name" = kubeadm ]; then flags+=" $(kubernetes_version "$from/go.mod")"; fi
   local wanted
   wanted=$({ echo "$flags $*" && cat "$from/go.mod"; } | sha256sum)
   if [ "$(cat "$mark" 2>/dev/null)" = "$wanted" ] && all_built "$@"; then return; fi
@@ -61,6 +61,9 @@ build_module() {
   coredns) programs=(coredns=github.com/coredns/coredns) ;;
   local-path-provisioner) programs=(local-path-provisioner=github.com/rancher/local-path-provisioner) ;;
   helm) programs=(helm=helm.sh/helm/v3/cmd/helm) ;;
+  # For kind's own way only (kind-node).
+  kubeadm) programs=(kubeadm=k8s.io/kubernetes/cmd/kubeadm) ;;
+  kind) programs=(kind=sigs.k8s.io/kind) ;;
   esac
   build_tool "$1" "${programs[@]}"
 }
