@@ -1,7 +1,8 @@
 //! What a person at a terminal sees of a laptop cluster and can tell it: elections as they happen, log lines
 //! with the epochs, Enter and SIGUSR1 for brokers that were killed, a second signal for those in a hurry.
 
-use leasehold_tests::dev::{Dev, PATIENCE};
+use leasehold_tests::dev::{Dev, PATIENCE, broker_binary};
+use leasehold_tests::tools::run;
 use leasehold_tests::topics::{self, Viewer};
 use leasehold_tests::wait;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -152,4 +153,25 @@ fn a_second_signal_ends_at_once_a_broker_that_waits_for_its_leaders_to_move() {
         &["a second signal (SIGTERM): ending at once"],
     )
     .expect("it says so");
+}
+
+#[test]
+fn what_is_not_said_is_three_brokers_from_9092_and_8080_in_one_folder() {
+    let mut command = std::process::Command::new(broker_binary());
+    command.args(["dev", "--help"]);
+    let help = run(command, b"").expect_ok();
+    for (flag, default) in [
+        ("--brokers", "3"),
+        ("--port", "9092"),
+        ("--http-port", "8080"),
+        ("--data", ".leasehold"),
+    ] {
+        let said = help.split(flag).nth(1).unwrap_or_default();
+        let said = said.split("--").next().unwrap_or_default();
+        assert!(
+            said.contains(&format!("[default: {default}]")),
+            "{flag}: {said}"
+        );
+    }
+    assert!(help.contains("--no-restart"), "{help}");
 }

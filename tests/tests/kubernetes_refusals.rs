@@ -121,6 +121,16 @@ fn a_wish_that_cannot_be_is_refused_by_its_definition_with_the_way_out() {
         &cluster("main", &|spec| spec["replicas"] = (-1).into()),
         "spec.replicas",
     );
+    // What only the operator can judge is told in a condition, and mended by the next wish.
+    kube.apply(&cluster("odd", &|spec| {
+        spec["config"]["num.partition"] = 3.into();
+    }));
+    let told = kube.wait_condition("Cluster", "odd", "Ready", "False");
+    let told = told["status"]["conditions"].to_string();
+    println!("{told}");
+    assert!(told.contains("num.partition"), "{told}");
+    kube.apply(&cluster("odd", &|_| ()));
+    kube.wait_condition("Cluster", "odd", "Ready", "True");
     // What stands and would lose data by the change.
     kube.apply(&cluster("main", &|spec| spec["replicas"] = 0.into()));
     refused(

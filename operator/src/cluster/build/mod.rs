@@ -190,6 +190,20 @@ mod tests {
     }
 
     #[test]
+    fn the_image_is_pulled_with_the_secrets_that_are_named_and_with_no_others() {
+        let secrets = |spec: &str| {
+            let template = built(spec, 1).stateful_set.spec.unwrap().template;
+            let secrets = template.spec.unwrap().image_pull_secrets.into_iter();
+            secrets.flatten().map(|s| s.name).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            secrets("{imagePullSecrets: [{name: a}, {name: b}]}"),
+            ["a", "b"]
+        );
+        assert_eq!(secrets("{}"), [""; 0]);
+    }
+
+    #[test]
     fn a_value_cannot_break_out_of_its_line() {
         let objects = built(r#"{config: {log.message.timestamp.type: "CreateTime"}}"#, 1);
         assert_eq!(
