@@ -2,7 +2,7 @@
 //! Kafka's own tools create, describe, produce (by key, round-robin, by partition), consume (from the
 //! beginning, as a queue, as publish-subscribe) and delete.
 
-use leasehold_tests::dev::Dev;
+use leasehold_tests::dev::{Dev, PATIENCE};
 use leasehold_tests::tools::{kafka, kcat, python, run};
 use leasehold_tests::topics::Viewer;
 use leasehold_tests::wait;
@@ -337,11 +337,29 @@ fn a_topic_has_a_codec_of_its_own_and_every_client_reads_it() {
 }
 
 #[test]
-fn a_topic_appears_when_a_client_first_produces_to_it() {
-    let dev = Dev::start(3, &[]);
+fn a_topic_appears_as_the_brokers_are_configured_when_a_client_first_produces_to_it() {
+    let config = "num.partitions: 4\ndefault.replication.factor: 2\n";
+    let dev = Dev::start_with_config(3, &[], config);
     let args = ["-P", "-b", &dev.bootstrap(), "-t", "new"];
     run(kcat(&args), b"hello\n").expect_ok();
     assert_eq!(read_all(&dev, "new")[0].2, "hello");
+    let seen = viewer(&dev).wait_in_sync("new", PATIENCE);
+    let replicas: Vec<usize> = seen.iter().map(|p| p.replicas.len()).collect();
+    assert_eq!(replicas, [2; 4]);
+}
+
+#[test]
+fn no_topic_appears_where_that_is_switched_off() {
+    let dev = Dev::start_with_config(1, &[], "auto.create.topics.enable: false\n");
+    let soon = "topic.metadata.propagation.max.ms=1000";
+    let args = ["-P", "-b", &dev.bootstrap(), "-t", "new", "-X", soon];
+    let refused = run(kcat(&args), b"hello\n");
+    assert!(
+        !refused.ok && refused.stderr.contains("Unknown topic"),
+        "{}",
+        refused.stderr
+    );
+    assert!(viewer(&dev).topics().expect("metadata").is_empty());
 }
 
 #[test]

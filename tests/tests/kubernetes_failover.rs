@@ -314,5 +314,11 @@ fn refused_create(bootstrap: &str, topic: &str) -> String {
         took <= Duration::from_secs(2),
         "answered after {took:?}: {error}"
     );
+    // What Kafka's clients try again by themselves.
+    let retriable = ["Broker: Request timed out", "Broker: Not controller"];
+    assert!(
+        retriable.iter().any(|code| error.contains(code)),
+        "not retriable: {error}"
+    );
     error
 }

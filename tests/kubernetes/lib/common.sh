@@ -7,9 +7,15 @@ kube_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 repo=$(cd "$kube_dir/../.." && pwd)
 cache=${LEASEHOLD_CACHE:-$HOME/.cache/leasehold}
 bin=$cache/bin
-# All that one cluster is: forgotten by `down`.
-state=${LEASEHOLD_STATE:-/var/lib/leasehold-kubernetes}
-runtime=/run/leasehold-kubernetes
+# All that one cluster is: forgotten by `down`. Only our own cluster needs root, for a user's a user will do.
+if [ "$(id -u)" = 0 ]; then
+  state=${LEASEHOLD_STATE:-/var/lib/leasehold-kubernetes}
+  runtime=/run/leasehold-kubernetes
+else
+  state=${LEASEHOLD_STATE:-${XDG_STATE_HOME:-$HOME/.local/state}/leasehold-kubernetes}
+  runtime=$state/run
+  mkdir -p "$state"
+fi
 pki=$state/pki
 logs=$state/logs
 admin=$state/admin.kubeconfig
@@ -91,6 +97,11 @@ kube() {
   "$program" --kubeconfig "$(cluster_config)" "$@"
 }
 
-has_release() {
-  "$bin/helm" --kubeconfig "$(cluster_config)" status "$release" --namespace "$release_namespace" >/dev/null 2>&1
+# The same of helm.
+helm() {
+  local program=$bin/helm
+  [ -x "$program" ] || program=$(type -P helm)
+  "$program" --kubeconfig "$(cluster_config)" "$@"
 }
+
+has_release() { helm status "$release" --namespace "$release_namespace" >/dev/null 2>&1; }

@@ -13,7 +13,8 @@ kind() {
 kind_cluster() {
   type -P docker >/dev/null || die "LEASEHOLD_KUBERNETES=kind needs Docker"
   type -P kind >/dev/null || build_tools kind
-  build_tools kubernetes helm
+  type -P kubectl >/dev/null || build_tools kubernetes
+  type -P helm >/dev/null || build_tools helm
   mkdir -p "$state"
   if kind get clusters 2>/dev/null | grep -qxF "$kind_name"; then
     kind get kubeconfig --name "$kind_name" >"$admin"
