@@ -113,6 +113,7 @@ fn kafka_class(tool: &str) -> &'static str {
         "kafka-producer-perf-test" => "org.apache.kafka.tools.ProducerPerformance",
         "kafka-e2e-latency" => "org.apache.kafka.tools.EndToEndLatency",
         "kafka-leader-election" => "org.apache.kafka.tools.LeaderElectionCommand",
+        "transactional-message-copier" => "org.apache.kafka.tools.TransactionalMessageCopier",
         "kafka-transactions" => "org.apache.kafka.tools.TransactionsCommand",
         other => panic!("no main class is known for {other}"),
     }

@@ -63,7 +63,9 @@ async fn write(manager: &ReplicaManager, sequence: i32, value: &str) -> ProduceR
         records: sent(sequence, value),
         ..entry(value)
     }];
-    manager.verify("me", true, &mut entries).await;
+    manager
+        .verify("me", TransactionClient::KnowsAbortable, &mut entries)
+        .await;
     manager.append(Acks::All, LONG, entries).await.remove(0)
 }
 
@@ -266,7 +268,9 @@ async fn batches_of_two_producers_are_no_transaction() {
     let mut entries = vec![entry("plain"), entry("a"), entry("b")];
     entries[1].records = sent(0, "a");
     entries[2].records = other.build();
-    manager.verify("me", true, &mut entries).await;
+    manager
+        .verify("me", TransactionClient::KnowsAbortable, &mut entries)
+        .await;
     let results = manager.append(Acks::All, LONG, entries).await;
     let errors: Vec<_> = results.iter().map(|result| result.error).collect();
     let mixed = ErrorCode::InvalidProducerIdMapping;

@@ -5,6 +5,8 @@
 //! wherever that is; [`MarkerListener`] hears of the markers in `__consumer_offsets`. Without the first, no
 //! transactional batch is appended.
 //!
+//! In version 2 of transactions the question adds the partition, and its producer need not have done so.
+//!
 //! Promises: a batch begins a transaction only if the coordinator said, after the last marker of its producer was
 //! appended here, that the partition is in it; a listener hears of a marker after it was appended, in the log's
 //! order with all other appends, and before whoever sent it gets an answer.
@@ -29,12 +31,24 @@ pub struct TransactionQuestion {
     pub transactional_id: String,
     pub producer_id: ProducerId,
     pub producer_epoch: i16,
+    /// Makes the partitions part of the transaction, rather than asking whether they are.
+    pub adds: bool,
     /// By name, as AddPartitionsToTxn has them, and by id.
     pub partitions: Vec<(Arc<str>, PartitionKey)>,
 }
 
-/// Asks the transaction coordinator; AddPartitionsToTxn v4, which only verifies. The coordinator's builder
-/// provides it.
+/// What a client of transactions knows, by the version of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionClient {
+    /// It adds partitions to its transactions itself.
+    Adds,
+    /// So does this one, and it knows TRANSACTION_ABORTABLE.
+    KnowsAbortable,
+    /// It lets the leaders of the partitions add them: transactions of version 2.
+    LetsAdd,
+}
+
+/// Asks the transaction coordinator; AddPartitionsToTxn v4. The coordinator's builder provides it.
 #[async_trait::async_trait]
 pub trait VerifyTransaction: Send + Sync + 'static {
     /// An answer for each partition, in their order: [`ErrorCode::None`] is yes; that it is not part of the
@@ -98,12 +112,11 @@ impl ReplicaManager {
     }
 
     /// Asks the transaction coordinator about the entries that would begin a transaction, and writes down in them
-    /// what it said. To be called before [`Self::append`], for batches of one producer. Not every client knows
-    /// TRANSACTION_ABORTABLE.
+    /// what it said. To be called before [`Self::append`], for batches of one producer.
     pub async fn verify(
         &self,
         transactional_id: &str,
-        knows_abortable: bool,
+        client: TransactionClient,
         entries: &mut [ProduceEntry],
     ) {
         let mut asked: Vec<&mut ProduceEntry> = entries
@@ -153,18 +166,22 @@ impl ReplicaManager {
                 transactional_id: transactional_id.to_owned(),
                 producer_id,
                 producer_epoch,
+                adds: client == TransactionClient::LetsAdd,
                 partitions,
             })
             .await;
         for (n, index) in waiting.into_iter().enumerate() {
             let answer = answers.get(n).copied();
             let answer = answer.unwrap_or(ErrorCode::UnknownServerError);
-            let Some((error, message)) = judged(answer, knows_abortable) else {
+            let Some((error, message)) = judged(answer, client) else {
                 continue;
             };
             let entry = &mut asked[index];
             if let Verified::Guarded(guard) = entry.verified
-                && error != ErrorCode::NotEnoughReplicas
+                && !matches!(
+                    error,
+                    ErrorCode::NotEnoughReplicas | ErrorCode::ConcurrentTransactions
+                )
                 && let Ok(partition) = self.find((entry.topic, entry.partition))
                 && let Some(log) = partition.log()
             {
@@ -219,10 +236,16 @@ fn begin(partition: &Partition, batch: &BatchHeader) -> Option<leasehold_log::Ve
 
 /// What a client is told of the coordinator's answer, as Kafka's ReplicaManager has it: errors that pass become
 /// one which every producer repeats without looking for another leader.
-fn judged(answer: ErrorCode, knows_abortable: bool) -> Option<(ErrorCode, String)> {
+fn judged(answer: ErrorCode, client: TransactionClient) -> Option<(ErrorCode, String)> {
     use ErrorCode as E;
+    use TransactionClient as C;
     Some(match answer {
         E::None => return None,
+        // Usual between two transactions of version 2, whose clients expect it.
+        E::ConcurrentTransactions if client == C::LetsAdd => (
+            answer,
+            "the last transaction of this producer is being ended".to_owned(),
+        ),
         E::NetworkException
         | E::CoordinatorLoadInProgress
         | E::CoordinatorNotAvailable
@@ -234,7 +257,7 @@ fn judged(answer: ErrorCode, knows_abortable: bool) -> Option<(ErrorCode, String
         ),
         // Since KIP-588 a producer is told so, and may abort and go on.
         E::ProducerFenced => (E::InvalidProducerEpoch, answer.to_string()),
-        E::TransactionAbortable if !knows_abortable => (E::InvalidTxnState, answer.to_string()),
+        E::TransactionAbortable if client == C::Adds => (E::InvalidTxnState, answer.to_string()),
         error => (error, error.to_string()),
     })
 }

@@ -2,7 +2,7 @@
 //! the first records of a transaction (KIP-890, part 1).
 //!
 //! Why: without it, records that come late, when their transaction was aborted already, would begin another
-//! one that nobody ever ends.
+//! one that nobody ever ends. In version 2 the leader has the partition added, and what comes late is of an older epoch.
 
 use super::coordinator::TxnCoordinator;
 use super::peers::Lines;
@@ -15,6 +15,8 @@ use leasehold_types::BrokerId;
 use leasehold_types::seams::HashMap;
 use leasehold_wire::ErrorCode;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Asks the coordinator, wherever it is.
 pub struct Verifier {
@@ -33,14 +35,17 @@ impl Verifier {
         }
     }
 
-    /// Whether each partition is in the transaction; in no promised order.
-    async fn ask(&self, request: AddRequest) -> Vec<(String, i32, ErrorCode)> {
+    /// Whether each partition is in the transaction, or is now; in no promised order.
+    async fn ask(&self, request: AddRequest, adds: bool) -> Vec<(String, i32, ErrorCode)> {
         let asked = request.partitions.clone();
         match self.coordinator.leader_for(&request.transactional_id) {
             None => all(&asked, ErrorCode::CoordinatorNotAvailable),
+            Some(leader) if leader == self.me && adds => {
+                all(&asked, self.coordinator.add(request).await)
+            }
             Some(leader) if leader == self.me => self.coordinator.verify(request).await,
             Some(leader) => {
-                let question = wire::verify_request(&request);
+                let question = wire::broker_request(&request, adds);
                 match self.lines.verify(leader, question).await {
                     Ok(answer) => wire::verified(&answer, &asked),
                     Err(error) => {
@@ -53,6 +58,12 @@ impl Verifier {
     }
 }
 
+/// How long a producer of version 2 waits here for the markers of its last transaction, which are under way while it
+/// begins the next one; then it is told to come again.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Before the coordinator is asked again.
+const PAUSE: Duration = Duration::from_millis(10);
+
 #[async_trait]
 impl VerifyTransaction for Verifier {
     async fn verify(&self, question: TransactionQuestion) -> Vec<ErrorCode> {
@@ -62,14 +73,28 @@ impl VerifyTransaction for Verifier {
             of_topic.insert(*partition);
         }
         let request = AddRequest {
-            transactional_id: question.transactional_id,
+            transactional_id: question.transactional_id.clone(),
             producer: Producer {
                 id: question.producer_id,
                 epoch: question.producer_epoch,
             },
             partitions,
         };
-        let answers = self.ask(request).await.into_iter();
+        let begun = Instant::now();
+        let ended_soon = |answers: &[(String, i32, ErrorCode)]| {
+            let ending = |(_, _, error): &(String, i32, ErrorCode)| {
+                *error == ErrorCode::ConcurrentTransactions
+            };
+            question.adds && answers.iter().all(ending) && begun.elapsed() < PATIENCE
+        };
+        let answers = loop {
+            let answers = self.ask(request.clone(), question.adds).await;
+            if !ended_soon(&answers) {
+                break answers;
+            }
+            tokio::time::sleep(PAUSE).await;
+        };
+        let answers = answers.into_iter();
         let answers: HashMap<_, _> = answers.map(|(t, p, error)| ((t, p), error)).collect();
         let answer = |(topic, (_, partition)): &(Arc<str>, (_, i32))| {
             let error = answers.get(&(topic.to_string(), *partition)).copied();
@@ -79,7 +104,8 @@ impl VerifyTransaction for Verifier {
     }
 }
 
-fn all(partitions: &Partitions, error: ErrorCode) -> Vec<(String, i32, ErrorCode)> {
+/// One answer for all partitions.
+pub(crate) fn all(partitions: &Partitions, error: ErrorCode) -> Vec<(String, i32, ErrorCode)> {
     let each = partitions.iter().flat_map(|(topic, partitions)| {
         let one = move |p: &i32| (topic.clone(), *p, error);
         partitions.iter().map(one)

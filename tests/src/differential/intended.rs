@@ -27,13 +27,13 @@ pub const INTENDED: &[Intended] = &[
         "ApiVersions",
         "SupportedFeatures*",
         always,
-        "There are no features that an operator raises by hand: a cluster's release decides.",
+        "Of Kafka's features there are those whose APIs are built (`group.version`, `transaction.version`); the levels of `metadata.version` are Leasehold's own.",
     ),
     of(
         "ApiVersions",
         "FinalizedFeatures*",
         always,
-        "There are no features that an operator raises by hand, so there is no epoch of them either.",
+        "As above: the levels of `metadata.version` are Leasehold's own, and so is the count of the changes of all of them.",
     ),
     of(
         "*",
@@ -178,6 +178,12 @@ pub const INTENDED: &[Intended] = &[
         "*",
         nothing_named,
         "A topic that is asked for without name and without id is unknown (UNKNOWN_TOPIC_ID); Kafka fails the whole request with UNKNOWN_SERVER_ERROR.",
+    ),
+    of(
+        "JoinGroup",
+        "MemberId",
+        told_by_leasehold_only,
+        "A refused member is told its id again; Kafka leaves it out where it fails on the request (UNKNOWN_SERVER_ERROR), as on the id that it told a static member a moment before.",
     ),
     of(
         "ConsumerGroupHeartbeat",
@@ -356,6 +362,10 @@ fn not_there(found: &Difference, _: &Value) -> bool {
 
 fn told_by_kafka_only(found: &Difference, _: &Value) -> bool {
     found.leasehold.is_none()
+}
+
+fn told_by_leasehold_only(found: &Difference, request: &Value) -> bool {
+    found.kafka == Some(Value::from("")) && found.leasehold.as_ref() == Some(&request["MemberId"])
 }
 
 fn nothing_named(_: &Difference, request: &Value) -> bool {

@@ -1,4 +1,4 @@
-//! Transactions of version 1, whole ones and ones in the wrong order.
+//! Transactions, whole ones and ones in the wrong order.
 
 use super::data::transactional_produce;
 use super::{Ask, Bind, Episode};
