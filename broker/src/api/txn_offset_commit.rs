@@ -23,6 +23,9 @@ use std::sync::Arc;
 /// Clients before this version do not know what it means that a coordinator is still loading (KAFKA-7296).
 const KNOWS_LOADING: i16 = 2;
 
+/// From this version on clients know TRANSACTION_ABORTABLE.
+const KNOWS_ABORTABLE: i16 = 4;
+
 /// From this version on the client lets the group's coordinator add the group to the transaction (KIP-890).
 const LETS_ADD: i16 = 5;
 
@@ -40,6 +43,7 @@ pub(super) async fn answer(
     } else {
         let client = match version {
             LETS_ADD.. if adds_for_clients(&shared.image()) => TransactionClient::LetsAdd,
+            KNOWS_ABORTABLE.. => TransactionClient::KnowsAbortable,
             _ => TransactionClient::Adds,
         };
         let asked = (transactional_id.as_str(), producer, client);

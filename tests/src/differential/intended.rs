@@ -85,6 +85,12 @@ pub const INTENDED: &[Intended] = &[
     ),
     of(
         "Fetch",
+        "Responses[].Partitions[].Records[]",
+        up_to_a_byte_limit,
+        "Only whole batches are sent, as far as they are within the limits of bytes, and the first one whatever its size. Kafka fills up what is left of a limit with the beginning of the next batch, which clients throw away; the partitions after it then get less.",
+    ),
+    of(
+        "Fetch",
         "Responses[].Partitions[].*",
         out_of_range,
         "OFFSET_OUT_OF_RANGE comes with where the log begins and ends, which Kafka leaves at -1.",
@@ -142,6 +148,24 @@ pub const INTENDED: &[Intended] = &[
         "",
         without_answer,
         "A batch that is null is refused (INVALID_RECORD, with acks=0 by the end of the connection); Kafka never answers, and reads no more from the connection.",
+    ),
+    of(
+        "AddPartitionsToTxn",
+        "",
+        without_transactions,
+        "A request of brokers that names no transaction is answered at once; Kafka never answers.",
+    ),
+    of(
+        "Fetch",
+        "SessionId",
+        lost_by_kafka,
+        "As above: a session that Kafka has forgotten, or never began since it failed on the request that was to begin it.",
+    ),
+    of(
+        "Metadata",
+        "Topics[]",
+        by_name_and_id,
+        "Where some topics are asked for by name and others by id, all are told; Kafka passes over the names.",
     ),
     of(
         "Produce",
@@ -272,6 +296,20 @@ fn of_a_follower(_: &Difference, request: &Value) -> bool {
     request["ReplicaId"].as_i64().is_some_and(|id| id != -1)
 }
 
+fn up_to_a_byte_limit(found: &Difference, request: &Value) -> bool {
+    const SMALL: i64 = 10_000;
+    let small = |value: &Value| value.as_i64().is_some_and(|bytes| bytes < SMALL);
+    let mut topics = request["Topics"].as_array().into_iter().flatten();
+    let limited = small(&request["MaxBytes"])
+        || in_a_session(found, request)
+        || topics.any(|topic| {
+            let mut partitions = topic["Partitions"].as_array().into_iter().flatten();
+            partitions.any(|partition| small(&partition["PartitionMaxBytes"]))
+        });
+    let cut = found.kafka == Some(serde_json::json!({"cut": true}));
+    limited && (cut || found.kafka.is_none())
+}
+
 fn out_of_range(found: &Difference, _: &Value) -> bool {
     let offsets = ["HighWatermark", "LastStableOffset", "LogStartOffset"];
     offsets.iter().any(|name| found.path.ends_with(name)) && found.kafka == Some(Value::from(-1))
@@ -288,7 +326,8 @@ fn without_topics(_: &Difference, request: &Value) -> bool {
 fn cut(found: &Difference, request: &Value) -> bool {
     let short = batches(request)
         .any(|batch| batch["cut"].is_i64() || batch.is_string() || batch["baseOffset"] == -1);
-    short && found.kafka != Some(Value::from(0))
+    let told_in_passing = found.path.ends_with("LogStartOffset");
+    short && (told_in_passing || found.kafka != Some(Value::from(0)))
 }
 
 fn kafka_tells_a_time(found: &Difference, _: &Value) -> bool {
@@ -344,6 +383,28 @@ fn in_a_session(_: &Difference, request: &Value) -> bool {
 
 fn without_answer(found: &Difference, request: &Value) -> bool {
     batches(request).any(Value::is_null) && found.kafka == Some(Value::from("no answer"))
+}
+
+fn without_transactions(found: &Difference, request: &Value) -> bool {
+    found.kafka == Some(Value::from("no answer"))
+        && request["Transactions"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
+}
+
+fn lost_by_kafka(found: &Difference, request: &Value) -> bool {
+    in_a_session(found, request) && found.kafka == Some(Value::from("none"))
+}
+
+fn by_name_and_id(found: &Difference, request: &Value) -> bool {
+    const NONE: [&str; 2] = ["00", "00000000000000000000000000000000"];
+    let mut topics = request["Topics"].as_array().into_iter().flatten();
+    let ids = |topic: &Value| {
+        topic["TopicId"]
+            .as_str()
+            .is_some_and(|id| !NONE.contains(&id))
+    };
+    found.kafka.is_none() && topics.any(ids)
 }
 
 fn nobodys_transaction(_: &Difference, request: &Value) -> bool {
@@ -437,6 +498,22 @@ mod tests {
             leasehold: Some(json!(-1)),
         };
         assert_eq!(reason("Metadata", &json!({}), &difference), None);
+    }
+
+    #[test]
+    fn only_kafka_sends_cut_batches() {
+        let cut = Some(json!({"cut": true}));
+        let request = json!({"MaxBytes": 1_000_000, "Topics": [{"Partitions": [{"PartitionMaxBytes": 150}]}]});
+        let found = |kafka: &Option<Value>, leasehold: &Option<Value>| Difference {
+            path: "Responses[a].Partitions[0].Records[]".into(),
+            kafka: kafka.clone(),
+            leasehold: leasehold.clone(),
+        };
+        assert!(reason("Fetch", &request, &found(&cut, &None)).is_some());
+        assert!(reason("Fetch", &json!({}), &found(&cut, &None)).is_none());
+        let whole = Some(json!({"baseOffset": 1}));
+        assert!(reason("Fetch", &request, &found(&whole, &cut)).is_none());
+        assert!(reason("Fetch", &request, &found(&whole, &None)).is_none());
     }
 
     #[test]

@@ -158,7 +158,7 @@ fn choose(
     };
     let version = episode
         .rng
-        .random_range(versions.min.max(ask.at_least)..=versions.max.min(ask.at_most));
+        .random_range(versions.min.max(ask.at_least)..=versions.max);
     let mut body = ask.body;
     let odd = episode.rng.random_range(0..ODD) == 0;
     if let (true, true, Some((message, _))) = (odd, ask.odd, schemas.get(key)) {

@@ -15,7 +15,8 @@ impl Episode {
         let partition = self.one(&[0, 0, 1]);
         if self.chance(85) {
             all.push(Ask::new("AddPartitionsToTxn", json!({
-                "Transactions": [],
+                "Transactions": [{"TransactionalId": id, "ProducerId": pid, "ProducerEpoch": epoch, "VerifyOnly": self.chance(30),
+                    "Topics": [{"Name": topic, "Partitions": [partition]}]}],
                 "V3AndBelowTransactionalId": id, "V3AndBelowProducerId": pid, "V3AndBelowProducerEpoch": epoch,
                 "V3AndBelowTopics": [{"Name": topic, "Partitions": self.one(&[json!([partition]), json!([partition]), json!([0, 9])])}]})));
         }
