@@ -2,7 +2,7 @@
 //! laptop cluster that loses brokers meanwhile.
 
 use leasehold_tests::dev::{Dev, PATIENCE};
-use leasehold_tests::tools::{kafka, run};
+use leasehold_tests::tools::{kafka, run, run_within};
 use leasehold_tests::topics::{self, Viewer};
 use leasehold_tests::wait;
 use rdkafka::Message as _;
@@ -380,7 +380,9 @@ fn every_input_is_processed_exactly_once_while_leaders_and_coordinators_are_kill
     println!("  {INPUTS} inputs processed exactly once, in {lives} lives of the processor");
 }
 
-const COPIES: usize = 4_000;
+const COPIES: usize = 2_000;
+/// How long that may take with three brokers killed meanwhile.
+const COPYING: Duration = Duration::from_secs(240);
 
 /// How much lies in the first partition of a topic.
 fn end_of(dev: &Dev, topic: &str) -> i64 {
@@ -444,7 +446,10 @@ fn kafkas_copier_copies_exactly_once_at(level: &str) -> i16 {
     ]
     .concat();
     let said = std::thread::scope(|scope| {
-        let copier = scope.spawn(|| run(kafka("transactional-message-copier", &args), b""));
+        let copier = scope.spawn(|| {
+            let copier = kafka("transactional-message-copier", &args);
+            run_within(COPYING, copier, b"")
+        });
         let victims = [
             ("__transaction_state", partition_of("copier")),
             ("out", 0),

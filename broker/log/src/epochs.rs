@@ -60,10 +60,10 @@ impl EpochCache {
     }
 
     /// The greatest epoch not above `epoch`, and where it ends; `end` is the log end offset. For an
-    /// epoch before the first known one: itself, ending where the first starts, as Kafka answers. What is
-    /// below 0 was never an epoch, and ends nowhere.
+    /// epoch before the first known one: itself, ending where the first starts, as Kafka answers. No epoch ends
+    /// nowhere.
     pub fn end_of(&self, epoch: LeaderEpoch, end: Offset) -> Option<(LeaderEpoch, Offset)> {
-        if epoch < LeaderEpoch(0) {
+        if epoch == LeaderEpoch::NONE {
             return None;
         }
         let after = self.entries.partition_point(|&(e, _)| e <= epoch);

@@ -10,7 +10,7 @@ use super::call::Call;
 use super::context::Shared;
 use super::convert::{fenced_since, producer};
 use crate::txn::TxnCoordinator;
-use crate::txn::types::AddRequest;
+use crate::txn::types::{AddRequest, Partitions};
 use crate::txn::verify::all;
 use crate::txn::wire::{partitions, topic_results};
 use leasehold_metadata::Image;
@@ -44,7 +44,10 @@ pub(super) async fn answer(
         ),
         partitions: partitions(&request.v3_and_below_topics),
     };
-    let mut answers = add(coordinator, asked, exists).await;
+    let mut answers = match missing(&asked.partitions, exists) {
+        Some(answers) => answers,
+        None => add(coordinator, asked).await,
+    };
     for (_, _, error) in &mut answers {
         *error = ErrorCode::from_code(fenced_since(KNOWS_FENCED, call.version, *error));
     }
@@ -64,9 +67,10 @@ pub(super) async fn each(
             producer: producer(transaction.producer_id, transaction.producer_epoch),
             partitions: partitions(&transaction.topics),
         };
-        let answers = match transaction.verify_only {
-            true => coordinator.verify(asked).await,
-            false => add(coordinator, asked, &exists).await,
+        let answers = match missing(&asked.partitions, &exists) {
+            Some(answers) => answers,
+            None if transaction.verify_only => coordinator.verify(asked).await,
+            None => add(coordinator, asked).await,
         };
         response.results_by_transaction.push(
             AddPartitionsToTxnResult::default()
@@ -77,25 +81,24 @@ pub(super) async fn each(
     response
 }
 
-async fn add(
-    coordinator: &TxnCoordinator,
-    asked: AddRequest,
-    exists: impl Fn(&str, i32) -> bool,
-) -> Vec<(String, i32, ErrorCode)> {
+async fn add(coordinator: &TxnCoordinator, asked: AddRequest) -> Vec<(String, i32, ErrorCode)> {
     let partitions = asked.partitions.clone();
-    if partitions
-        .iter()
-        .all(|(topic, p)| p.iter().all(|p| exists(topic, *p)))
-    {
-        return all(&partitions, coordinator.add(asked).await);
-    }
-    let mut answers = all(&partitions, ErrorCode::OperationNotAttempted);
+    all(&partitions, coordinator.add(asked).await)
+}
+
+/// The answers if there is not every partition.
+fn missing(
+    partitions: &Partitions,
+    exists: impl Fn(&str, i32) -> bool,
+) -> Option<Vec<(String, i32, ErrorCode)>> {
+    let mut answers = all(partitions, ErrorCode::OperationNotAttempted);
+    let mut some = false;
     for (topic, index, error) in &mut answers {
         if !exists(topic, *index) {
-            *error = ErrorCode::UnknownTopicOrPartition;
+            (*error, some) = (ErrorCode::UnknownTopicOrPartition, true);
         }
     }
-    answers
+    some.then_some(answers)
 }
 
 fn exists(image: &Image, topic: &str, index: i32) -> bool {

@@ -24,6 +24,13 @@ use leasehold_wire::ErrorCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// How long a producer of version 2 waits here for the markers of its last transaction, which are under way while it
+/// begins the next one; then it is told to come again.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Before the coordinator is asked again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Whether partitions are part of a producer's open transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,10 +148,41 @@ impl ReplicaManager {
             let message = "the transactional batches are of more than one producer";
             return refuse_all(&mut asked, ErrorCode::InvalidProducerIdMapping, message);
         }
-        let mut partitions = Vec::new();
+        let begun = Instant::now();
+        loop {
+            let mut question = TransactionQuestion {
+                transactional_id: transactional_id.to_owned(),
+                producer_id,
+                producer_epoch,
+                adds: client == TransactionClient::LetsAdd,
+                partitions: Vec::new(),
+            };
+            // Each time with new guards: the markers that are waited for make those before void.
+            let waiting = self.guard(&mut asked, &mut question);
+            if waiting.is_empty() {
+                return;
+            }
+            let adds = question.adds;
+            let answers = verifier.verify(question).await;
+            let ending = |error: &ErrorCode| *error == ErrorCode::ConcurrentTransactions;
+            if adds && answers.iter().all(ending) && begun.elapsed() < PATIENCE {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            return self.judge(&mut asked, waiting, &answers, (producer_id, client));
+        }
+    }
+
+    /// Guards the batches that would begin a transaction, and asks about their partitions. Gives which they are.
+    fn guard(
+        &self,
+        asked: &mut [&mut ProduceEntry],
+        question: &mut TransactionQuestion,
+    ) -> Vec<usize> {
         let mut waiting = Vec::new();
         for (index, entry) in asked.iter_mut().enumerate() {
-            let Some(batch) = header(entry) else {
+            // What cannot be read is the log's to refuse.
+            let Ok(batch) = BatchHeader::parse(&entry.records) else {
                 continue;
             };
             let key = (entry.topic, entry.partition);
@@ -152,24 +190,32 @@ impl ReplicaManager {
             let Ok(partition) = self.find(key) else {
                 continue;
             };
-            if let Some(guard) = begin(&partition, &batch) {
-                entry.verified = Verified::Guarded(guard);
-                partitions.push((partition.topic().clone(), key));
+            if partition.look_leader(|_| ()).is_none() {
+                entry.verified = Verified::NotLed;
+                continue;
+            }
+            let guard = begin(&partition, &batch);
+            entry.verified = match guard {
+                Some(guard) if question.adds => Verified::Added(guard),
+                Some(guard) => Verified::Guarded(guard),
+                None => Verified::NotAsked,
+            };
+            if guard.is_some() {
+                question.partitions.push((partition.topic().clone(), key));
                 waiting.push(index);
             }
         }
-        if partitions.is_empty() {
-            return;
-        }
-        let answers = verifier
-            .verify(TransactionQuestion {
-                transactional_id: transactional_id.to_owned(),
-                producer_id,
-                producer_epoch,
-                adds: client == TransactionClient::LetsAdd,
-                partitions,
-            })
-            .await;
+        waiting
+    }
+
+    /// Writes down the answers about the entries that were waiting for them.
+    fn judge(
+        &self,
+        asked: &mut [&mut ProduceEntry],
+        waiting: Vec<usize>,
+        answers: &[ErrorCode],
+        (producer_id, client): (ProducerId, TransactionClient),
+    ) {
         for (n, index) in waiting.into_iter().enumerate() {
             let answer = answers.get(n).copied();
             let answer = answer.unwrap_or(ErrorCode::UnknownServerError);
@@ -177,7 +223,7 @@ impl ReplicaManager {
                 continue;
             };
             let entry = &mut asked[index];
-            if let Verified::Guarded(guard) = entry.verified
+            if let Verified::Guarded(guard) | Verified::Added(guard) = entry.verified
                 && !matches!(
                     error,
                     ErrorCode::NotEnoughReplicas | ErrorCode::ConcurrentTransactions
@@ -227,7 +273,6 @@ fn refuse_all(entries: &mut [&mut ProduceEntry], error: ErrorCode, message: &str
 }
 
 fn begin(partition: &Partition, batch: &BatchHeader) -> Option<leasehold_log::VerificationGuard> {
-    partition.look_leader(|_| ())?;
     let (id, epoch, sequence) = (batch.producer_id, batch.producer_epoch, batch.base_sequence);
     partition
         .log()?

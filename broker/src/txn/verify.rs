@@ -15,8 +15,6 @@ use leasehold_types::BrokerId;
 use leasehold_types::seams::HashMap;
 use leasehold_wire::ErrorCode;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
 
 /// Asks the coordinator, wherever it is.
 pub struct Verifier {
@@ -58,12 +56,6 @@ impl Verifier {
     }
 }
 
-/// How long a producer of version 2 waits here for the markers of its last transaction, which are under way while it
-/// begins the next one; then it is told to come again.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// Before the coordinator is asked again.
-const PAUSE: Duration = Duration::from_millis(10);
-
 #[async_trait]
 impl VerifyTransaction for Verifier {
     async fn verify(&self, question: TransactionQuestion) -> Vec<ErrorCode> {
@@ -73,28 +65,14 @@ impl VerifyTransaction for Verifier {
             of_topic.insert(*partition);
         }
         let request = AddRequest {
-            transactional_id: question.transactional_id.clone(),
+            transactional_id: question.transactional_id,
             producer: Producer {
                 id: question.producer_id,
                 epoch: question.producer_epoch,
             },
             partitions,
         };
-        let begun = Instant::now();
-        let ended_soon = |answers: &[(String, i32, ErrorCode)]| {
-            let ending = |(_, _, error): &(String, i32, ErrorCode)| {
-                *error == ErrorCode::ConcurrentTransactions
-            };
-            question.adds && answers.iter().all(ending) && begun.elapsed() < PATIENCE
-        };
-        let answers = loop {
-            let answers = self.ask(request.clone(), question.adds).await;
-            if !ended_soon(&answers) {
-                break answers;
-            }
-            tokio::time::sleep(PAUSE).await;
-        };
-        let answers = answers.into_iter();
+        let answers = self.ask(request, question.adds).await.into_iter();
         let answers: HashMap<_, _> = answers.map(|(t, p, error)| ((t, p), error)).collect();
         let answer = |(topic, (_, partition)): &(Arc<str>, (_, i32))| {
             let error = answers.get(&(topic.to_string(), *partition)).copied();

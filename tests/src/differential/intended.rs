@@ -111,7 +111,7 @@ pub const INTENDED: &[Intended] = &[
         "Produce",
         "*",
         cut,
-        "A batch that ends before its header does, or begins at an offset below zero, is corrupt (CORRUPT_MESSAGE, which producers send again). Kafka takes it for none at all (INVALID_RECORD).",
+        "A batch that ends before its header does, holds no record, or begins at an offset below zero, is corrupt (CORRUPT_MESSAGE, which producers send again). Kafka takes it for none at all (INVALID_RECORD).",
     ),
     of(
         "Produce",
@@ -178,6 +178,30 @@ pub const INTENDED: &[Intended] = &[
         "Groups[]",
         only_aborted,
         "A group whose only offsets were those of an aborted transaction is none; Kafka lists it, empty, until it looks for expired offsets.",
+    ),
+    of(
+        "OffsetCommit",
+        "Topics[].Partitions[].ErrorCode",
+        of_no_group,
+        "As above: such a group is none, so a generation of it is unknown (ILLEGAL_GENERATION) before its member is.",
+    ),
+    of(
+        "EndTxn",
+        "ErrorCode",
+        fenced,
+        "A producer that was fenced by one epoch is told so; Kafka takes its end in version 2 for a repeat of one that brought that epoch (INVALID_TXN_STATE, or a success).",
+    ),
+    of(
+        "Produce",
+        "*",
+        begins_later,
+        "The first batch of a producer that the partition does not know may have any sequence that is not above one that was refused just now; in version 2 of transactions Kafka wants 0.",
+    ),
+    of(
+        "DescribeClientQuotas",
+        "Entries[]",
+        told_by_kafka_only,
+        "What a refused AlterClientQuotas (one that names a key twice, say) would have set is not there.",
     ),
     of(
         "DescribeClientQuotas",
@@ -324,8 +348,10 @@ fn without_topics(_: &Difference, request: &Value) -> bool {
 }
 
 fn cut(found: &Difference, request: &Value) -> bool {
-    let short = batches(request)
-        .any(|batch| batch["cut"].is_i64() || batch.is_string() || batch["baseOffset"] == -1);
+    let short = batches(request).any(|batch| {
+        let nothing = batch["count"] == 0 || batch["baseOffset"] == -1;
+        batch["cut"].is_i64() || batch.is_string() || nothing
+    });
     let told_in_passing = found.path.ends_with("LogStartOffset");
     short && (told_in_passing || found.kafka != Some(Value::from(0)))
 }
@@ -383,6 +409,23 @@ fn in_a_session(_: &Difference, request: &Value) -> bool {
 
 fn without_answer(found: &Difference, request: &Value) -> bool {
     batches(request).any(Value::is_null) && found.kafka == Some(Value::from("no answer"))
+}
+
+fn of_no_group(found: &Difference, _: &Value) -> bool {
+    found.kafka == Some(Value::from(25)) && found.leasehold == Some(Value::from(22))
+}
+
+fn fenced(found: &Difference, _: &Value) -> bool {
+    found.leasehold == Some(Value::from(90))
+}
+
+fn begins_later(found: &Difference, request: &Value) -> bool {
+    let later = batches(request).any(|batch| {
+        let transactional = batch["attributes"].as_i64().is_some_and(|a| a & 0x10 != 0);
+        transactional && batch["sequence"].as_i64() > Some(0)
+    });
+    let refused = [45, -1].map(|code| Some(Value::from(code)));
+    later && refused.contains(&found.kafka)
 }
 
 fn without_transactions(found: &Difference, request: &Value) -> bool {

@@ -42,7 +42,7 @@ impl Episode {
         all.push(self.look(&id));
         if self.chance(10) {
             all.push(Ask::new("WriteTxnMarkers", json!({"Markers": [{"ProducerId": pid, "ProducerEpoch": epoch, "TransactionResult": true,
-                "Topics": [{"Name": topic, "PartitionIndexes": [partition]}], "CoordinatorEpoch": 0}]})));
+                "Topics": [{"Name": topic, "PartitionIndexes": [partition]}], "CoordinatorEpoch": 0}]})).plain());
         }
         // What is left open would hold the last stable offset of the episode.
         all.push(self.init(&id).plain());
