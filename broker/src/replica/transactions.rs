@@ -194,7 +194,7 @@ impl ReplicaManager {
                 entry.verified = Verified::NotLed;
                 continue;
             }
-            let guard = begin(&partition, &batch);
+            let guard = begin(&partition, &batch, question.adds);
             entry.verified = match guard {
                 Some(guard) if question.adds => Verified::Added(guard),
                 Some(guard) => Verified::Guarded(guard),
@@ -272,8 +272,17 @@ fn refuse_all(entries: &mut [&mut ProduceEntry], error: ErrorCode, message: &str
     }
 }
 
-fn begin(partition: &Partition, batch: &BatchHeader) -> Option<leasehold_log::VerificationGuard> {
-    let (id, epoch, sequence) = (batch.producer_id, batch.producer_epoch, batch.base_sequence);
+/// With `adds`, what begins the transaction is its first batch: nothing of it may have been lost before.
+fn begin(
+    partition: &Partition,
+    batch: &BatchHeader,
+    adds: bool,
+) -> Option<leasehold_log::VerificationGuard> {
+    let (id, epoch) = (batch.producer_id, batch.producer_epoch);
+    let sequence = match adds {
+        true => batch.base_sequence.min(0),
+        false => batch.base_sequence,
+    };
     partition
         .log()?
         .begin_verification(id, epoch, sequence, now_ms())

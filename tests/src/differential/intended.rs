@@ -192,12 +192,6 @@ pub const INTENDED: &[Intended] = &[
         "A producer that was fenced by one epoch is told so; Kafka takes its end in version 2 for a repeat of one that brought that epoch (INVALID_TXN_STATE, or a success).",
     ),
     of(
-        "Produce",
-        "*",
-        begins_later,
-        "The first batch of a producer that the partition does not know may have any sequence that is not above one that was refused just now; in version 2 of transactions Kafka wants 0.",
-    ),
-    of(
         "DescribeClientQuotas",
         "Entries[]",
         told_by_kafka_only,
@@ -292,7 +286,10 @@ fn senseless_list(_: &Difference, request: &Value) -> bool {
                 let partitions = PARTITIONS.contains(&name);
                 let mut pairs = all.iter().enumerate();
                 let twice = pairs.any(|(at, one)| {
-                    (partitions || one.is_object() || one.is_string()) && all[..at].contains(one)
+                    let keys = one["Value"].is_string()
+                        && all[..at].iter().any(|o| o["Name"] == one["Name"]);
+                    let same = partitions || one.is_object() || one.is_string();
+                    keys || (same && all[..at].contains(one))
                 });
                 twice || (partitions && all.is_empty()) || all.iter().any(|one| inside("", one))
             }
@@ -417,15 +414,6 @@ fn of_no_group(found: &Difference, _: &Value) -> bool {
 
 fn fenced(found: &Difference, _: &Value) -> bool {
     found.leasehold == Some(Value::from(90))
-}
-
-fn begins_later(found: &Difference, request: &Value) -> bool {
-    let later = batches(request).any(|batch| {
-        let transactional = batch["attributes"].as_i64().is_some_and(|a| a & 0x10 != 0);
-        transactional && batch["sequence"].as_i64() > Some(0)
-    });
-    let refused = [45, -1].map(|code| Some(Value::from(code)));
-    later && refused.contains(&found.kafka)
 }
 
 fn without_transactions(found: &Difference, request: &Value) -> bool {
