@@ -31,7 +31,12 @@ impl Output {
 }
 
 /// Runs `command` with `input` on its standard input, for [`LIMIT`] at most.
-pub fn run(mut command: Command, input: &[u8]) -> Output {
+pub fn run(command: Command, input: &[u8]) -> Output {
+    run_within(LIMIT, command, input)
+}
+
+/// The same for `limit` at most.
+pub fn run_within(limit: Duration, mut command: Command, input: &[u8]) -> Output {
     let what = format!("{command:?}");
     // By cargo's, a tool would run with the librdkafka of these tests and not with its own.
     command
@@ -52,11 +57,11 @@ pub fn run(mut command: Command, input: &[u8]) -> Output {
     let status = loop {
         match child.try_wait().expect("wait") {
             Some(status) => break status,
-            None if start.elapsed() > LIMIT => {
+            None if start.elapsed() > limit => {
                 child.kill().ok();
                 child.wait().ok();
                 panic!(
-                    "{what} did not end within {LIMIT:?}: {}",
+                    "{what} did not end within {limit:?}: {}",
                     stderr.join().expect("stderr")
                 );
             }
@@ -113,6 +118,7 @@ fn kafka_class(tool: &str) -> &'static str {
         "kafka-producer-perf-test" => "org.apache.kafka.tools.ProducerPerformance",
         "kafka-e2e-latency" => "org.apache.kafka.tools.EndToEndLatency",
         "kafka-leader-election" => "org.apache.kafka.tools.LeaderElectionCommand",
+        "transactional-message-copier" => "org.apache.kafka.tools.TransactionalMessageCopier",
         "kafka-transactions" => "org.apache.kafka.tools.TransactionsCommand",
         other => panic!("no main class is known for {other}"),
     }

@@ -48,6 +48,27 @@ fn kafkas_tool_describes_the_level_and_neither_lowers_nor_overshoots_it() {
         "{}",
         said(&unknown)
     );
+    // Kafka's own features begin at the highest level, and may go up and down.
+    let at = |level: &str| {
+        let described = features(&["describe"]).expect_ok();
+        let mut lines = described.lines();
+        let line = lines.find(|line| line.contains("Feature: transaction.version"));
+        let shown = format!("FinalizedVersionLevel: {level}");
+        assert!(
+            line.is_some_and(|line| line.contains(&shown)),
+            "{described}"
+        );
+        let groups = described.contains("Feature: group.version");
+        assert!(groups, "{described}");
+    };
+    at("2");
+    for (how, level) in [("downgrade", "1"), ("upgrade", "2")] {
+        let feature = format!("transaction.version={level}");
+        features(&[how, "--feature", &feature]).expect_ok();
+        at(level);
+    }
+    let group = features(&["upgrade", "--feature", "group.version=1"]).expect_ok();
+    assert!(group.contains("upgraded to 1"), "{group}");
     // Nothing of that changed it.
     let described = features(&["describe"]).expect_ok();
     let same = described.contains("FinalizedVersionLevel: UNKNOWN 3");

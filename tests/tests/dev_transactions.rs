@@ -2,7 +2,7 @@
 //! laptop cluster that loses brokers meanwhile.
 
 use leasehold_tests::dev::{Dev, PATIENCE};
-use leasehold_tests::tools::{kafka, run};
+use leasehold_tests::tools::{kafka, run, run_within};
 use leasehold_tests::topics::{self, Viewer};
 use leasehold_tests::wait;
 use rdkafka::Message as _;
@@ -295,6 +295,17 @@ fn step(producer: &Producer, consumer: &BaseConsumer) -> Result<usize, KafkaErro
     Ok(batch.len())
 }
 
+/// Kills the leader of a partition, and starts it again once it has ended.
+fn kill_leader(dev: &Dev, viewer: &Viewer, topic: &str, partition: usize) {
+    let seen = viewer.wait_in_sync(topic, PATIENCE);
+    let leader = u16::try_from(seen[partition].leader).expect("a leader");
+    println!("  kill -9 of broker {leader}, which leads {topic}-{partition}");
+    let process = dev.pid(leader).expect("pid file");
+    dev.signal(leader, Signal::KILL);
+    dev.wait_ended(process);
+    dev.restart_killed();
+}
+
 /// The partition of 50 that Kafka keeps an id in.
 fn partition_of(id: &str) -> usize {
     let hash = id.encode_utf16().fold(0i32, |hash, unit| {
@@ -367,4 +378,125 @@ fn every_input_is_processed_exactly_once_while_leaders_and_coordinators_are_kill
     let expected: Vec<String> = (0..INPUTS).map(|n| format!("{n:05}")).collect();
     assert_eq!(read(&dev, "out", true), expected);
     println!("  {INPUTS} inputs processed exactly once, in {lives} lives of the processor");
+}
+
+const COPIES: usize = 2_000;
+/// How long that may take with three brokers killed meanwhile.
+const COPYING: Duration = Duration::from_secs(240);
+
+/// How much lies in the first partition of a topic.
+fn end_of(dev: &Dev, topic: &str) -> i64 {
+    let known = consumer(dev, "reader", false).fetch_watermarks(topic, 0, STEP);
+    known.map_or(-1, |(_, end)| end)
+}
+
+/// The epoch of the producer of that id.
+fn epoch_of(dev: &Dev, id: &str) -> i16 {
+    let described = transactions(dev, &["describe", "--transactional-id", id]);
+    let mut lines = described.lines().map(str::split_whitespace);
+    let mut named = lines.next().expect("a header");
+    let at = named.position(|word| word == "ProducerEpoch");
+    let epoch = lines.next().and_then(|mut row| row.nth(at?)?.parse().ok());
+    epoch.unwrap_or_else(|| panic!("no epoch: {described}"))
+}
+
+/// Kafka's own producer takes the version of its transactions from the level of the feature.
+fn kafkas_copier_copies_exactly_once_at(level: &str) -> i16 {
+    let dev = Dev::start_with_config(3, &["--no-restart"], CONFIG);
+    let bootstrap = dev.bootstrap();
+    if level != "2" {
+        let feature = format!("transaction.version={level}");
+        let args = [
+            "--bootstrap-server",
+            &bootstrap,
+            "downgrade",
+            "--feature",
+            &feature,
+        ];
+        run(kafka("kafka-features", &args), b"").expect_ok();
+    }
+    create(&dev, &["in", "out"]);
+    let viewer = Viewer::new(&bootstrap);
+    let feeder: Producer = ClientConfig::new()
+        .set("bootstrap.servers", &bootstrap)
+        .set("enable.idempotence", "true")
+        .set("log_level", "0")
+        .create()
+        .expect("librdkafka accepts the configuration");
+    for n in 0..COPIES {
+        send(&feeder, "in", 0, &format!("{n:05}"));
+    }
+    feeder.flush(PATIENCE).expect("flush");
+    let copies = COPIES.to_string();
+    let args = [
+        ["--broker-list", &bootstrap],
+        ["--input-topic", "in"],
+        ["--input-partition", "0"],
+        ["--output-topic", "out"],
+        ["--consumer-group", "copiers"],
+        ["--transactional-id", "copier"],
+        ["--transaction-size", "5"],
+        ["--transaction-timeout", "20000"],
+        ["--max-messages", &copies],
+    ]
+    .concat();
+    let args = [
+        &args[..],
+        &["--enable-random-aborts", "--use-group-metadata"],
+    ]
+    .concat();
+    let said = std::thread::scope(|scope| {
+        let copier = scope.spawn(|| {
+            let copier = kafka("transactional-message-copier", &args);
+            run_within(COPYING, copier, b"")
+        });
+        let victims = [
+            ("__transaction_state", partition_of("copier")),
+            ("out", 0),
+            ("__consumer_offsets", partition_of("copiers")),
+        ];
+        for (topic, partition) in victims {
+            let before = end_of(&dev, "out");
+            // It is a Java that starts, too.
+            wait::until("the copier to be at work", 2 * PATIENCE, || {
+                match end_of(&dev, "out") {
+                    now if now > before || copier.is_finished() => Ok(()),
+                    now => Err(now),
+                }
+            });
+            assert!(!copier.is_finished(), "it was done before it lost a broker");
+            kill_leader(&dev, &viewer, topic, partition);
+        }
+        copier.join().expect("the copier").expect_ok()
+    });
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.contains("\"remaining\":0"), "{last}");
+    let expected: Vec<String> = (0..COPIES).map(|n| format!("{n:05}")).collect();
+    wait::until("the last transaction to show", PATIENCE, || {
+        match read(&dev, "out", true).len() {
+            len if len >= COPIES => Ok(()),
+            len => Err(len),
+        }
+    });
+    assert_eq!(read(&dev, "out", true), expected);
+    epoch_of(&dev, "copier")
+}
+
+#[test]
+fn kafkas_own_producer_copies_exactly_once_in_version_2_while_leaders_and_coordinators_are_killed()
+{
+    let epoch = kafkas_copier_copies_exactly_once_at("2");
+    let transactions = COPIES / 5;
+    println!("  at least {transactions} transactions, epoch {epoch}");
+    assert!(usize::try_from(epoch).expect("an epoch") >= transactions);
+}
+
+#[test]
+fn kafkas_own_producer_copies_exactly_once_in_version_1_at_the_level_before() {
+    let epoch = kafkas_copier_copies_exactly_once_at("1");
+    println!("  epoch {epoch}");
+    assert!(
+        epoch < 50,
+        "each transaction had an epoch of its own: {epoch}"
+    );
 }

@@ -60,8 +60,12 @@ impl EpochCache {
     }
 
     /// The greatest epoch not above `epoch`, and where it ends; `end` is the log end offset. For an
-    /// epoch before the first known one: itself, ending where the first starts, as Kafka answers.
+    /// epoch before the first known one: itself, ending where the first starts, as Kafka answers. No epoch ends
+    /// nowhere.
     pub fn end_of(&self, epoch: LeaderEpoch, end: Offset) -> Option<(LeaderEpoch, Offset)> {
+        if epoch == LeaderEpoch::NONE {
+            return None;
+        }
         let after = self.entries.partition_point(|&(e, _)| e <= epoch);
         match (after.checked_sub(1), self.entries.get(after)) {
             (Some(floor), Some(&(_, next))) => Some((self.entries[floor].0, next)),
@@ -207,6 +211,7 @@ mod tests {
         assert_eq!(end_of(6), Some((5, 40)));
         assert_eq!(end_of(7), Some((7, 99)));
         assert_eq!(end_of(8), None);
+        assert_eq!(end_of(-1), None, "Kafka's word for no epoch");
         assert_eq!(
             EpochCache::default().end_of(LeaderEpoch(0), Offset(9)),
             None

@@ -47,8 +47,8 @@ pub(crate) fn leader<'a>(
     if header.codec() > 4 {
         return invalid("the compression codec is unknown");
     }
-    if header.has_producer() && (header.base_sequence < 0 || header.producer_epoch < 0) {
-        return invalid("a producer id without sequence or epoch");
+    if header.has_producer() && header.base_sequence < 0 {
+        return invalid("a producer id without a sequence");
     }
     if header.is_transactional() && !header.has_producer() {
         return invalid("a transactional batch without a producer id");
@@ -264,6 +264,8 @@ mod tests {
         assert_eq!(code(&with(|b| b[22] = 0x05), &config), 87, "codec");
         assert_eq!(code(&with(|b| b[22] = 0x08), &config), 32, "LogAppendTime");
         assert_eq!(code(&with(|b| b[43] = 0), &config), 87, "no sequence");
+        let without_epoch = with(|b| (b[43], b[53]) = (0, 0));
+        assert_eq!(code(&without_epoch, &config), 0, "no epoch, as in Kafka");
         let mut torn = with(|_| ());
         torn[65] ^= 1;
         assert_eq!(code(&torn, &config), 2, "CRC");

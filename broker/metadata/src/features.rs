@@ -6,7 +6,8 @@
 //! or a field of one, that has no level yet does not compile; a level that this release does not know is an error
 //! that says so, before anything is read by it.
 //!
-//! The levels of `metadata.version` are Leasehold's own; those of Kafka, which begin at 7, mean other records.
+//! The levels of `metadata.version` are Leasehold's own; those of Kafka, which begin at 7, mean other records. The other
+//! features are Kafka's, with Kafka's levels ([`KAFKAS`]).
 
 use crate::image::Image;
 use crate::records::{ConfigResource, PartitionChange, Record, RegisterBroker};
@@ -16,6 +17,12 @@ use std::fmt;
 
 /// The feature that tells which records there may be, by the name that Kafka's tools know.
 pub const METADATA_VERSION: &str = "metadata.version";
+
+/// Kafka's feature of transactions, with Kafka's own levels: from 2 on clients that can do so use version 2 (KIP-890).
+pub const TRANSACTION_VERSION: &str = "transaction.version";
+
+/// Kafka's feature of consumer groups, with Kafka's own levels: 1 is the protocol of KIP-848.
+pub const GROUP_VERSION: &str = "group.version";
 
 /// A level of a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -31,6 +38,8 @@ impl Level {
     pub const RECORDED: Self = Self(3);
     /// Where a new cluster begins.
     pub const NEWEST: Self = Self::RECORDED;
+    /// Of Kafka's features: it is not in force, which is not recorded.
+    pub const OFF: Self = Self(0);
 }
 
 impl fmt::Display for Level {
@@ -70,9 +79,29 @@ pub const METADATA_VERSIONS: LevelRange = LevelRange {
     max: Level::NEWEST,
 };
 
+/// Kafka's own features that this release has, with the highest level of each. A new cluster begins at that; clients
+/// go by what is in force, and no form of the metadata depends on it.
+pub const KAFKAS: [(&str, Level); 2] = [(GROUP_VERSION, Level(1)), (TRANSACTION_VERSION, Level(2))];
+
 /// What this release supports.
 pub fn supported() -> Supported {
-    BTreeMap::from([(METADATA_VERSION.to_owned(), METADATA_VERSIONS)])
+    let kafkas = KAFKAS.map(|(name, max)| {
+        let min = Level::OFF;
+        (name.to_owned(), LevelRange { min, max })
+    });
+    let mut all = BTreeMap::from(kafkas);
+    all.insert(METADATA_VERSION.to_owned(), METADATA_VERSIONS);
+    all
+}
+
+/// Which levels of `feature` a process supports that registered with `features`. One that does not name it knows
+/// nothing of it.
+pub fn levels_of(feature: &str, features: &Supported) -> LevelRange {
+    let none = LevelRange {
+        min: Level::OFF,
+        max: Level::OFF,
+    };
+    features.get(feature).copied().unwrap_or(none)
 }
 
 /// Which levels of `metadata.version` a process supports that registered with `features` and so many log directories.
@@ -127,6 +156,14 @@ impl Image {
             Some(level) => level,
             None if named() => Level::ADMINISTERED,
             None => Level::FIRST,
+        }
+    }
+
+    /// The level of `feature` in force.
+    pub fn feature_level(&self, feature: &str) -> Level {
+        match feature {
+            METADATA_VERSION => self.metadata_level(),
+            other => self.features.get(other).copied().unwrap_or(Level::OFF),
         }
     }
 }

@@ -49,6 +49,8 @@ pub struct Image {
     pub balancing: Balancing,
     /// The level of `metadata.version` that was recorded, if one was; see [`Image::metadata_level`].
     pub metadata_version: Option<Level>,
+    /// The levels of Kafka's own features, of those that are in force; see [`Image::feature_level`].
+    pub features: Arc<BTreeMap<String, Level>>,
     pub next_producer_id: ProducerId,
 }
 
@@ -282,6 +284,7 @@ impl Image {
             client_quotas: Arc::default(),
             balancing: Balancing::default(),
             metadata_version: None,
+            features: Arc::default(),
             next_producer_id: ProducerId(0),
         }
     }

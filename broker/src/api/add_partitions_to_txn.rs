@@ -1,66 +1,107 @@
 //! AddPartitionsToTxn: a producer is about to write to partitions within its transaction.
 //!
+//! From version 4 on it is what brokers ask each other: of several transactions, to add partitions or only to verify
+//! that they are in.
+//!
 //! Trap: all partitions or none; those that could have been added are answered OPERATION_NOT_ATTEMPTED
 //! where another does not exist.
 
 use super::call::Call;
 use super::context::Shared;
 use super::convert::{fenced_since, producer};
+use crate::txn::TxnCoordinator;
 use crate::txn::types::{AddRequest, Partitions};
+use crate::txn::verify::all;
 use crate::txn::wire::{partitions, topic_results};
 use leasehold_metadata::Image;
 use leasehold_wire::ErrorCode;
+use leasehold_wire::kafka::messages::add_partitions_to_txn_response::AddPartitionsToTxnResult;
 use leasehold_wire::kafka::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
 use std::sync::Arc;
 
 /// The first version whose clients know PRODUCER_FENCED.
 const KNOWS_FENCED: i16 = 2;
 
+/// The first version that brokers use.
+const OF_BROKERS: i16 = 4;
+
 pub(super) async fn answer(
     shared: Arc<Shared>,
     call: Call,
     request: AddPartitionsToTxnRequest,
 ) -> AddPartitionsToTxnResponse {
-    let asked = partitions(&request.v3_and_below_topics);
+    let coordinator = &shared.transactions.coordinator;
     let image = shared.image();
-    let errors = if asked.iter().all(|(topic, p)| exist(&image, topic, p)) {
-        let added = shared.transactions.coordinator.add(AddRequest {
-            transactional_id: request.v3_and_below_transactional_id.to_string(),
-            producer: producer(
-                request.v3_and_below_producer_id,
-                request.v3_and_below_producer_epoch,
-            ),
-            partitions: asked.clone(),
-        });
-        let code = fenced_since(KNOWS_FENCED, call.version, added.await);
-        each(&asked, |_, _| ErrorCode::from_code(code))
-    } else {
-        each(&asked, |topic, index| match exists(&image, topic, index) {
-            true => ErrorCode::OperationNotAttempted,
-            false => ErrorCode::UnknownTopicOrPartition,
-        })
+    let exists = |topic: &str, index: i32| exists(&image, topic, index);
+    if call.version >= OF_BROKERS {
+        return each(coordinator, request, exists).await;
+    }
+    let asked = AddRequest {
+        transactional_id: request.v3_and_below_transactional_id.to_string(),
+        producer: producer(
+            request.v3_and_below_producer_id,
+            request.v3_and_below_producer_epoch,
+        ),
+        partitions: partitions(&request.v3_and_below_topics),
     };
-    AddPartitionsToTxnResponse::default().with_results_by_topic_v3_and_below(topic_results(errors))
+    let mut answers = match missing(&asked.partitions, exists) {
+        Some(answers) => answers,
+        None => add(coordinator, asked).await,
+    };
+    for (_, _, error) in &mut answers {
+        *error = ErrorCode::from_code(fenced_since(KNOWS_FENCED, call.version, *error));
+    }
+    AddPartitionsToTxnResponse::default().with_results_by_topic_v3_and_below(topic_results(answers))
+}
+
+/// Each transaction of a request of brokers. `exists` tells which partitions there are.
+pub(super) async fn each(
+    coordinator: &TxnCoordinator,
+    request: AddPartitionsToTxnRequest,
+    exists: impl Fn(&str, i32) -> bool,
+) -> AddPartitionsToTxnResponse {
+    let mut response = AddPartitionsToTxnResponse::default();
+    for transaction in request.transactions {
+        let asked = AddRequest {
+            transactional_id: transaction.transactional_id.to_string(),
+            producer: producer(transaction.producer_id, transaction.producer_epoch),
+            partitions: partitions(&transaction.topics),
+        };
+        let answers = match missing(&asked.partitions, &exists) {
+            Some(answers) => answers,
+            None if transaction.verify_only => coordinator.verify(asked).await,
+            None => add(coordinator, asked).await,
+        };
+        response.results_by_transaction.push(
+            AddPartitionsToTxnResult::default()
+                .with_transactional_id(transaction.transactional_id)
+                .with_topic_results(topic_results(answers)),
+        );
+    }
+    response
+}
+
+async fn add(coordinator: &TxnCoordinator, asked: AddRequest) -> Vec<(String, i32, ErrorCode)> {
+    let partitions = asked.partitions.clone();
+    all(&partitions, coordinator.add(asked).await)
+}
+
+/// The answers if there is not every partition.
+fn missing(
+    partitions: &Partitions,
+    exists: impl Fn(&str, i32) -> bool,
+) -> Option<Vec<(String, i32, ErrorCode)>> {
+    let mut answers = all(partitions, ErrorCode::OperationNotAttempted);
+    let mut some = false;
+    for (topic, index, error) in &mut answers {
+        if !exists(topic, *index) {
+            (*error, some) = (ErrorCode::UnknownTopicOrPartition, true);
+        }
+    }
+    some.then_some(answers)
 }
 
 fn exists(image: &Image, topic: &str, index: i32) -> bool {
     let topic = image.topic_by_name(topic);
     topic.is_some_and(|topic| topic.partition(index).is_some())
-}
-
-fn exist(image: &Image, topic: &str, indexes: &std::collections::BTreeSet<i32>) -> bool {
-    indexes.iter().all(|index| exists(image, topic, *index))
-}
-
-fn each(
-    asked: &Partitions,
-    error: impl Fn(&str, i32) -> ErrorCode,
-) -> Vec<(String, i32, ErrorCode)> {
-    let mut answers = Vec::new();
-    for (topic, indexes) in asked {
-        for index in indexes {
-            answers.push((topic.clone(), *index, error(topic, *index)));
-        }
-    }
-    answers
 }

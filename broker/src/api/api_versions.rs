@@ -8,7 +8,7 @@ use super::context::Shared;
 use crate::server::{Refusal, Reply};
 use bytes::Bytes;
 use leasehold_metadata::Image;
-use leasehold_metadata::features::{self, LevelRange, METADATA_VERSION};
+use leasehold_metadata::features::{self, Level, LevelRange};
 use leasehold_wire::kafka::messages::api_versions_response::{
     FinalizedFeatureKey, SupportedFeatureKey,
 };
@@ -38,28 +38,37 @@ pub(super) fn serve(shared: &Shared, call: Call, body: Bytes) -> Result<Reply, R
     }
     reply.api_keys = SERVED.iter().map(row).collect();
     if call.version >= 3 {
-        tell_features(&mut reply, &shared.image());
+        tell_features(&mut reply, &shared.image(), call.version);
     }
     Ok(Reply::Ready(call.encode::<ApiVersionsRequest>(&reply)?))
 }
 
+/// From this version on clients know that a feature may begin at level 0.
+const KNOWS_LEVEL_0: i16 = 4;
+
 /// The epoch is the position in the metadata that the levels are of: clients keep those of the highest.
-fn tell_features(reply: &mut ApiVersionsResponse, image: &Image) {
+fn tell_features(reply: &mut ApiVersionsResponse, image: &Image, version: i16) {
     let supported = features::supported();
+    let known =
+        |(_, range): &(&String, &LevelRange)| version >= KNOWS_LEVEL_0 || range.min > Level::OFF;
     let key = |(name, range): (&String, &LevelRange)| {
         SupportedFeatureKey::default()
             .with_name(StrBytes::from_string(name.clone()))
             .with_min_version(range.min.0)
             .with_max_version(range.max.0)
     };
-    reply.supported_features = supported.iter().map(key).collect();
-    let level = image.metadata_level().0;
-    reply.finalized_features = vec![
+    reply.supported_features = supported.iter().filter(known).map(key).collect();
+    let in_force = supported
+        .keys()
+        .map(|name| (name, image.feature_level(name)));
+    let in_force = in_force.filter(|(_, level)| *level > Level::OFF);
+    let row = |(name, level): (&String, Level)| {
         FinalizedFeatureKey::default()
-            .with_name(StrBytes::from_static_str(METADATA_VERSION))
-            .with_min_version_level(level)
-            .with_max_version_level(level),
-    ];
+            .with_name(StrBytes::from_string(name.clone()))
+            .with_min_version_level(level.0)
+            .with_max_version_level(level.0)
+    };
+    reply.finalized_features = in_force.map(row).collect();
     reply.finalized_features_epoch = i64::try_from(image.position.seq.0).unwrap_or(i64::MAX);
 }
 

@@ -1,20 +1,14 @@
 //! What brokers ask each other in Kafka's own words, on the internal listener: a leader, whether its partition is
-//! in a transaction (AddPartitionsToTxn, to verify only); a transaction coordinator, to end one
+//! in a transaction, or to have it added (AddPartitionsToTxn); a transaction coordinator, to end one
 //! (WriteTxnMarkers).
 
-use super::convert::producer;
-use super::{KafkaHandler, write_txn_markers};
+use super::{KafkaHandler, add_partitions_to_txn, write_txn_markers};
 use crate::internal::BrokerApis;
 use crate::server::Refusal;
 use crate::txn::peers::{MARKERS_VERSION, VERIFY_VERSION};
-use crate::txn::types::AddRequest;
-use crate::txn::wire::{partitions, topic_results};
 use async_trait::async_trait;
 use bytes::Bytes;
-use leasehold_wire::kafka::messages::add_partitions_to_txn_response::AddPartitionsToTxnResult;
-use leasehold_wire::kafka::messages::{
-    AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, WriteTxnMarkersRequest,
-};
+use leasehold_wire::kafka::messages::{AddPartitionsToTxnRequest, WriteTxnMarkersRequest};
 use leasehold_wire::kafka::protocol::Request;
 use leasehold_wire::{OutFrame, RequestHead, decode, encode_reply};
 
@@ -22,23 +16,9 @@ use leasehold_wire::{OutFrame, RequestHead, decode, encode_reply};
 impl BrokerApis for KafkaHandler {
     async fn verify(&self, head: RequestHead, body: Bytes) -> Result<OutFrame, Refusal> {
         let request: AddPartitionsToTxnRequest = take(&head, body, VERIFY_VERSION)?;
-        let mut response = AddPartitionsToTxnResponse::default();
-        for transaction in request.transactions {
-            if !transaction.verify_only {
-                return Err(Refusal::new("brokers add no partitions, they verify"));
-            }
-            let asked = AddRequest {
-                transactional_id: transaction.transactional_id.to_string(),
-                producer: producer(transaction.producer_id, transaction.producer_epoch),
-                partitions: partitions(&transaction.topics),
-            };
-            let answers = self.shared.transactions.coordinator.verify(asked).await;
-            response.results_by_transaction.push(
-                AddPartitionsToTxnResult::default()
-                    .with_transactional_id(transaction.transactional_id)
-                    .with_topic_results(topic_results(answers)),
-            );
-        }
+        let coordinator = &self.shared.transactions.coordinator;
+        // Who leads a partition knows that it is there.
+        let response = add_partitions_to_txn::each(coordinator, request, |_, _| true).await;
         give::<AddPartitionsToTxnRequest>(&head, &response)
     }
 

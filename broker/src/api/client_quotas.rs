@@ -242,10 +242,11 @@ fn changes(entry: &AlterEntry) -> Result<QuotaChanges, Outcome> {
         if changes.iter().any(|change| change.key == key) {
             return Err(invalid(format!("{key} is named twice")));
         }
-        // What is taken away must be known, too.
-        let value = if op.remove { 1.0 } else { op.value };
-        let limit = QuotaLimit::new(&key, value).map_err(invalid)?;
-        let limit = (!op.remove).then_some(limit);
+        // As in Kafka, of what cannot be limited nothing is there to be taken away.
+        let limit = match op.remove {
+            true => None,
+            false => Some(QuotaLimit::new(&key, op.value).map_err(invalid)?),
+        };
         changes.push(QuotaChange { key, limit });
     }
     Ok(QuotaChanges { entity, changes })

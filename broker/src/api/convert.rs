@@ -1,6 +1,9 @@
 //! Small conversions between the broker's types and the wire's.
 
 use crate::coordinator::write::Producer;
+use leasehold_metadata::Image;
+use leasehold_metadata::features::{Level, TRANSACTION_VERSION, levels_of};
+use leasehold_metadata::image::Broker;
 use leasehold_metadata::rpc::Outcome;
 use leasehold_types::{BrokerId, LeaderEpoch, ProducerId, TopicId};
 use leasehold_wire::kafka::messages::{
@@ -64,6 +67,15 @@ pub(super) fn fenced_since(from: i16, version: i16, error: ErrorCode) -> i16 {
         ErrorCode::ProducerFenced if version < from => ErrorCode::InvalidProducerEpoch.code(),
         error => error.code(),
     }
+}
+
+/// Whether every coordinator that a transaction may have can be asked to add partitions: while an older release is
+/// about, clients do so themselves.
+pub(super) fn adds_for_clients(image: &Image) -> bool {
+    let knows = |broker: &std::sync::Arc<Broker>| {
+        levels_of(TRANSACTION_VERSION, &broker.features).contains(Level(2))
+    };
+    image.brokers.values().all(knows)
 }
 
 /// The message of a refusal, for versions that carry one.

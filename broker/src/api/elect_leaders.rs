@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::context::{Shared, mismatch};
-use super::convert::{message_of, topic_name};
+use super::convert::{message_of, refused, topic_name};
 use leasehold_metadata::rpc::{AdminRequest, AdminResponse, ElectionKind};
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::elect_leaders_response::{
@@ -19,12 +19,12 @@ pub(super) async fn answer(
 ) -> ElectLeadersResponse {
     let mut reply = ElectLeadersResponse::default();
     let kind = match request.election_type {
-        0 => ElectionKind::Preferred,
-        1 => ElectionKind::Unclean,
-        _ => {
-            reply.error_code = ErrorCode::InvalidRequest.code();
-            return reply;
-        }
+        0 => Ok(ElectionKind::Preferred),
+        1 => Ok(ElectionKind::Unclean),
+        other => Err(refused(
+            ErrorCode::InvalidRequest,
+            format!("there is no election of type {other}"),
+        )),
     };
     let asked: Option<Vec<(String, i32)>> = request.topic_partitions.as_ref().map(|topics| {
         let pairs = topics.iter().flat_map(|topic| {
@@ -35,11 +35,19 @@ pub(super) async fn answer(
         });
         pairs.collect()
     });
-    let wish = AdminRequest::ElectLeaders {
-        kind,
-        partitions: asked.clone(),
+    let elected = match kind {
+        Ok(kind) => {
+            let partitions = asked.clone();
+            let wish = AdminRequest::ElectLeaders { kind, partitions };
+            shared.admin(wish, request.timeout_ms).await
+        }
+        // As in Kafka, which does not get to look.
+        Err(_) if asked.as_ref().is_some_and(Vec::is_empty) => {
+            Ok(AdminResponse::ElectLeaders(Vec::new()))
+        }
+        Err(outcome) => Err(outcome),
     };
-    let results = match shared.admin(wish, request.timeout_ms).await {
+    let results = match elected {
         Ok(AdminResponse::ElectLeaders(results)) => results,
         failed => {
             let outcome = failed.err().unwrap_or_else(mismatch);

@@ -138,6 +138,13 @@ fn changes(resource: &AlterConfigsResource, me: BrokerId) -> Result<ConfigChange
             // Nothing can be set there, so there is nothing to take away; Kafka's tool for reassignments clears its
             // throttles in this way.
             Err(_) if op == ConfigOp::Delete => continue,
+            // As in Kafka, that comes before whether it can be set at all.
+            Err(_) if op != ConfigOp::Set => {
+                return Err(refused(
+                    ErrorCode::InvalidConfig,
+                    format!("{} is no list that can be changed", config.name.as_str()),
+                ));
+            }
             Err(outcome) => return Err(outcome),
         };
         let value = config.value.as_ref().map(ToString::to_string);

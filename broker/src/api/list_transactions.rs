@@ -47,8 +47,7 @@ pub(super) async fn answer(
         None => None,
         Some(Ok(pattern)) => Some(pattern),
         Some(Err(error)) => {
-            reply.error_code = error.code();
-            return reply;
+            return ListTransactionsResponse::default().with_error_code(error.code());
         }
     };
     match shared.transactions.coordinator.list(wanted).await {

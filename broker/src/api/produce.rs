@@ -6,10 +6,12 @@
 
 use super::call::Call;
 use super::context::Shared;
-use super::convert::{no_node, node, opt_text, text};
+use super::convert::{adds_for_clients, no_node, node, opt_text, text};
 use super::hints::{Named, hint, wants_hint};
 use super::seen::Seen;
-use crate::replica::{Acks, LeaderHint, ProduceEntry, ProduceResult, Verified, is_transactional};
+use crate::replica::{
+    Acks, LeaderHint, ProduceEntry, ProduceResult, TransactionClient, Verified, is_transactional,
+};
 use crate::server::{Refusal, Reply};
 use bytes::Bytes;
 use leasehold_metadata::Image;
@@ -45,6 +47,10 @@ type Plan = Vec<(TopicName, Vec<(i32, Place)>)>;
 /// From this version on clients know the error of that name (KIP-890).
 const KNOWS_TRANSACTION_ABORTABLE: i16 = 11;
 
+/// From this version on the client lets the leader add its partition to the transaction (KIP-890). As in Kafka that
+/// goes by the version, whatever level of the feature is in force: a client may have begun before it was changed.
+const LETS_ADD: i16 = 12;
+
 /// From this version on an answer says why, and names the records that are to blame (KIP-467).
 const TELLS_WHY: i16 = 8;
 
@@ -76,8 +82,12 @@ pub(super) async fn serve(shared: &Arc<Shared>, call: Call, body: Bytes) -> Resu
     let mut entries = Vec::new();
     let plan = plan(&image, request.topic_data, unfit, &mut entries);
     if let Some(id) = transactional_id {
-        let knows_abortable = call.version >= KNOWS_TRANSACTION_ABORTABLE;
-        let verified = shared.replicas.verify(&id, knows_abortable, &mut entries);
+        let client = match call.version {
+            LETS_ADD.. if adds_for_clients(&image) => TransactionClient::LetsAdd,
+            KNOWS_TRANSACTION_ABORTABLE.. => TransactionClient::KnowsAbortable,
+            _ => TransactionClient::Adds,
+        };
+        let verified = shared.replicas.verify(&id, client, &mut entries);
         verified.await;
     }
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));

@@ -7,10 +7,10 @@
 
 use super::call::Call;
 use super::context::Shared;
-use super::convert::{producer, topic_name};
+use super::convert::{adds_for_clients, producer, topic_name};
 use crate::coordinator::write::{InTransaction, Producer, transactional_sample};
 use crate::group::types::{CommitPartition, CommitRequest, CommitTopic, TxnCommitRequest};
-use crate::replica::{ProduceEntry, Verified};
+use crate::replica::{ProduceEntry, TransactionClient, Verified};
 use leasehold_metadata::Image;
 use leasehold_metadata::controller::OFFSETS_TOPIC;
 use leasehold_wire::ErrorCode;
@@ -22,6 +22,12 @@ use std::sync::Arc;
 
 /// Clients before this version do not know what it means that a coordinator is still loading (KAFKA-7296).
 const KNOWS_LOADING: i16 = 2;
+
+/// From this version on clients know TRANSACTION_ABORTABLE.
+const KNOWS_ABORTABLE: i16 = 4;
+
+/// From this version on the client lets the group's coordinator add the group to the transaction (KIP-890).
+const LETS_ADD: i16 = 5;
 
 pub(super) async fn answer(
     shared: Arc<Shared>,
@@ -35,7 +41,13 @@ pub(super) async fn answer(
     let mut committed = if commit.topics.is_empty() {
         Vec::new()
     } else {
-        let verified = verify(&shared, &transactional_id, producer, &commit.group_id).await;
+        let client = match version {
+            LETS_ADD.. if adds_for_clients(&shared.image()) => TransactionClient::LetsAdd,
+            KNOWS_ABORTABLE.. => TransactionClient::KnowsAbortable,
+            _ => TransactionClient::Adds,
+        };
+        let asked = (transactional_id.as_str(), producer, client);
+        let verified = verify(&shared, asked, &commit.group_id).await;
         match verified {
             Verified::Refused(error, _) => commit.all_partitions(offsets_error(error)),
             verified => {
@@ -100,8 +112,7 @@ fn without_unknown(image: &Image, mut commit: CommitRequest) -> (CommitRequest, 
 /// Asks as a Produce to the group's partition of the offsets topic would.
 async fn verify(
     shared: &Shared,
-    transactional_id: &str,
-    producer: Producer,
+    (transactional_id, producer, client): (&str, Producer, TransactionClient),
     group_id: &str,
 ) -> Verified {
     let image = shared.image();
@@ -117,7 +128,9 @@ async fn verify(
         verified: Verified::NotAsked,
     }];
     let replicas = &shared.replicas;
-    replicas.verify(transactional_id, false, &mut entries).await;
+    replicas
+        .verify(transactional_id, client, &mut entries)
+        .await;
     let [entry] = entries;
     entry.verified
 }

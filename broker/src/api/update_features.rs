@@ -1,12 +1,12 @@
 //! UpdateFeatures, by way of the controller: other levels of features, all or none.
 //!
-//! From version 2 on the reply has one error for all; before, each feature gets it.
+//! An error is one for all; before version 2 each feature gets its own success.
 
 use super::call::Call;
 use super::context::{READ_YOUR_WRITES, Shared, mismatch};
 use super::convert::message_of;
 use leasehold_metadata::Image;
-use leasehold_metadata::features::{Level, METADATA_VERSION};
+use leasehold_metadata::features::Level;
 use leasehold_metadata::rpc::{AdminRequest, AdminResponse, Direction, FeatureUpdate, Outcome};
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::update_features_request::FeatureUpdateKey;
@@ -24,16 +24,13 @@ pub(super) async fn answer(
         Ok(updates) => apply(&shared, updates, &request).await,
         Err(outcome) => outcome,
     };
-    if call.version >= 2 {
+    if call.version >= 2 || !outcome.is_ok() {
         return UpdateFeaturesResponse::default()
             .with_error_code(outcome.code)
             .with_error_message(message_of(&outcome));
     }
     let row = |key: &FeatureUpdateKey| {
-        UpdatableFeatureResult::default()
-            .with_feature(key.feature.clone())
-            .with_error_code(outcome.code)
-            .with_error_message(message_of(&outcome))
+        UpdatableFeatureResult::default().with_feature(key.feature.clone())
     };
     let rows = request.feature_updates.iter().map(row).collect();
     UpdateFeaturesResponse::default().with_results(rows)
@@ -54,8 +51,9 @@ async fn apply(
     };
     if outcome.is_ok() && !request.validate_only {
         let shows = |image: &Image| {
-            let mut raised = updates.iter().filter(|u| u.name == METADATA_VERSION);
-            raised.all(|update| image.metadata_level() >= update.level)
+            updates
+                .iter()
+                .all(|update| image.feature_level(&update.name) == update.level)
         };
         shared.image_shows(READ_YOUR_WRITES, shows).await;
     }

@@ -70,6 +70,7 @@ pub fn surely_not_stored(error: ErrorCode) -> bool {
             | ErrorCode::InvalidTimestamp
             | ErrorCode::InvalidProducerEpoch
             | ErrorCode::InvalidTxnState
+            | ErrorCode::ConcurrentTransactions
             | ErrorCode::OutOfOrderSequenceNumber
     )
 }

@@ -3,8 +3,9 @@
 use super::harness::*;
 use super::offsets::{EARLIEST, EARLIEST_LOCAL, LATEST, LATEST_TIERED, MAX_TIMESTAMP};
 use super::*;
-use leasehold_types::{BrokerId, LeaderEpoch, Offset};
+use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, Offset, TopicId};
 use leasehold_wire::ErrorCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -213,6 +214,33 @@ async fn a_client_whose_log_parted_from_ours_is_told_where() {
     assert_eq!(end(0).await, Ok((LeaderEpoch(0), Offset(1))));
     assert_eq!(end(2).await, Ok((LeaderEpoch(2), Offset(2))));
     assert_eq!(end(9).await, Ok((LeaderEpoch::NONE, Offset(-1))));
+    assert_eq!(end(-1).await, Ok((LeaderEpoch::NONE, Offset(-1))));
+}
+
+/// As between the start of a process and the first image that shows it registered: clients ask by what the newest
+/// image says, and take "unknown" as final.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_of_an_image_that_is_not_acted_on_yet_is_not_led_here_rather_than_unknown() {
+    let cluster = one_broker().await;
+    let manager = cluster.broker(0);
+    let new = TopicId(uuid::Uuid::from_u128(0xcafe));
+    cluster.controller.commit(|image| {
+        // Not this process any more: it acts on none of what follows.
+        let mut broker = (**image.broker(BrokerId(0)).unwrap()).clone();
+        broker.incarnation = Incarnation(99);
+        image.brokers.insert(BrokerId(0), Arc::new(broker));
+        let mut topic = (**image.topic(&TOPIC).unwrap()).clone();
+        (topic.id, topic.name) = (new, "new".into());
+        image.topics.insert(new, Arc::new(topic));
+    });
+    let list = |key| manager.list_offsets(key, None, LATEST, false);
+    let refused = list((new, 0)).await.unwrap_err();
+    assert_eq!(refused.error, ErrorCode::NotLeaderOrFollower);
+    assert!(refused.current_leader.is_some());
+    for unknown in [(new, 1), (TopicId(uuid::Uuid::from_u128(7)), 0)] {
+        let refused = list(unknown).await.unwrap_err();
+        assert_eq!(refused.error, ErrorCode::UnknownTopicOrPartition);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -109,6 +109,8 @@ pub struct ReplicaManager {
     partitions: RwLock<HashMap<PartitionKey, Arc<Partition>>>,
     /// The last image acted on.
     image: Mutex<Option<Arc<Image>>>,
+    /// The newest there is, which shows what is not yet acted on.
+    newest: watch::Receiver<Arc<Image>>,
     /// The high watermarks as they were on the disk at the start.
     marks: HashMap<PartitionKey, Offset>,
     leaderships: Arc<Leaderships>,
@@ -152,6 +154,7 @@ impl ReplicaManager {
             disks,
             partitions: RwLock::default(),
             image: Mutex::default(),
+            newest: parts.image.clone(),
             leaderships: Arc::default(),
             counters,
             throttle: Throttle::default(),
@@ -297,8 +300,10 @@ impl ReplicaManager {
         if let Some(partition) = self.partitions.read().get(&key) {
             return Ok(partition.clone());
         }
-        let image = self.last_image();
-        match image.and_then(|image| hint_of(&image, key)) {
+        // Not the last image that was acted on: a client asks by what it was told of the newest one, and takes
+        // "unknown" as final.
+        let hint = hint_of(&self.newest.borrow(), key);
+        match hint {
             Some(hint) => Err(ReadRefused {
                 error: ErrorCode::NotLeaderOrFollower,
                 current_leader: Some(hint),

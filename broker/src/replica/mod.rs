@@ -84,7 +84,7 @@ pub use nearest::Reader;
 pub use produce::PendingProduce;
 pub use status::{LogSize, PartitionStatus, ReplicaStatus};
 pub use transactions::{
-    AppendedMarker, MarkerEntry, MarkerListener, TransactionQuestion, VerifyTransaction,
-    is_transactional,
+    AppendedMarker, MarkerEntry, MarkerListener, TransactionClient, TransactionQuestion,
+    VerifyTransaction, is_transactional,
 };
 pub use types::*;

@@ -176,7 +176,7 @@ impl Append<'_> {
             return self.refuse(refused, reply);
         }
         let guard = match self.entry.verified {
-            Verified::Guarded(guard) => Some(guard),
+            Verified::Guarded(guard) | Verified::Added(guard) => Some(guard),
             _ => None,
         };
         let (records, now) = (&self.entry.records, now_ms());
@@ -188,7 +188,20 @@ impl Append<'_> {
             self.counters.bytes_in.add(self.entry.records.len() as u64);
             self.counters.batches_in.add(1);
         }
-        self.at.settle(log, epoch, appended, reply);
+        let refused = match (&appended, &self.entry.verified) {
+            (Err(AppendError::NotInTransaction(_)), Verified::Added(_)) => Some(
+                ProduceResult::failed(ErrorCode::ConcurrentTransactions, None),
+            ),
+            // It leads since.
+            (Err(AppendError::NotInTransaction(_)), Verified::NotLed) => {
+                Some(not_leader(self.at.partition.hint()))
+            }
+            _ => None,
+        };
+        match refused {
+            Some(refused) => self.refuse(refused, reply),
+            None => self.at.settle(log, epoch, appended, reply),
+        }
     }
 
     /// Answers that nothing was appended; one of the refusals that clients repeat is remembered.

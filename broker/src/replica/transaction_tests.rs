@@ -63,7 +63,9 @@ async fn write(manager: &ReplicaManager, sequence: i32, value: &str) -> ProduceR
         records: sent(sequence, value),
         ..entry(value)
     }];
-    manager.verify("me", true, &mut entries).await;
+    manager
+        .verify("me", TransactionClient::KnowsAbortable, &mut entries)
+        .await;
     manager.append(Acks::All, LONG, entries).await.remove(0)
 }
 
@@ -266,7 +268,9 @@ async fn batches_of_two_producers_are_no_transaction() {
     let mut entries = vec![entry("plain"), entry("a"), entry("b")];
     entries[1].records = sent(0, "a");
     entries[2].records = other.build();
-    manager.verify("me", true, &mut entries).await;
+    manager
+        .verify("me", TransactionClient::KnowsAbortable, &mut entries)
+        .await;
     let results = manager.append(Acks::All, LONG, entries).await;
     let errors: Vec<_> = results.iter().map(|result| result.error).collect();
     let mixed = ErrorCode::InvalidProducerIdMapping;
@@ -335,4 +339,64 @@ async fn the_group_coordinator_hears_of_markers_among_its_offsets_before_they_ar
         marker: marker(false),
     };
     assert_eq!(*heard.0.lock(), [told]);
+}
+
+async fn write_in_version_2(manager: &ReplicaManager, value: &str) -> ErrorCode {
+    write_at_in_version_2(manager, 0, value).await
+}
+
+async fn write_at_in_version_2(manager: &ReplicaManager, sequence: i32, value: &str) -> ErrorCode {
+    let mut entries = vec![ProduceEntry {
+        records: sent(sequence, value),
+        ..entry(value)
+    }];
+    manager
+        .verify("me", TransactionClient::LetsAdd, &mut entries)
+        .await;
+    let mut results = manager.append(Acks::All, LONG, entries).await;
+    results.remove(0).error
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_version_2_a_marker_between_question_and_answer_is_no_fault_of_the_producer() {
+    let cluster = Cluster::start(1, 1).await;
+    cluster.leader(0).await;
+    let manager = cluster.broker(0);
+    let coordinator = coordinated(&manager);
+    *coordinator.aborts_at.lock() = Arc::downgrade(&manager);
+    let wait = ErrorCode::ConcurrentTransactions;
+    assert_eq!(write_in_version_2(&manager, "early").await, wait);
+    *coordinator.aborts_at.lock() = Weak::new();
+    let again = write_in_version_2(&manager, "again").await;
+    assert_eq!(again, ErrorCode::None);
+    assert!(coordinator.asked.lock().iter().all(|asked| asked.adds));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_of_version_2_waits_for_its_last_markers_and_is_told_to_come_again() {
+    let cluster = Cluster::start(1, 1).await;
+    cluster.leader(0).await;
+    let manager = cluster.broker(0);
+    let coordinator = coordinated(&manager);
+    let wait = ErrorCode::ConcurrentTransactions;
+    *coordinator.answer.lock() = Some(wait);
+    assert_eq!(write_in_version_2(&manager, "early").await, wait);
+    assert!(coordinator.asked.lock().len() > 1, "it was asked again");
+    *coordinator.answer.lock() = Some(ErrorCode::ProducerFenced);
+    let fenced = write_in_version_2(&manager, "late").await;
+    assert_eq!(fenced, ErrorCode::InvalidProducerEpoch);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_version_2_what_begins_a_transaction_is_its_first_batch() {
+    let cluster = Cluster::start(1, 1).await;
+    cluster.leader(0).await;
+    let manager = cluster.broker(0);
+    coordinated(&manager);
+    let gap = write_at_in_version_2(&manager, 1, "second").await;
+    assert_eq!(gap, ErrorCode::OutOfOrderSequenceNumber);
+    for (sequence, value) in [(0, "first"), (1, "second")] {
+        let written = write_at_in_version_2(&manager, sequence, value).await;
+        assert_eq!(written, ErrorCode::None);
+    }
 }

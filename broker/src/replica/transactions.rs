@@ -5,6 +5,8 @@
 //! wherever that is; [`MarkerListener`] hears of the markers in `__consumer_offsets`. Without the first, no
 //! transactional batch is appended.
 //!
+//! In version 2 of transactions the question adds the partition, and its producer need not have done so.
+//!
 //! Promises: a batch begins a transaction only if the coordinator said, after the last marker of its producer was
 //! appended here, that the partition is in it; a listener hears of a marker after it was appended, in the log's
 //! order with all other appends, and before whoever sent it gets an answer.
@@ -22,6 +24,13 @@ use leasehold_wire::ErrorCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// How long a producer of version 2 waits here for the markers of its last transaction, which are under way while it
+/// begins the next one; then it is told to come again.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Before the coordinator is asked again.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Whether partitions are part of a producer's open transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,12 +38,24 @@ pub struct TransactionQuestion {
     pub transactional_id: String,
     pub producer_id: ProducerId,
     pub producer_epoch: i16,
+    /// Makes the partitions part of the transaction, rather than asking whether they are.
+    pub adds: bool,
     /// By name, as AddPartitionsToTxn has them, and by id.
     pub partitions: Vec<(Arc<str>, PartitionKey)>,
 }
 
-/// Asks the transaction coordinator; AddPartitionsToTxn v4, which only verifies. The coordinator's builder
-/// provides it.
+/// What a client of transactions knows, by the version of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionClient {
+    /// It adds partitions to its transactions itself.
+    Adds,
+    /// So does this one, and it knows TRANSACTION_ABORTABLE.
+    KnowsAbortable,
+    /// It lets the leaders of the partitions add them: transactions of version 2.
+    LetsAdd,
+}
+
+/// Asks the transaction coordinator; AddPartitionsToTxn v4. The coordinator's builder provides it.
 #[async_trait::async_trait]
 pub trait VerifyTransaction: Send + Sync + 'static {
     /// An answer for each partition, in their order: [`ErrorCode::None`] is yes; that it is not part of the
@@ -98,12 +119,11 @@ impl ReplicaManager {
     }
 
     /// Asks the transaction coordinator about the entries that would begin a transaction, and writes down in them
-    /// what it said. To be called before [`Self::append`], for batches of one producer. Not every client knows
-    /// TRANSACTION_ABORTABLE.
+    /// what it said. To be called before [`Self::append`], for batches of one producer.
     pub async fn verify(
         &self,
         transactional_id: &str,
-        knows_abortable: bool,
+        client: TransactionClient,
         entries: &mut [ProduceEntry],
     ) {
         let mut asked: Vec<&mut ProduceEntry> = entries
@@ -128,10 +148,41 @@ impl ReplicaManager {
             let message = "the transactional batches are of more than one producer";
             return refuse_all(&mut asked, ErrorCode::InvalidProducerIdMapping, message);
         }
-        let mut partitions = Vec::new();
+        let begun = Instant::now();
+        loop {
+            let mut question = TransactionQuestion {
+                transactional_id: transactional_id.to_owned(),
+                producer_id,
+                producer_epoch,
+                adds: client == TransactionClient::LetsAdd,
+                partitions: Vec::new(),
+            };
+            // Each time with new guards: the markers that are waited for make those before void.
+            let waiting = self.guard(&mut asked, &mut question);
+            if waiting.is_empty() {
+                return;
+            }
+            let adds = question.adds;
+            let answers = verifier.verify(question).await;
+            let ending = |error: &ErrorCode| *error == ErrorCode::ConcurrentTransactions;
+            if adds && answers.iter().all(ending) && begun.elapsed() < PATIENCE {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            return self.judge(&mut asked, waiting, &answers, (producer_id, client));
+        }
+    }
+
+    /// Guards the batches that would begin a transaction, and asks about their partitions. Gives which they are.
+    fn guard(
+        &self,
+        asked: &mut [&mut ProduceEntry],
+        question: &mut TransactionQuestion,
+    ) -> Vec<usize> {
         let mut waiting = Vec::new();
         for (index, entry) in asked.iter_mut().enumerate() {
-            let Some(batch) = header(entry) else {
+            // What cannot be read is the log's to refuse.
+            let Ok(batch) = BatchHeader::parse(&entry.records) else {
                 continue;
             };
             let key = (entry.topic, entry.partition);
@@ -139,32 +190,44 @@ impl ReplicaManager {
             let Ok(partition) = self.find(key) else {
                 continue;
             };
-            if let Some(guard) = begin(&partition, &batch) {
-                entry.verified = Verified::Guarded(guard);
-                partitions.push((partition.topic().clone(), key));
+            if partition.look_leader(|_| ()).is_none() {
+                entry.verified = Verified::NotLed;
+                continue;
+            }
+            let guard = begin(&partition, &batch, question.adds);
+            entry.verified = match guard {
+                Some(guard) if question.adds => Verified::Added(guard),
+                Some(guard) => Verified::Guarded(guard),
+                None => Verified::NotAsked,
+            };
+            if guard.is_some() {
+                question.partitions.push((partition.topic().clone(), key));
                 waiting.push(index);
             }
         }
-        if partitions.is_empty() {
-            return;
-        }
-        let answers = verifier
-            .verify(TransactionQuestion {
-                transactional_id: transactional_id.to_owned(),
-                producer_id,
-                producer_epoch,
-                partitions,
-            })
-            .await;
+        waiting
+    }
+
+    /// Writes down the answers about the entries that were waiting for them.
+    fn judge(
+        &self,
+        asked: &mut [&mut ProduceEntry],
+        waiting: Vec<usize>,
+        answers: &[ErrorCode],
+        (producer_id, client): (ProducerId, TransactionClient),
+    ) {
         for (n, index) in waiting.into_iter().enumerate() {
             let answer = answers.get(n).copied();
             let answer = answer.unwrap_or(ErrorCode::UnknownServerError);
-            let Some((error, message)) = judged(answer, knows_abortable) else {
+            let Some((error, message)) = judged(answer, client) else {
                 continue;
             };
             let entry = &mut asked[index];
-            if let Verified::Guarded(guard) = entry.verified
-                && error != ErrorCode::NotEnoughReplicas
+            if let Verified::Guarded(guard) | Verified::Added(guard) = entry.verified
+                && !matches!(
+                    error,
+                    ErrorCode::NotEnoughReplicas | ErrorCode::ConcurrentTransactions
+                )
                 && let Ok(partition) = self.find((entry.topic, entry.partition))
                 && let Some(log) = partition.log()
             {
@@ -209,9 +272,17 @@ fn refuse_all(entries: &mut [&mut ProduceEntry], error: ErrorCode, message: &str
     }
 }
 
-fn begin(partition: &Partition, batch: &BatchHeader) -> Option<leasehold_log::VerificationGuard> {
-    partition.look_leader(|_| ())?;
-    let (id, epoch, sequence) = (batch.producer_id, batch.producer_epoch, batch.base_sequence);
+/// With `adds`, what begins the transaction is its first batch: nothing of it may have been lost before.
+fn begin(
+    partition: &Partition,
+    batch: &BatchHeader,
+    adds: bool,
+) -> Option<leasehold_log::VerificationGuard> {
+    let (id, epoch) = (batch.producer_id, batch.producer_epoch);
+    let sequence = match adds {
+        true => batch.base_sequence.min(0),
+        false => batch.base_sequence,
+    };
     partition
         .log()?
         .begin_verification(id, epoch, sequence, now_ms())
@@ -219,10 +290,16 @@ fn begin(partition: &Partition, batch: &BatchHeader) -> Option<leasehold_log::Ve
 
 /// What a client is told of the coordinator's answer, as Kafka's ReplicaManager has it: errors that pass become
 /// one which every producer repeats without looking for another leader.
-fn judged(answer: ErrorCode, knows_abortable: bool) -> Option<(ErrorCode, String)> {
+fn judged(answer: ErrorCode, client: TransactionClient) -> Option<(ErrorCode, String)> {
     use ErrorCode as E;
+    use TransactionClient as C;
     Some(match answer {
         E::None => return None,
+        // Usual between two transactions of version 2, whose clients expect it.
+        E::ConcurrentTransactions if client == C::LetsAdd => (
+            answer,
+            "the last transaction of this producer is being ended".to_owned(),
+        ),
         E::NetworkException
         | E::CoordinatorLoadInProgress
         | E::CoordinatorNotAvailable
@@ -234,7 +311,7 @@ fn judged(answer: ErrorCode, knows_abortable: bool) -> Option<(ErrorCode, String
         ),
         // Since KIP-588 a producer is told so, and may abort and go on.
         E::ProducerFenced => (E::InvalidProducerEpoch, answer.to_string()),
-        E::TransactionAbortable if !knows_abortable => (E::InvalidTxnState, answer.to_string()),
+        E::TransactionAbortable if client == C::Adds => (E::InvalidTxnState, answer.to_string()),
         error => (error, error.to_string()),
     })
 }

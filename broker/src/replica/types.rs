@@ -62,6 +62,11 @@ pub enum Verified {
     NotAsked,
     /// It is, as long as this guard holds.
     Guarded(VerificationGuard),
+    /// The same, and it was added for its producer just now. A guard that is void by then says that the marker of the
+    /// transaction before came in between: to be asked again, and no fault of the producer.
+    Added(VerificationGuard),
+    /// It was not asked, since this broker did not lead the partition then.
+    NotLed,
     /// It is not, or nobody could say: nothing is appended.
     Refused(ErrorCode, String),
 }

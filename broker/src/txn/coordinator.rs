@@ -157,14 +157,31 @@ impl TxnCoordinator {
         answer.unwrap_or_else(|error| error)
     }
 
-    /// EndTxn. Answers once the end is stored; the markers follow.
-    pub async fn end(&self, request: EndRequest) -> ErrorCode {
+    /// EndTxn: as which producer it goes on. Answers once the end is stored; the markers follow.
+    pub async fn end(
+        &self,
+        request: EndRequest,
+        ids: &dyn FreshProducerIds,
+    ) -> Result<Producer, ErrorCode> {
         let id = request.transactional_id.clone();
         if id.is_empty() {
-            return ErrorCode::InvalidRequest;
+            return Err(ErrorCode::InvalidRequest);
         }
-        let answer = self.ask(&id, |reply| Command::End(request, reply)).await;
-        answer.unwrap_or_else(|error| error)
+        let mut fresh = None;
+        loop {
+            let asked = request.clone();
+            let answer = self
+                .ask(&id, |reply| Command::End(asked, fresh, reply))
+                .await?;
+            match (answer, fresh) {
+                (EndAnswer::Done(producer), _) => return Ok(producer),
+                (EndAnswer::Refused(error), _) => return Err(error),
+                (EndAnswer::NeedsProducerId, None) => fresh = Some(ids.next().await?),
+                (EndAnswer::NeedsProducerId, Some(_)) => {
+                    return Err(ErrorCode::UnknownServerError);
+                }
+            }
+        }
     }
 
     /// Whether each partition is in the producer's transaction (KIP-890); in no promised order.

@@ -160,7 +160,7 @@ impl Stage {
         let topic = Arc::new(OnePartition);
         let coordinator = TxnCoordinator::new(SETTINGS, topic, self.log.clone(), gate);
         assert_eq!(
-            coordinator.end(ending(true)).await,
+            end(&coordinator, ending(true)).await,
             ErrorCode::NotCoordinator
         );
         coordinator.lead(Leadership {
@@ -169,7 +169,7 @@ impl Stage {
             epoch,
         });
         assert_eq!(
-            coordinator.end(ending(true)).await,
+            end(&coordinator, ending(true)).await,
             ErrorCode::CoordinatorLoadInProgress
         );
         while coordinator.stats().partitions == 0 {
@@ -191,7 +191,16 @@ fn ending(commit: bool) -> EndRequest {
         transactional_id: "id".to_owned(),
         producer: producer(0),
         commit,
+        bump: false,
     }
+}
+
+async fn end(coordinator: &TxnCoordinator, request: EndRequest) -> ErrorCode {
+    coordinator
+        .end(request, &Ids)
+        .await
+        .err()
+        .unwrap_or(ErrorCode::None)
 }
 
 async fn begin(coordinator: &TxnCoordinator) {
@@ -220,10 +229,10 @@ async fn the_next_coordinator_carries_out_what_was_decided_in_its_own_epoch() {
     let stage = Stage::new();
     let first = stage.lead().await;
     begin(&first).await;
-    assert_eq!(first.end(ending(true)).await, ErrorCode::None);
+    assert_eq!(end(&first, ending(true)).await, ErrorCode::None);
     assert_eq!(state(&first).await, "PrepareCommit");
     first.resign(TOPIC, 0);
-    assert_eq!(first.end(ending(true)).await, ErrorCode::NotCoordinator);
+    assert_eq!(end(&first, ending(true)).await, ErrorCode::NotCoordinator);
 
     let second = stage.lead().await;
     assert_eq!(state(&second).await, "PrepareCommit");
@@ -234,7 +243,7 @@ async fn the_next_coordinator_carries_out_what_was_decided_in_its_own_epoch() {
     while state(&second).await != "CompleteCommit" {
         tokio::task::yield_now().await;
     }
-    assert_eq!(second.end(ending(true)).await, ErrorCode::None);
+    assert_eq!(end(&second, ending(true)).await, ErrorCode::None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -245,7 +254,7 @@ async fn a_write_in_doubt_is_looked_up_in_the_log_and_not_guessed() {
     *stage.log.fails.lock() = Some(ErrorCode::NotEnoughReplicasAfterAppend);
     let loads = *stage.log.loads.lock();
     assert_eq!(
-        coordinator.end(ending(false)).await,
+        end(&coordinator, ending(false)).await,
         ErrorCode::NotCoordinator
     );
     while coordinator.stats().partitions == 0 {
@@ -255,7 +264,7 @@ async fn a_write_in_doubt_is_looked_up_in_the_log_and_not_guessed() {
     // It was stored: so it happens, and nothing else.
     assert_eq!(state(&coordinator).await, "PrepareAbort");
     assert_eq!(
-        coordinator.end(ending(true)).await,
+        end(&coordinator, ending(true)).await,
         ErrorCode::InvalidTxnState
     );
     assert_eq!(stage.gate.asked.lock().len(), 1);
@@ -268,7 +277,7 @@ async fn whoever_waits_is_let_go_when_the_leadership_ends() {
     begin(&coordinator).await;
     *stage.log.epoch.lock() += 1;
     assert_eq!(
-        coordinator.end(ending(true)).await,
+        end(&coordinator, ending(true)).await,
         ErrorCode::NotCoordinator
     );
     assert!(stage.gate.asked.lock().is_empty());
@@ -280,7 +289,7 @@ async fn what_has_no_name_is_refused() {
     let mut request = ending(true);
     request.transactional_id.clear();
     let refused = ErrorCode::InvalidRequest;
-    assert_eq!(coordinator.end(request).await, refused);
+    assert_eq!(end(&coordinator, request).await, refused);
     let described = coordinator.describe(vec![String::new()]).await;
     assert_eq!(described[0].error, refused);
 }

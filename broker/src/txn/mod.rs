@@ -1,5 +1,5 @@
 //! Transactions: who produces under a transactional id, and what their transactions hold (KIP-98, with
-//! KIP-360, KIP-447, KIP-588, KIP-664 and the first part of KIP-890).
+//! KIP-360, KIP-447, KIP-588, KIP-664 and KIP-890).
 //!
 //! The coordinator of a transactional id is the leader of the `__transaction_state` partition that the id
 //! hashes to. [`TxnCoordinator`] is the whole interface; [`types`] are its questions and answers. Inwards:

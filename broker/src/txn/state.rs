@@ -4,8 +4,10 @@
 //! would have next. The owner stores that, and then tells by [`Transaction::stored`] or
 //! [`Transaction::refused`]; until then every other change is refused with CONCURRENT_TRANSACTIONS.
 //!
-//! Promises (KIP-98, KIP-360, KIP-588):
+//! Promises (KIP-98, KIP-360, KIP-588, KIP-890):
 //! - a producer of an older epoch changes nothing;
+//! - in version 2 each end of a transaction brings the next epoch, so that nothing that comes late, neither records nor
+//!   a repeated end, can touch the transaction after it; a repeated end gets the same answer;
 //! - a transaction is either committed or aborted, and once that is stored it is what happens;
 //! - the epoch that a timeout or a new producer fences with is given to nobody.
 
@@ -16,7 +18,8 @@ use leasehold_wire::ErrorCode;
 
 /// "No epoch", as Kafka writes it.
 pub const NO_EPOCH: i16 = -1;
-const NO_PRODUCER: ProducerId = ProducerId(-1);
+/// "No producer", as Kafka writes it.
+pub const NO_PRODUCER: ProducerId = ProducerId(-1);
 
 /// Where a transaction stands; the numbers are those of Kafka's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,8 +86,10 @@ impl State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
     pub producer: ProducerId,
-    /// The producer id before its epochs were used up; in memory only.
+    /// The producer id before its epochs were used up; stored in version 2 only.
     pub last_producer: ProducerId,
+    /// The producer id from the completion on, if the epochs are used up; already told to the producer.
+    pub next_producer: ProducerId,
     pub epoch: i16,
     /// The epoch that the producer itself had before the last bump; in memory only.
     pub last_epoch: i16,
@@ -94,6 +99,36 @@ pub struct Metadata {
     /// When the transaction got its first partition; -1 if there was none since the last InitProducerId.
     pub started: i64,
     pub updated: i64,
+    /// The last transaction was ended in version 2, by its producer: the epoch is the one after that transaction's.
+    pub bumped: bool,
+}
+
+impl Metadata {
+    /// What the producer is to go on with.
+    pub fn going_on(&self) -> Producer {
+        match self.next_producer {
+            NO_PRODUCER => Producer {
+                id: self.producer,
+                epoch: self.epoch,
+            },
+            id => Producer { id, epoch: 0 },
+        }
+    }
+
+    /// The producer as it was before its last transaction ended, where that brought the next epoch.
+    fn before(&self) -> Producer {
+        let rotated = self.next_producer == NO_PRODUCER && self.epoch == 0;
+        match rotated {
+            true => Producer {
+                id: self.last_producer,
+                epoch: i16::MAX - 1,
+            },
+            false => Producer {
+                id: self.producer,
+                epoch: self.epoch.saturating_sub(1),
+            },
+        }
+    }
 }
 
 /// What a request means.
@@ -104,6 +139,27 @@ pub enum Verdict {
     Already,
     /// To be stored, then to be answered.
     Store(Metadata),
+}
+
+/// What an EndTxn of version 2 means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndVerdict {
+    Refused(ErrorCode),
+    /// It is so already: a repeat, of which the first answer may have been lost.
+    Already,
+    /// The epochs of the producer id are used up: ask again with a fresh one.
+    NeedsProducerId,
+    Store(Metadata),
+}
+
+impl From<Verdict> for EndVerdict {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Refused(error) => Self::Refused(error),
+            Verdict::Already => Self::Already,
+            Verdict::Store(next) => Self::Store(next),
+        }
+    }
 }
 
 /// What an InitProducerId means.
@@ -136,6 +192,7 @@ impl Transaction {
         Self::loaded(Metadata {
             producer,
             last_producer: NO_PRODUCER,
+            next_producer: NO_PRODUCER,
             epoch: NO_EPOCH,
             last_epoch: NO_EPOCH,
             timeout_ms,
@@ -143,6 +200,7 @@ impl Transaction {
             partitions: Partitions::new(),
             started: -1,
             updated: now,
+            bumped: false,
         })
     }
 
@@ -205,6 +263,7 @@ impl Transaction {
         let known = |e: &Producer| {
             was.epoch == NO_EPOCH
                 || e.id == was.producer
+                || *e == was.going_on()
                 || (e.id == was.last_producer && exhausted(e.epoch))
         };
         if expected.as_ref().is_some_and(|e| !known(e)) {
@@ -236,6 +295,7 @@ impl Transaction {
             timeout_ms,
             partitions: Partitions::new(),
             started: -1,
+            bumped: false,
             ..self.next(State::Empty, now)
         };
         if exhausted(was.epoch) && expected.is_none_or(|e| e.epoch == was.epoch) {
@@ -268,11 +328,17 @@ impl Transaction {
         Metadata {
             epoch: self.now.epoch.saturating_add(1),
             last_epoch: NO_EPOCH,
+            // Not by its producer, whose own end is refused from now on.
+            bumped: false,
             ..self.next(State::PrepareAbort, now)
         }
     }
 
     fn check(&self, producer: Producer) -> Result<(), ErrorCode> {
+        // It was told of its next id already, and has only to wait for the markers of its last transaction.
+        if self.now.next_producer != NO_PRODUCER && producer == self.now.going_on() {
+            return Err(ErrorCode::ConcurrentTransactions);
+        }
         if producer.id != self.now.producer {
             return Err(ErrorCode::InvalidProducerIdMapping);
         }
@@ -294,7 +360,10 @@ impl Transaction {
         if ongoing && self.holds_all(partitions) {
             return Verdict::Already;
         }
-        let mut next = self.next(State::Ongoing, now);
+        let mut next = Metadata {
+            bumped: false,
+            ..self.next(State::Ongoing, now)
+        };
         if !ongoing {
             next.started = now;
             next.partitions = Partitions::new();
@@ -327,6 +396,70 @@ impl Transaction {
         }
     }
 
+    /// EndTxn of version 2. `fresh` is a producer id that nobody has.
+    pub fn end_and_bump(
+        &self,
+        producer: Producer,
+        commit: bool,
+        fresh: Option<ProducerId>,
+        now: i64,
+    ) -> EndVerdict {
+        let was = &self.now;
+        if self.is_changing() {
+            return EndVerdict::Refused(ErrorCode::ConcurrentTransactions);
+        }
+        let same = producer.id == was.producer && producer.epoch == was.epoch;
+        let repeat = was.bumped && producer == was.before();
+        let known = match was.state {
+            State::PrepareCommit | State::PrepareAbort => repeat,
+            State::CompleteCommit | State::CompleteAbort => repeat || same,
+            _ => same,
+        };
+        if !known {
+            return EndVerdict::Refused(match self.check(producer) {
+                Err(error) => error,
+                // What it ended before is ending still.
+                Ok(()) => ErrorCode::ConcurrentTransactions,
+            });
+        }
+        let end = |state| self.bump(state, fresh, now);
+        match (was.state, commit) {
+            (State::Ongoing, true) => end(State::PrepareCommit),
+            (State::Ongoing, false) => end(State::PrepareAbort),
+            (State::CompleteCommit, true) | (State::CompleteAbort, false) if repeat => {
+                EndVerdict::Already
+            }
+            // Of nothing: the client cannot know whether what it sent before an error got here.
+            (State::Empty, false) => end(State::PrepareAbort),
+            (State::CompleteCommit | State::CompleteAbort, false) if !repeat => {
+                end(State::PrepareAbort)
+            }
+            (State::PrepareCommit, true) | (State::PrepareAbort, false) => {
+                EndVerdict::Refused(ErrorCode::ConcurrentTransactions)
+            }
+            _ => EndVerdict::Refused(ErrorCode::InvalidTxnState),
+        }
+    }
+
+    fn bump(&self, state: State, fresh: Option<ProducerId>, now: i64) -> EndVerdict {
+        let was = &self.now;
+        let mut next = self.next(state, now);
+        if exhausted(was.epoch) {
+            match fresh {
+                Some(fresh) => next.next_producer = fresh,
+                None => return EndVerdict::NeedsProducerId,
+            }
+        }
+        next.epoch = was.epoch.saturating_add(1);
+        next.last_epoch = was.epoch;
+        next.bumped = true;
+        if was.state != State::Ongoing {
+            next.started = now;
+            next.partitions = Partitions::new();
+        }
+        EndVerdict::Store(next)
+    }
+
     /// The transaction has run for too long: fences its producer and aborts it.
     pub fn time_out(&self, now: i64) -> Option<Metadata> {
         (self.now.state == State::Ongoing && !self.is_changing()).then(|| self.fence(now))
@@ -345,8 +478,17 @@ impl Transaction {
             State::PrepareAbort => State::CompleteAbort,
             _ => return None,
         };
+        let was = &self.now;
+        let going_on = was.going_on();
         (!self.is_changing()).then(|| Metadata {
             partitions: Partitions::new(),
+            producer: going_on.id,
+            epoch: going_on.epoch,
+            last_producer: match was.next_producer {
+                NO_PRODUCER => was.last_producer,
+                _ => was.producer,
+            },
+            next_producer: NO_PRODUCER,
             ..self.next(state, now)
         })
     }

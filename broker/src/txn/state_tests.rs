@@ -279,6 +279,7 @@ enum Step {
     Init(Option<(i64, i16)>),
     Add(i64, i16, i32),
     End(i64, i16, bool),
+    EndAndBump(i64, i16, bool),
     TimeOut,
     Complete,
     Lose,
@@ -290,7 +291,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         proptest::option::of((id.clone(), epoch.clone())).prop_map(Step::Init),
         (id.clone(), epoch.clone(), 0i32..4).prop_map(|(i, e, p)| Step::Add(i, e, p)),
-        (id, epoch, any::<bool>()).prop_map(|(i, e, c)| Step::End(i, e, c)),
+        (id.clone(), epoch.clone(), any::<bool>()).prop_map(|(i, e, c)| Step::End(i, e, c)),
+        (id, epoch, any::<bool>()).prop_map(|(i, e, c)| Step::EndAndBump(i, e, c)),
         Just(Step::TimeOut),
         Just(Step::Complete),
         Just(Step::Lose),
@@ -330,6 +332,22 @@ proptest! {
                     }
                     match verdict { Verdict::Store(next) => Some(next), _ => None }
                 }
+                Step::EndAndBump(id, epoch, commit) => {
+                    let by = producer(id, epoch);
+                    let verdict = transaction.end_and_bump(by, commit, Some(FRESH), 10);
+                    match verdict {
+                        EndVerdict::Store(next) => {
+                            prop_assert_eq!(by, producer(before.producer.0, before.epoch));
+                            prop_assert_ne!(next.going_on(), by, "it goes on as another");
+                            Some(next)
+                        }
+                        EndVerdict::Already => {
+                            prop_assert_ne!(before.going_on(), by);
+                            None
+                        }
+                        _ => None,
+                    }
+                }
                 Step::TimeOut => transaction.time_out(10),
                 Step::Complete => transaction.complete(10),
                 Step::Lose => { lose_next = true; None }
@@ -347,7 +365,9 @@ proptest! {
                 prop_assert!(after.epoch >= before.epoch);
             }
             let allowed: &[State] = match before.state {
-                State::Empty | State::CompleteCommit | State::CompleteAbort => &[State::Empty, State::Ongoing],
+                State::Empty | State::CompleteCommit | State::CompleteAbort => {
+                    &[State::Empty, State::Ongoing, State::PrepareAbort]
+                }
                 State::Ongoing => &[State::Ongoing, State::PrepareCommit, State::PrepareAbort],
                 State::PrepareCommit => &[State::CompleteCommit],
                 State::PrepareAbort => &[State::CompleteAbort],

@@ -1,12 +1,13 @@
 //! What lies in `__transaction_state`, in Apache Kafka's own record format: its tools can read the
 //! topic, and a log that Kafka wrote can be loaded.
 //!
-//! Written: TransactionLogKey 0 with TransactionLogValue 0. Read: values 0 and 1 (whose tagged fields
-//! belong to transactions v2 and are passed over); another key is none of ours, and skipped.
+//! TransactionLogKey 0 with TransactionLogValue 0, or 1 after an end in transactions v2, whose tagged fields tell what a
+//! repeated end must find. Another key, or another tag, is none of ours, and skipped.
 
-use super::state::{Metadata, State};
+use super::state::{Metadata, NO_PRODUCER, State};
 use super::types::Partitions;
 use crate::coordinator::fields::{FieldError, Fields, put_str};
+use crate::group::store::flexible::{put_compact_str, put_tags, put_uvarint};
 use leasehold_log::batch::Batch;
 use leasehold_types::seams::HashMap;
 use leasehold_types::{Offset, ProducerId};
@@ -26,30 +27,69 @@ fn decode_key(bytes: &[u8]) -> Result<Option<String>, FieldError> {
     })
 }
 
+/// Tags of TransactionLogValue 1.
+const LAST_PRODUCER: u32 = 0;
+const NEXT_PRODUCER: u32 = 1;
+const CLIENT_VERSION: u32 = 2;
+
+/// What a client of transactions v2 is stored as.
+const V2: i16 = 2;
+
 /// The value of a transactional id.
 pub fn encode_value(metadata: &Metadata) -> Result<Vec<u8>, FieldError> {
+    let flexible = metadata.bumped;
     let mut out = Vec::new();
-    out.extend_from_slice(&0i16.to_be_bytes());
+    out.extend_from_slice(&i16::from(flexible).to_be_bytes());
     out.extend_from_slice(&metadata.producer.0.to_be_bytes());
     out.extend_from_slice(&metadata.epoch.to_be_bytes());
     out.extend_from_slice(&metadata.timeout_ms.to_be_bytes());
     out.push(metadata.state as u8);
-    let count = |len: usize| i32::try_from(len).map_err(|_| FieldError::TooLong(len));
     if metadata.state == State::Empty {
-        out.extend_from_slice(&(-1i32).to_be_bytes());
+        put_count(&mut out, None, flexible)?;
     } else {
-        out.extend_from_slice(&count(metadata.partitions.len())?.to_be_bytes());
+        put_count(&mut out, Some(metadata.partitions.len()), flexible)?;
         for (topic, partitions) in &metadata.partitions {
-            put_str(&mut out, topic)?;
-            out.extend_from_slice(&count(partitions.len())?.to_be_bytes());
+            match flexible {
+                true => put_compact_str(&mut out, topic)?,
+                false => put_str(&mut out, topic)?,
+            }
+            put_count(&mut out, Some(partitions.len()), flexible)?;
             for partition in partitions {
                 out.extend_from_slice(&partition.to_be_bytes());
+            }
+            if flexible {
+                put_uvarint(&mut out, 0);
             }
         }
     }
     out.extend_from_slice(&metadata.updated.to_be_bytes());
     out.extend_from_slice(&metadata.started.to_be_bytes());
+    if flexible {
+        put_tags(&mut out, &tags(metadata));
+    }
     Ok(out)
+}
+
+fn tags(metadata: &Metadata) -> Vec<(u32, Vec<u8>)> {
+    let producers = [
+        (LAST_PRODUCER, metadata.last_producer),
+        (NEXT_PRODUCER, metadata.next_producer),
+    ];
+    let told = producers.into_iter().filter(|(_, id)| *id != NO_PRODUCER);
+    let bytes = |(tag, id): (u32, ProducerId)| (tag, id.0.to_be_bytes().to_vec());
+    let mut tags: Vec<_> = told.map(bytes).collect();
+    tags.push((CLIENT_VERSION, V2.to_be_bytes().to_vec()));
+    tags
+}
+
+/// The length of an array; `None` for a null one.
+fn put_count(out: &mut Vec<u8>, len: Option<usize>, flexible: bool) -> Result<(), FieldError> {
+    let fits = |len: usize| i32::try_from(len).map_err(|_| FieldError::TooLong(len));
+    match (flexible, len.map(fits).transpose()?) {
+        (true, len) => put_uvarint(out, len.map_or(0, |len| len.unsigned_abs() + 1)),
+        (false, len) => out.extend_from_slice(&len.unwrap_or(-1).to_be_bytes()),
+    }
+    Ok(())
 }
 
 fn decode_value(bytes: &[u8]) -> Result<Option<Metadata>, FieldError> {
@@ -80,9 +120,10 @@ fn decode_value(bytes: &[u8]) -> Result<Option<Metadata>, FieldError> {
             fields.skip_tags()?;
         }
     }
-    Ok(Some(Metadata {
+    let mut metadata = Metadata {
         producer,
-        last_producer: ProducerId(-1),
+        last_producer: NO_PRODUCER,
+        next_producer: NO_PRODUCER,
         epoch,
         last_epoch: -1,
         timeout_ms,
@@ -90,7 +131,26 @@ fn decode_value(bytes: &[u8]) -> Result<Option<Metadata>, FieldError> {
         partitions,
         updated: fields.i64()?,
         started: fields.i64()?,
-    }))
+        bumped: false,
+    };
+    if flexible {
+        read_tags(&mut fields, &mut metadata)?;
+    }
+    Ok(Some(metadata))
+}
+
+fn read_tags(fields: &mut Fields<'_>, metadata: &mut Metadata) -> Result<(), FieldError> {
+    for _ in 0..fields.uvarint()? {
+        let (tag, len) = (fields.uvarint()?, fields.uvarint()?);
+        let mut value = Fields(fields.take(len as usize)?);
+        match tag {
+            LAST_PRODUCER => metadata.last_producer = ProducerId(value.i64()?),
+            NEXT_PRODUCER => metadata.next_producer = ProducerId(value.i64()?),
+            CLIENT_VERSION => metadata.bumped = value.i16()? >= V2,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The length of an array; a null one has none.

@@ -11,6 +11,7 @@ fn metadata(state: State) -> Metadata {
     Metadata {
         producer: ProducerId(0x0102),
         last_producer: ProducerId(-1),
+        next_producer: ProducerId(-1),
         epoch: 5,
         last_epoch: -1,
         timeout_ms: 60_000,
@@ -18,6 +19,7 @@ fn metadata(state: State) -> Metadata {
         partitions,
         started: 0x0304,
         updated: 0x0506,
+        bumped: false,
     }
 }
 
@@ -61,31 +63,6 @@ fn an_empty_transaction_has_no_list_of_partitions_at_all() {
 }
 
 #[test]
-fn a_value_of_transactions_v2_is_read_but_for_what_is_its_own() {
-    let value = bytes(&[
-        &[0, 1],
-        &[0, 0, 0, 0, 0, 0, 1, 2],
-        &[0, 5],
-        &[0, 0, 0xea, 0x60],
-        &[2], // PrepareCommit
-        &[2], // one topic
-        &[6],
-        b"topic",
-        &[3],
-        &[0, 0, 0, 1],
-        &[0, 0, 1, 2],
-        &[0], // no tags
-        &[0, 0, 0, 0, 0, 0, 5, 6],
-        &[0, 0, 0, 0, 0, 0, 3, 4],
-        &[2, 0, 8],
-        &[0; 8],
-        &[2, 2, 0, 2],
-    ]);
-    let read = decode_value(&value).unwrap();
-    assert_eq!(read, Some(metadata(State::PrepareCommit)));
-}
-
-#[test]
 fn what_cannot_be_read_is_passed_over_and_hides_nothing_else() {
     let mut loaded = Loaded::default();
     let value = encode_value(&metadata(State::Ongoing)).unwrap();
@@ -112,4 +89,49 @@ fn what_cannot_be_read_is_passed_over_and_hides_nothing_else() {
 fn an_id_that_no_record_can_hold_is_an_error() {
     let id = "i".repeat(40_000);
     assert_eq!(encode_key(&id), Err(FieldError::TooLong(40_000)));
+}
+
+#[test]
+fn an_end_in_version_2_has_the_bytes_of_kafkas_flexible_schema() {
+    let ended = Metadata {
+        last_producer: ProducerId(0x0a0b),
+        next_producer: ProducerId(0x0c0d),
+        bumped: true,
+        ..metadata(State::PrepareCommit)
+    };
+    let value = bytes(&[
+        &[0, 1],                   // version
+        &[0, 0, 0, 0, 0, 0, 1, 2], // producer id
+        &[0, 5],                   // epoch
+        &[0, 0, 0xea, 0x60],       // timeout
+        &[2],                      // PrepareCommit
+        &[2],                      // one topic
+        &[6],
+        b"topic",
+        &[3], // two partitions
+        &[0, 0, 0, 1],
+        &[0, 0, 1, 2],
+        &[0],                      // no tags of the topic
+        &[0, 0, 0, 0, 0, 0, 5, 6], // last update
+        &[0, 0, 0, 0, 0, 0, 3, 4], // start
+        &[3],                      // three tags
+        &[0, 8, 0, 0, 0, 0, 0, 0, 10, 11],
+        &[1, 8, 0, 0, 0, 0, 0, 0, 12, 13],
+        &[2, 2, 0, 2], // the client's version
+    ]);
+    assert_eq!(encode_value(&ended).unwrap(), value);
+    assert_eq!(decode_value(&value).unwrap(), Some(ended.clone()));
+    let plain = Metadata {
+        last_producer: ProducerId(-1),
+        next_producer: ProducerId(-1),
+        state: State::CompleteCommit,
+        partitions: Partitions::new(),
+        ..ended
+    };
+    let value = encode_value(&plain).unwrap();
+    assert_eq!(
+        value[17..],
+        bytes(&[&[1], &value[18..34], &[1, 2, 2, 0, 2]])
+    );
+    assert_eq!(decode_value(&value).unwrap(), Some(plain));
 }

@@ -37,7 +37,7 @@ const MAX_SLEEP_MS: u64 = 1000 * 60 * 60 * 24 * 365 * 100;
 pub enum Command {
     Init(InitRequest, Option<ProducerId>, oneshot::Sender<InitAnswer>),
     Add(AddRequest, oneshot::Sender<ErrorCode>),
-    End(EndRequest, oneshot::Sender<ErrorCode>),
+    End(EndRequest, Option<ProducerId>, oneshot::Sender<EndAnswer>),
     Verify(AddRequest, oneshot::Sender<Vec<(String, i32, ErrorCode)>>),
     Describe(String, oneshot::Sender<Described>),
     List(Arc<ListRequest>, oneshot::Sender<Vec<Listed>>),
@@ -67,6 +67,7 @@ enum End {
 enum Parked {
     Init(oneshot::Sender<InitAnswer>),
     Change(oneshot::Sender<ErrorCode>),
+    End(oneshot::Sender<EndAnswer>),
 }
 
 type Stored = (Vec<WriteId>, Result<Offset, ErrorCode>);
@@ -208,9 +209,9 @@ impl Serving {
                 let token = self.park(Parked::Change(reply));
                 self.shard.add(&request, token, now, out);
             }
-            Command::End(request, reply) => {
-                let token = self.park(Parked::Change(reply));
-                self.shard.end(&request, token, now, out);
+            Command::End(request, fresh, reply) => {
+                let token = self.park(Parked::End(reply));
+                self.shard.end(&request, fresh, token, now, out);
             }
             Command::Verify(request, reply) => {
                 let _ = reply.send(self.shard.verify(&request));
@@ -233,6 +234,9 @@ impl Serving {
                 }
                 (Some(Parked::Change(waiter)), Reply::Changed(error)) => {
                     let _ = waiter.send(error);
+                }
+                (Some(Parked::End(waiter)), Reply::Ended(answer)) => {
+                    let _ = waiter.send(answer);
                 }
                 _ => {}
             }

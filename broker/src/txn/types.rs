@@ -40,6 +40,18 @@ pub struct EndRequest {
     pub transactional_id: String,
     pub producer: Producer,
     pub commit: bool,
+    /// v5+: the producer goes on in the next epoch (KIP-890).
+    pub bump: bool,
+}
+
+/// What became of an EndTxn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndAnswer {
+    /// As which producer it goes on.
+    Done(Producer),
+    Refused(ErrorCode),
+    /// Ask again, with a producer id that nobody has.
+    NeedsProducerId,
 }
 
 /// One transactional id's part of the answer to DescribeTransactions.

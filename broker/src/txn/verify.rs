@@ -2,7 +2,7 @@
 //! the first records of a transaction (KIP-890, part 1).
 //!
 //! Why: without it, records that come late, when their transaction was aborted already, would begin another
-//! one that nobody ever ends.
+//! one that nobody ever ends. In version 2 the leader has the partition added, and what comes late is of an older epoch.
 
 use super::coordinator::TxnCoordinator;
 use super::peers::Lines;
@@ -33,14 +33,17 @@ impl Verifier {
         }
     }
 
-    /// Whether each partition is in the transaction; in no promised order.
-    async fn ask(&self, request: AddRequest) -> Vec<(String, i32, ErrorCode)> {
+    /// Whether each partition is in the transaction, or is now; in no promised order.
+    async fn ask(&self, request: AddRequest, adds: bool) -> Vec<(String, i32, ErrorCode)> {
         let asked = request.partitions.clone();
         match self.coordinator.leader_for(&request.transactional_id) {
             None => all(&asked, ErrorCode::CoordinatorNotAvailable),
+            Some(leader) if leader == self.me && adds => {
+                all(&asked, self.coordinator.add(request).await)
+            }
             Some(leader) if leader == self.me => self.coordinator.verify(request).await,
             Some(leader) => {
-                let question = wire::verify_request(&request);
+                let question = wire::broker_request(&request, adds);
                 match self.lines.verify(leader, question).await {
                     Ok(answer) => wire::verified(&answer, &asked),
                     Err(error) => {
@@ -69,7 +72,7 @@ impl VerifyTransaction for Verifier {
             },
             partitions,
         };
-        let answers = self.ask(request).await.into_iter();
+        let answers = self.ask(request, question.adds).await.into_iter();
         let answers: HashMap<_, _> = answers.map(|(t, p, error)| ((t, p), error)).collect();
         let answer = |(topic, (_, partition)): &(Arc<str>, (_, i32))| {
             let error = answers.get(&(topic.to_string(), *partition)).copied();
@@ -79,7 +82,8 @@ impl VerifyTransaction for Verifier {
     }
 }
 
-fn all(partitions: &Partitions, error: ErrorCode) -> Vec<(String, i32, ErrorCode)> {
+/// One answer for all partitions.
+pub(crate) fn all(partitions: &Partitions, error: ErrorCode) -> Vec<(String, i32, ErrorCode)> {
     let each = partitions.iter().flat_map(|(topic, partitions)| {
         let one = move |p: &i32| (topic.clone(), *p, error);
         partitions.iter().map(one)

@@ -18,8 +18,8 @@ fn text(value: &str) -> StrBytes {
     StrBytes::from_string(value.to_owned())
 }
 
-/// Asks whether partitions are in a transaction.
-pub fn verify_request(request: &AddRequest) -> AddPartitionsToTxnRequest {
+/// Adds partitions to a transaction for its producer, or asks whether they are in it.
+pub fn broker_request(request: &AddRequest, adds: bool) -> AddPartitionsToTxnRequest {
     let topics = request.partitions.iter().map(|(topic, partitions)| {
         AddPartitionsToTxnTopic::default()
             .with_name(TopicName(text(topic)))
@@ -29,7 +29,7 @@ pub fn verify_request(request: &AddRequest) -> AddPartitionsToTxnRequest {
         .with_transactional_id(TransactionalId(text(&request.transactional_id)))
         .with_producer_id(request.producer.id.0.into())
         .with_producer_epoch(request.producer.epoch)
-        .with_verify_only(true)
+        .with_verify_only(!adds)
         .with_topics(topics.collect());
     AddPartitionsToTxnRequest::default().with_transactions(vec![transaction])
 }

@@ -53,16 +53,16 @@ pub const SERVED: &[Served] = &[
     api(ApiKey::CreateTopics, 2, 7),
     api(ApiKey::DeleteTopics, 1, 6),
     api(ApiKey::DeleteRecords, 0, 2),
-    api(ApiKey::InitProducerId, 0, 4),
+    api(ApiKey::InitProducerId, 0, 5),
     api(ApiKey::OffsetForLeaderEpoch, 2, 4),
-    // What follows of 24, 25, 26 and 28 belongs to transactions v2 (KIP-890), which a client takes
-    // up by the versions alone.
-    api(ApiKey::AddPartitionsToTxn, 0, 3),
-    api(ApiKey::AddOffsetsToTxn, 0, 3),
-    api(ApiKey::EndTxn, 0, 3),
-    // Version 2 adds the transaction's version, for transactions of version 2; the message types end at 1.
+    // The last versions of 0, 24, 25, 26 and 28 belong to transactions v2 (KIP-890); clients take them up by the level of
+    // `transaction.version`, and they work at every level.
+    api(ApiKey::AddPartitionsToTxn, 0, 5),
+    api(ApiKey::AddOffsetsToTxn, 0, 4),
+    api(ApiKey::EndTxn, 0, 5),
+    // Version 2 adds the transaction's version, by which a leader could check the epoch; the message types end at 1.
     api(ApiKey::WriteTxnMarkers, 1, 1),
-    api(ApiKey::TxnOffsetCommit, 0, 3),
+    api(ApiKey::TxnOffsetCommit, 0, 5),
     api(ApiKey::DescribeConfigs, 1, 4),
     api(ApiKey::AlterConfigs, 0, 2),
     // Version 5 adds whether a directory is cordoned; the message types end at 4.

@@ -83,7 +83,7 @@ fn varint(out: &mut Vec<u8>, value: i64) {
     out.push(rest as u8);
 }
 
-/// The batches of an answer. Left out: the checksum, which covers times, and the times of what the broker wrote
+/// The batches of an answer, and whether the last one is cut. Left out: the checksum, which covers times, and the times of what the broker wrote
 /// itself (markers of transactions).
 pub fn decode(bytes: &Bytes) -> Value {
     let (mut rest, mut batches) = (bytes.clone(), Vec::new());
@@ -91,7 +91,7 @@ pub fn decode(bytes: &Bytes) -> Value {
         let base = rest.get_i64();
         let length = rest.get_i32().max(0) as usize;
         if length > rest.len() || length < HEADER - 12 {
-            batches.push(json!({"baseOffset": base, "cut": true}));
+            batches.push(json!({"cut": true}));
             return Value::Array(batches);
         }
         let mut one = rest.split_to(length);
@@ -108,14 +108,10 @@ pub fn decode(bytes: &Bytes) -> Value {
             "count": one.get_i32(), "records": hex(&one),
         }));
     }
-    match (batches.is_empty(), rest.is_empty()) {
-        (true, true) => json!([]),
-        (_, true) => Value::Array(batches),
-        _ => {
-            batches.push(json!({"rest": rest.len()}));
-            Value::Array(batches)
-        }
+    if !rest.is_empty() {
+        batches.push(json!({"cut": true}));
     }
+    Value::Array(batches)
 }
 
 #[cfg(test)]

@@ -27,13 +27,13 @@ pub const INTENDED: &[Intended] = &[
         "ApiVersions",
         "SupportedFeatures*",
         always,
-        "There are no features that an operator raises by hand: a cluster's release decides.",
+        "Of Kafka's features there are those whose APIs are built (`group.version`, `transaction.version`); the levels of `metadata.version` are Leasehold's own.",
     ),
     of(
         "ApiVersions",
         "FinalizedFeatures*",
         always,
-        "There are no features that an operator raises by hand, so there is no epoch of them either.",
+        "As above: the levels of `metadata.version` are Leasehold's own, and so is the count of the changes of all of them.",
     ),
     of(
         "*",
@@ -85,6 +85,12 @@ pub const INTENDED: &[Intended] = &[
     ),
     of(
         "Fetch",
+        "Responses[].Partitions[].Records[]",
+        up_to_a_byte_limit,
+        "Only whole batches are sent, as far as they are within the limits of bytes, and the first one whatever its size. Kafka fills up what is left of a limit with the beginning of the next batch, which clients throw away; the partitions after it then get less.",
+    ),
+    of(
+        "Fetch",
         "Responses[].Partitions[].*",
         out_of_range,
         "OFFSET_OUT_OF_RANGE comes with where the log begins and ends, which Kafka leaves at -1.",
@@ -105,7 +111,7 @@ pub const INTENDED: &[Intended] = &[
         "Produce",
         "*",
         cut,
-        "A batch that ends before its header does, or begins at an offset below zero, is corrupt (CORRUPT_MESSAGE, which producers send again). Kafka takes it for none at all (INVALID_RECORD).",
+        "A batch that ends before its header does, holds no record, or begins at an offset below zero, is corrupt (CORRUPT_MESSAGE, which producers send again). Kafka takes it for none at all (INVALID_RECORD).",
     ),
     of(
         "Produce",
@@ -144,6 +150,24 @@ pub const INTENDED: &[Intended] = &[
         "A batch that is null is refused (INVALID_RECORD, with acks=0 by the end of the connection); Kafka never answers, and reads no more from the connection.",
     ),
     of(
+        "AddPartitionsToTxn",
+        "",
+        without_transactions,
+        "A request of brokers that names no transaction is answered at once; Kafka never answers.",
+    ),
+    of(
+        "Fetch",
+        "SessionId",
+        lost_by_kafka,
+        "As above: a session that Kafka has forgotten, or never began since it failed on the request that was to begin it.",
+    ),
+    of(
+        "Metadata",
+        "Topics[]",
+        by_name_and_id,
+        "Where some topics are asked for by name and others by id, all are told; Kafka passes over the names.",
+    ),
+    of(
         "Produce",
         "*",
         nobodys_transaction,
@@ -154,6 +178,24 @@ pub const INTENDED: &[Intended] = &[
         "Groups[]",
         only_aborted,
         "A group whose only offsets were those of an aborted transaction is none; Kafka lists it, empty, until it looks for expired offsets.",
+    ),
+    of(
+        "OffsetCommit",
+        "Topics[].Partitions[].ErrorCode",
+        of_no_group,
+        "As above: such a group is none, so a generation of it is unknown (ILLEGAL_GENERATION) before its member is.",
+    ),
+    of(
+        "EndTxn",
+        "ErrorCode",
+        fenced,
+        "A producer that was fenced by one epoch is told so; Kafka takes its end in version 2 for a repeat of one that brought that epoch (INVALID_TXN_STATE, or a success).",
+    ),
+    of(
+        "DescribeClientQuotas",
+        "Entries[]",
+        told_by_kafka_only,
+        "What a refused AlterClientQuotas (one that names a key twice, say) would have set is not there.",
     ),
     of(
         "DescribeClientQuotas",
@@ -178,6 +220,12 @@ pub const INTENDED: &[Intended] = &[
         "*",
         nothing_named,
         "A topic that is asked for without name and without id is unknown (UNKNOWN_TOPIC_ID); Kafka fails the whole request with UNKNOWN_SERVER_ERROR.",
+    ),
+    of(
+        "JoinGroup",
+        "MemberId",
+        told_by_leasehold_only,
+        "A refused member is told its id again; Kafka leaves it out where it fails on the request (UNKNOWN_SERVER_ERROR), as on the id that it told a static member a moment before.",
     ),
     of(
         "ConsumerGroupHeartbeat",
@@ -238,7 +286,10 @@ fn senseless_list(_: &Difference, request: &Value) -> bool {
                 let partitions = PARTITIONS.contains(&name);
                 let mut pairs = all.iter().enumerate();
                 let twice = pairs.any(|(at, one)| {
-                    (partitions || one.is_object() || one.is_string()) && all[..at].contains(one)
+                    let keys = one["Value"].is_string()
+                        && all[..at].iter().any(|o| o["Name"] == one["Name"]);
+                    let same = partitions || one.is_object() || one.is_string();
+                    keys || (same && all[..at].contains(one))
                 });
                 twice || (partitions && all.is_empty()) || all.iter().any(|one| inside("", one))
             }
@@ -266,6 +317,20 @@ fn of_a_follower(_: &Difference, request: &Value) -> bool {
     request["ReplicaId"].as_i64().is_some_and(|id| id != -1)
 }
 
+fn up_to_a_byte_limit(found: &Difference, request: &Value) -> bool {
+    const SMALL: i64 = 10_000;
+    let small = |value: &Value| value.as_i64().is_some_and(|bytes| bytes < SMALL);
+    let mut topics = request["Topics"].as_array().into_iter().flatten();
+    let limited = small(&request["MaxBytes"])
+        || in_a_session(found, request)
+        || topics.any(|topic| {
+            let mut partitions = topic["Partitions"].as_array().into_iter().flatten();
+            partitions.any(|partition| small(&partition["PartitionMaxBytes"]))
+        });
+    let cut = found.kafka == Some(serde_json::json!({"cut": true}));
+    limited && (cut || found.kafka.is_none())
+}
+
 fn out_of_range(found: &Difference, _: &Value) -> bool {
     let offsets = ["HighWatermark", "LastStableOffset", "LogStartOffset"];
     offsets.iter().any(|name| found.path.ends_with(name)) && found.kafka == Some(Value::from(-1))
@@ -280,9 +345,12 @@ fn without_topics(_: &Difference, request: &Value) -> bool {
 }
 
 fn cut(found: &Difference, request: &Value) -> bool {
-    let short = batches(request)
-        .any(|batch| batch["cut"].is_i64() || batch.is_string() || batch["baseOffset"] == -1);
-    short && found.kafka != Some(Value::from(0))
+    let short = batches(request).any(|batch| {
+        let nothing = batch["count"] == 0 || batch["baseOffset"] == -1;
+        batch["cut"].is_i64() || batch.is_string() || nothing
+    });
+    let told_in_passing = found.path.ends_with("LogStartOffset");
+    short && (told_in_passing || found.kafka != Some(Value::from(0)))
 }
 
 fn kafka_tells_a_time(found: &Difference, _: &Value) -> bool {
@@ -340,6 +408,36 @@ fn without_answer(found: &Difference, request: &Value) -> bool {
     batches(request).any(Value::is_null) && found.kafka == Some(Value::from("no answer"))
 }
 
+fn of_no_group(found: &Difference, _: &Value) -> bool {
+    found.kafka == Some(Value::from(25)) && found.leasehold == Some(Value::from(22))
+}
+
+fn fenced(found: &Difference, _: &Value) -> bool {
+    found.leasehold == Some(Value::from(90))
+}
+
+fn without_transactions(found: &Difference, request: &Value) -> bool {
+    found.kafka == Some(Value::from("no answer"))
+        && request["Transactions"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
+}
+
+fn lost_by_kafka(found: &Difference, request: &Value) -> bool {
+    in_a_session(found, request) && found.kafka == Some(Value::from("none"))
+}
+
+fn by_name_and_id(found: &Difference, request: &Value) -> bool {
+    const NONE: [&str; 2] = ["00", "00000000000000000000000000000000"];
+    let mut topics = request["Topics"].as_array().into_iter().flatten();
+    let ids = |topic: &Value| {
+        topic["TopicId"]
+            .as_str()
+            .is_some_and(|id| !NONE.contains(&id))
+    };
+    found.kafka.is_none() && topics.any(ids)
+}
+
 fn nobodys_transaction(_: &Difference, request: &Value) -> bool {
     batches(request).any(|batch| {
         let transactional = batch["attributes"]
@@ -356,6 +454,10 @@ fn not_there(found: &Difference, _: &Value) -> bool {
 
 fn told_by_kafka_only(found: &Difference, _: &Value) -> bool {
     found.leasehold.is_none()
+}
+
+fn told_by_leasehold_only(found: &Difference, request: &Value) -> bool {
+    found.kafka == Some(Value::from("")) && found.leasehold.as_ref() == Some(&request["MemberId"])
 }
 
 fn nothing_named(_: &Difference, request: &Value) -> bool {
@@ -427,6 +529,22 @@ mod tests {
             leasehold: Some(json!(-1)),
         };
         assert_eq!(reason("Metadata", &json!({}), &difference), None);
+    }
+
+    #[test]
+    fn only_kafka_sends_cut_batches() {
+        let cut = Some(json!({"cut": true}));
+        let request = json!({"MaxBytes": 1_000_000, "Topics": [{"Partitions": [{"PartitionMaxBytes": 150}]}]});
+        let found = |kafka: &Option<Value>, leasehold: &Option<Value>| Difference {
+            path: "Responses[a].Partitions[0].Records[]".into(),
+            kafka: kafka.clone(),
+            leasehold: leasehold.clone(),
+        };
+        assert!(reason("Fetch", &request, &found(&cut, &None)).is_some());
+        assert!(reason("Fetch", &json!({}), &found(&cut, &None)).is_none());
+        let whole = Some(json!({"baseOffset": 1}));
+        assert!(reason("Fetch", &request, &found(&whole, &cut)).is_none());
+        assert!(reason("Fetch", &request, &found(&whole, &None)).is_none());
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<bool> {
     let peers = Peers::start();
     let mut sides = [peers.kafka, peers.leasehold].map(|address| Side::new(Line::new(address)));
     let served = served(&schemas, &mut sides[1])?;
+    lower(&schemas, &mut sides[1])?;
     let (mut report, mut asked) = (Report::default(), 0);
     for number in 0.. {
         if asked >= plan.requests || plan.episode.is_some_and(|only| number > only) {
@@ -68,6 +69,20 @@ pub fn run(plan: &Plan) -> anyhow::Result<bool> {
     }
     println!("seed {}, {asked} requests\n\n{}", plan.seed, report.text());
     Ok(!report.unexplained())
+}
+
+/// Lowers what [`Peers::start`] could not tell Leasehold.
+fn lower(schemas: &Schemas, leasehold: &mut Side) -> anyhow::Result<()> {
+    let request = Request {
+        key: 57,
+        version: 1,
+        body: json!({"timeoutMs": 10_000, "ValidateOnly": false,
+            "FeatureUpdates": [{"Feature": "transaction.version", "MaxVersionLevel": 1, "UpgradeType": 2}]}),
+        bind: None,
+    };
+    let answer = leasehold.ask(schemas, &request, "");
+    anyhow::ensure!(answer["ErrorCode"] == 0, "UpdateFeatures: {answer}");
+    Ok(())
 }
 
 /// What Leasehold advertises.
@@ -143,7 +158,7 @@ fn choose(
     };
     let version = episode
         .rng
-        .random_range(versions.min.max(ask.at_least)..=versions.max.min(ask.at_most));
+        .random_range(versions.min.max(ask.at_least)..=versions.max);
     let mut body = ask.body;
     let odd = episode.rng.random_range(0..ODD) == 0;
     if let (true, true, Some((message, _))) = (odd, ask.odd, schemas.get(key)) {

@@ -27,7 +27,8 @@ const CONFIG: &[(&str, &str)] = &[
 /// What Leasehold does without being told, and has no key for: a target is assigned at once (docs/limits.md).
 const KAFKA_ONLY: (&str, &str) = ("group.consumer.assignment.interval.ms", "0");
 
-/// Transactions are those of version 1 (docs/limits.md), and no default of all brokers is written by itself.
+/// No default of all brokers is written by itself. At level 2 of transactions Kafka fences a producer by two epochs, and
+/// Leasehold by one; what a client does in version 2 goes by the versions of its requests at either level.
 const FEATURES: &[&str] = &[
     "transaction.version=1",
     "eligible.leader.replicas.version=0",

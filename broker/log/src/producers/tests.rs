@@ -74,6 +74,27 @@ fn a_new_epoch_starts_at_zero_and_fences_the_old() {
 }
 
 #[test]
+fn of_a_producer_without_an_epoch_only_repeats_are_recognized() {
+    let mut producers = Producers::default();
+    for sequence in [5, 3, 9] {
+        let h = header(i64::from(sequence), -1, sequence, 1);
+        assert_eq!(producers.check(&h, None), Ok(None));
+        producers.note(&h, None);
+    }
+    let repeat = producers.check(&header(0, -1, 3, 1), None).unwrap();
+    assert!(repeat.is_some());
+    // With one it may go on anywhere, and then not without one again.
+    let h = header(20, 0, 7, 1);
+    assert_eq!(producers.check(&h, None), Ok(None));
+    producers.note(&h, None);
+    let late = producers.check(&header(0, -1, 10, 1), None);
+    assert!(matches!(
+        late,
+        Err(AppendError::InvalidProducerEpoch { .. })
+    ));
+}
+
+#[test]
 fn a_snapshot_is_read_back_and_a_torn_one_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");

@@ -3,6 +3,7 @@
 //! What a change of `min.insync.replicas` or `unclean.leader.election.enable` means for ISR, ELR and leaders is
 //! part of the same commit.
 
+use super::topics::check_legal;
 use super::{At, Controller};
 use crate::configs;
 use crate::dynamic::{DynamicError, DynamicKey};
@@ -77,6 +78,7 @@ impl Controller {
             ConfigTarget::Topic(name) => match self.image.topic_by_name(name) {
                 Some(topic) => Ok(Whose::Topic(topic.clone())),
                 None => {
+                    check_legal(name)?;
                     let message = format!("topic {name} does not exist");
                     Err((codes::UNKNOWN_TOPIC_OR_PARTITION, message))
                 }

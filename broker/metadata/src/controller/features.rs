@@ -1,11 +1,16 @@
 //! Feature levels: what may be decided at the level in force, and when another may be.
 //!
 //! Promises: a level is raised only if every registered broker supports it, whether it is there or not, since it may be
-//! back and read; it never falls, since what was written at it stays in the log and in brokers' copies; who does not
-//! support the level in force is not admitted.
+//! back and read; `metadata.version` never falls, since what was written at it stays in the log and in brokers' copies;
+//! who does not support a level in force is not admitted.
+//!
+//! Kafka's own features only tell clients what they may use. They may fall: what is under way ends as it began.
 
 use super::{Controller, Event};
-use crate::features::{Level, LevelRange, METADATA_VERSION, METADATA_VERSIONS, metadata_versions};
+use crate::features::{
+    self, KAFKAS, Level, LevelRange, METADATA_VERSION, METADATA_VERSIONS, metadata_versions,
+};
+use crate::image::Broker;
 use crate::records::Record;
 use crate::rpc::{Direction, FeatureUpdate, Outcome, Registration, codes};
 use std::collections::BTreeSet;
@@ -16,19 +21,20 @@ impl Controller {
         let image = &self.image;
         let begun = !image.brokers.is_empty() || !image.topics.is_empty();
         if image.metadata_version.is_none() && !begun {
-            self.set_level(Level::NEWEST);
+            self.set_level(METADATA_VERSION, Level::NEWEST);
+            for (name, level) in KAFKAS {
+                self.set_level(name, level);
+            }
         }
     }
 
-    fn set_level(&mut self, level: Level) {
+    fn set_level(&mut self, name: &str, level: Level) {
+        let name = name.to_owned();
         self.emit(Record::FeatureLevel {
-            name: METADATA_VERSION.to_owned(),
+            name: name.clone(),
             level,
         });
-        self.event(Event::FeatureLevel {
-            name: METADATA_VERSION.to_owned(),
-            level,
-        });
+        self.event(Event::FeatureLevel { name, level });
     }
 
     /// Whether `what`, which is written from level `needed` on, may be.
@@ -56,6 +62,15 @@ impl Controller {
                 r.broker, r.version
             ));
         }
+        for (feature, level) in self.image.features.iter() {
+            let range = features::levels_of(feature, &r.features);
+            if !range.contains(*level) {
+                return Err(format!(
+                    "broker {} (release {}) supports {feature} {range}, and the cluster is at {level}: run a release that supports that level, or lower it with kafka-features.sh downgrade --feature {feature}={}",
+                    r.broker, r.version, range.max
+                ));
+            }
+        }
         if r.directories.len() > 1 || r.unreadable > 0 {
             self.permits(Level::ADMINISTERED, "several log directories in a broker")
                 .map_err(|refused| refused.message.unwrap_or_default())?;
@@ -82,19 +97,53 @@ impl Controller {
             }
         }
         for update in updates {
-            if !validate_only && self.image.metadata_level() < update.level {
-                self.set_level(update.level);
+            let now = self.image.feature_level(&update.name);
+            if !validate_only && now != update.level {
+                self.set_level(&update.name, update.level);
             }
         }
         Outcome::ok()
     }
 
     fn judge(&self, update: &FeatureUpdate) -> Result<(), String> {
-        if update.name != METADATA_VERSION {
+        let name = &update.name;
+        if name == METADATA_VERSION {
+            return self.judge_metadata_version(update);
+        }
+        let supported = features::supported();
+        let Some(range) = supported.get(name) else {
+            let known: Vec<&str> = supported.keys().map(String::as_str).collect();
             return Err(format!(
-                "There is no such feature; there is {METADATA_VERSION}."
+                "There is no such feature; there are {}.",
+                known.join(", ")
+            ));
+        };
+        let (now, level) = (self.image.feature_level(name), update.level);
+        if level == now {
+            return Ok(());
+        }
+        match (level < now, update.direction) {
+            (true, Direction::Up) => {
+                return Err(format!("It is at {now}, and an upgrade does not lower it."));
+            }
+            (false, Direction::DownIfSafe | Direction::Down) => {
+                return Err(format!(
+                    "It is at {now}, and a downgrade does not raise it."
+                ));
+            }
+            _ => {}
+        }
+        if !range.contains(level) {
+            return Err(format!(
+                "The controller's release supports {range}: roll all brokers to one that supports {level} first."
             ));
         }
+        self.permits(Level::RECORDED, "levels of features")
+            .map_err(|refused| refused.message.unwrap_or_default())?;
+        self.supported_by_all(level, |broker| features::levels_of(name, &broker.features))
+    }
+
+    fn judge_metadata_version(&self, update: &FeatureUpdate) -> Result<(), String> {
         let (now, level) = (self.image.metadata_level(), update.level);
         if level < now {
             return Err(match update.direction {
@@ -126,13 +175,23 @@ impl Controller {
                 Level::RECORDED
             ));
         }
+        self.supported_by_all(level, |broker| {
+            metadata_versions(&broker.features, broker.directories.len())
+        })
+    }
+
+    /// `range` is what a broker supports.
+    fn supported_by_all(
+        &self,
+        level: Level,
+        range: impl Fn(&Broker) -> LevelRange,
+    ) -> Result<(), String> {
         let lags: Vec<String> = self
             .image
             .brokers
             .values()
             .filter_map(|broker| {
-                let range: LevelRange =
-                    metadata_versions(&broker.features, broker.directories.len());
+                let range = range(broker);
                 let shown = format!("broker {} (release {}) {range}", broker.id, broker.version);
                 (!range.contains(level)).then_some(shown)
             })

@@ -20,9 +20,8 @@ impl Controller {
             return Outcome::refused(codes::INVALID_REQUEST, message);
         }
         for change in &wanted.changes {
-            // What is taken away must be known, too.
-            let value = change.limit.map_or(1.0, QuotaLimit::get);
-            if let Err(message) = QuotaLimit::new(&change.key, value) {
+            let Some(limit) = change.limit else { continue };
+            if let Err(message) = QuotaLimit::new(&change.key, limit.get()) {
                 return Outcome::refused(codes::INVALID_REQUEST, message);
             }
         }

@@ -1,6 +1,7 @@
 //! One step: dispatch, housekeeping, and the one way in which records come about.
 
 use super::{At, Controller, Edit, Effect, Event, Input, Millis, Output, PartitionName};
+use crate::features::METADATA_VERSION;
 use crate::image::Partition;
 use crate::records::{PartitionChange, Record};
 use crate::rpc::codes;
@@ -133,7 +134,7 @@ impl Controller {
     pub(super) fn emit(&mut self, record: Record) {
         let in_force = match &record {
             // It was judged by what every broker supports.
-            Record::FeatureLevel { level, .. } => *level,
+            Record::FeatureLevel { name, level } if name == METADATA_VERSION => *level,
             _ => self.image.metadata_level(),
         };
         if record.needs() > in_force {

@@ -101,24 +101,7 @@ impl Controller {
     }
 
     fn check_name(&self, name: &str) -> Result<(), Refusal> {
-        let invalid = |why: String| Err((codes::INVALID_TOPIC_EXCEPTION, why));
-        if name.is_empty() {
-            return invalid("Topic name is invalid: the empty string is not allowed".to_owned());
-        }
-        if name == "." || name == ".." {
-            return invalid(format!("Topic name is invalid: '{name}' is not allowed"));
-        }
-        if name.len() > MAX_NAME {
-            return invalid(format!(
-                "Topic name is invalid: the length of '{name}' is longer than the max allowed length {MAX_NAME}"
-            ));
-        }
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if !name.chars().all(legal) {
-            return invalid(format!(
-                "Topic name is invalid: '{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
-            ));
-        }
+        check_legal(name)?;
         // Metric names make no difference between the two.
         let folded = name.replace('.', "_");
         let may_collide = name.contains(['.', '_']);
@@ -126,8 +109,9 @@ impl Controller {
             may_collide && other.len() == folded.len() && other.replace('.', "_") == folded
         };
         match self.image.names.keys().find(collides) {
-            Some(other) => invalid(format!(
-                "Topic '{name}' collides with existing topic: {other}"
+            Some(other) => Err((
+                codes::INVALID_TOPIC_EXCEPTION,
+                format!("Topic '{name}' collides with existing topic: {other}"),
             )),
             None => Ok(()),
         }
@@ -151,9 +135,11 @@ impl Controller {
             }
         }
         for (key, value) in &topic.configs {
-            if let Some(value) = value {
-                values.insert(key.clone(), value.clone());
-            }
+            let Some(value) = value else {
+                let message = format!("Null value not supported for topic configs: {key}");
+                return Err((codes::INVALID_CONFIG, message));
+            };
+            values.insert(key.clone(), value.clone());
         }
         let invalid = |error: configs::ConfigError| (codes::INVALID_CONFIG, error.to_string());
         let values = configs::validate_all(&values).map_err(invalid)?;
@@ -472,6 +458,29 @@ struct Plan {
     factor: usize,
     assignment: Assignment,
     configs: BTreeMap<String, String>,
+}
+
+/// Whether a topic can have that name at all.
+pub(super) fn check_legal(name: &str) -> Result<(), Refusal> {
+    let invalid = |why: String| Err((codes::INVALID_TOPIC_EXCEPTION, why));
+    if name.is_empty() {
+        return invalid("Topic name is invalid: the empty string is not allowed".to_owned());
+    }
+    if name == "." || name == ".." {
+        return invalid(format!("Topic name is invalid: '{name}' is not allowed"));
+    }
+    if name.len() > MAX_NAME {
+        return invalid(format!(
+            "Topic name is invalid: the length of '{name}' is longer than the max allowed length {MAX_NAME}"
+        ));
+    }
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if !name.chars().all(legal) {
+        return invalid(format!(
+            "Topic name is invalid: '{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
+        ));
+    }
+    Ok(())
 }
 
 /// One request may not ask for more than can be committed at once.

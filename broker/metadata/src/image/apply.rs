@@ -190,8 +190,15 @@ impl Image {
             }
             Record::Balancing(balancing) => self.balancing = *balancing,
             Record::FeatureLevel { name, level } => {
-                // The only feature there is, so any other is refused here.
                 features::check(name, *level)?;
+                if name != METADATA_VERSION {
+                    let levels = Arc::make_mut(&mut self.features);
+                    match *level {
+                        Level::OFF => levels.remove(name),
+                        level => levels.insert(name.clone(), level),
+                    };
+                    return Ok(());
+                }
                 if let Some(from) = self.metadata_version.filter(|from| level < from) {
                     return Err(ApplyError::LevelFalls { from, to: *level });
                 }

@@ -17,6 +17,12 @@ impl Image {
                 level,
             });
         }
+        for (name, level) in self.features.iter() {
+            records.push(Record::FeatureLevel {
+                name: name.clone(),
+                level: *level,
+            });
+        }
         for broker in self.brokers.values() {
             records.push(Record::RegisterBroker(RegisterBroker {
                 broker: broker.id,

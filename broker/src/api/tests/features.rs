@@ -1,7 +1,7 @@
 //! Feature levels as clients see them: what ApiVersions tells, and how UpdateFeatures changes it.
 
 use super::stage::*;
-use leasehold_metadata::features::{Level, METADATA_VERSION};
+use leasehold_metadata::features::{GROUP_VERSION, Level, METADATA_VERSION, TRANSACTION_VERSION};
 use leasehold_metadata::rpc::{AdminRequest, Direction};
 use leasehold_types::Seq;
 use leasehold_wire::kafka::messages::update_features_request::FeatureUpdateKey;
@@ -57,7 +57,7 @@ async fn update(
 
 /// The error of the one feature, wherever this version has it.
 fn error_of(reply: &UpdateFeaturesResponse, version: i16) -> i16 {
-    if version >= 2 {
+    if version >= 2 || reply.error_code != 0 {
         assert!(reply.results.is_empty());
         return reply.error_code;
     }
@@ -80,14 +80,32 @@ async fn api_versions_tells_levels_from_version_3_on() {
             assert!(reply.supported_features.is_empty() && reply.finalized_features.is_empty());
             continue;
         }
-        let supported = &reply.supported_features[0];
-        assert_eq!(supported.name.as_str(), METADATA_VERSION);
-        assert_eq!(
-            (supported.min_version, supported.max_version),
-            (1, Level::NEWEST.0)
-        );
+        let supported = reply.supported_features.iter();
+        let supported = supported.map(|f| (f.name.as_str(), f.min_version, f.max_version));
+        let mut expected = vec![(METADATA_VERSION, 1, Level::NEWEST.0)];
+        // Before that, clients fail on a level 0.
+        if version >= 4 {
+            expected.insert(0, (GROUP_VERSION, 0, 1));
+            expected.push((TRANSACTION_VERSION, 0, 2));
+        }
+        assert_eq!(supported.collect::<Vec<_>>(), expected, "version {version}");
         assert_eq!(finalized(&stage).await, (Level::NEWEST.0, 41));
     }
+}
+
+#[tokio::test]
+async fn clients_are_told_of_kafkas_features_that_are_in_force() {
+    let stage = Stage::up().await;
+    stage.image.send_modify(|image| {
+        let level = (TRANSACTION_VERSION.to_owned(), Level(2));
+        Arc::make_mut(image).features = Arc::new([level].into());
+    });
+    let reply = told(&stage, 3).await;
+    let told = reply.finalized_features.iter();
+    let told: Vec<_> = told
+        .map(|f| (f.name.as_str(), f.max_version_level))
+        .collect();
+    assert_eq!(told, [(METADATA_VERSION, 1), (TRANSACTION_VERSION, 2)]);
 }
 
 #[tokio::test]

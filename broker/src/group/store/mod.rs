@@ -5,7 +5,7 @@
 //! primitives under those; [`loaded`] folds a log into the state of the groups.
 
 pub mod consumer;
-mod flexible;
+pub mod flexible;
 pub mod loaded;
 pub mod protocol;
 pub mod records;

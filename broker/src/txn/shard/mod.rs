@@ -17,7 +17,7 @@ mod writes;
 #[cfg(test)]
 mod tests;
 
-use super::state::{InitVerdict, Metadata, Transaction, Verdict};
+use super::state::{EndVerdict, InitVerdict, Metadata, Transaction, Verdict};
 use super::types::*;
 use crate::coordinator::timer::TimerQueue;
 use crate::coordinator::write::{Producer, Write, WriteId};
@@ -46,8 +46,9 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     Init(InitAnswer),
-    /// To AddPartitionsToTxn and EndTxn.
+    /// To AddPartitionsToTxn.
     Changed(ErrorCode),
+    Ended(EndAnswer),
 }
 
 /// What calls want done.
@@ -76,6 +77,7 @@ enum Waits {
     Nobody,
     Init(Token, InitAnswer),
     Change(Token),
+    End(Token, Producer),
 }
 
 #[derive(Debug)]
@@ -216,12 +218,35 @@ impl Shard {
         });
     }
 
-    /// EndTxn; the answer comes under `token`.
-    pub fn end(&mut self, request: &EndRequest, token: Token, now: Now, out: &mut Output) {
-        let id = &request.transactional_id;
-        self.change(id, token, now, out, |transaction| {
-            transaction.end(request.producer, request.commit, now.wall)
-        });
+    /// EndTxn; the answer comes under `token`. `fresh` is a producer id that nobody has.
+    pub fn end(
+        &mut self,
+        request: &EndRequest,
+        fresh: Option<ProducerId>,
+        token: Token,
+        now: Now,
+        out: &mut Output,
+    ) {
+        let mut reply = |answer| out.replies.push((token, Reply::Ended(answer)));
+        let id = request.transactional_id.as_str();
+        let Some((id, transaction)) = self.transactions.get_key_value(id) else {
+            return reply(EndAnswer::Refused(ErrorCode::InvalidProducerIdMapping));
+        };
+        let id = id.clone();
+        let (producer, commit) = (request.producer, request.commit);
+        let verdict = match request.bump {
+            true => transaction.end_and_bump(producer, commit, fresh, now.wall),
+            false => transaction.end(producer, commit, now.wall).into(),
+        };
+        match verdict {
+            EndVerdict::Refused(error) => reply(EndAnswer::Refused(error)),
+            EndVerdict::NeedsProducerId => reply(EndAnswer::NeedsProducerId),
+            EndVerdict::Already => reply(EndAnswer::Done(transaction.metadata().going_on())),
+            EndVerdict::Store(next) => {
+                let waits = Waits::End(token, next.going_on());
+                self.store(&id, next, waits, now, out);
+            }
+        }
     }
 
     fn change(

@@ -109,8 +109,21 @@ impl World {
             transactional_id: "id".to_owned(),
             producer: producer(epoch),
             commit,
+            bump: false,
         };
-        self.call(|shard, token, now, out| shard.end(&request, token, now, out))
+        self.call(|shard, token, now, out| shard.end(&request, None, token, now, out))
+    }
+
+    /// EndTxn of version 2.
+    fn end_and_bump(&mut self, epoch: i16, commit: bool, fresh: Option<i64>) -> Token {
+        let request = EndRequest {
+            transactional_id: "id".to_owned(),
+            producer: producer(epoch),
+            commit,
+            bump: true,
+        };
+        let fresh = fresh.map(ProducerId);
+        self.call(|shard, token, now, out| shard.end(&request, fresh, token, now, out))
     }
 
     /// Producer 7 at epoch 0, with partition 3 of "t" in its transaction.
@@ -160,7 +173,8 @@ fn an_end_is_answered_and_its_markers_sent_only_once_it_is_stored() {
     let token = world.end(0, true);
     assert!(!world.replies.contains_key(&token) && world.endings.is_empty());
     world.store_all();
-    assert_eq!(world.replies[&token], Reply::Changed(ErrorCode::None));
+    let done = Reply::Ended(EndAnswer::Done(producer(0)));
+    assert_eq!(world.replies[&token], done);
     assert_eq!(world.endings.len(), 1);
     let ending = &world.endings[0];
     assert!(ending.commit);
@@ -179,8 +193,10 @@ fn an_end_that_is_not_stored_sends_no_marker_and_can_be_asked_for_again() {
     let mut world = World::ongoing();
     let token = world.end(0, true);
     world.fail_next(ErrorCode::NotEnoughReplicas);
-    let refused = Reply::Changed(ErrorCode::CoordinatorNotAvailable);
-    assert_eq!(world.replies[&token], refused);
+    assert_eq!(
+        world.replies[&token],
+        not_ended(ErrorCode::CoordinatorNotAvailable)
+    );
     assert!(world.endings.is_empty());
     assert_eq!(world.state(), "Ongoing");
     // And it still times out.
@@ -232,10 +248,7 @@ fn a_transaction_times_out_at_the_first_look_behind_its_deadline_also_under_the_
         assert_eq!(world.endings[0].producer, producer(1));
         assert!(!world.endings[0].commit);
         let late = world.end(0, true);
-        assert_eq!(
-            world.replies[&late],
-            Reply::Changed(ErrorCode::ProducerFenced)
-        );
+        assert_eq!(world.replies[&late], not_ended(ErrorCode::ProducerFenced));
     }
 }
 
@@ -261,10 +274,10 @@ fn nobody_waits_longer_than_the_timeout_and_what_is_stored_later_counts() {
     let mut world = World::ongoing();
     let token = world.end(0, true);
     world.pass(5_000);
-    let late = Reply::Changed(ErrorCode::CoordinatorNotAvailable);
+    let late = not_ended(ErrorCode::CoordinatorNotAvailable);
     assert_eq!(world.replies[&token], late);
     let again = world.end(0, true);
-    let wait = Reply::Changed(ErrorCode::ConcurrentTransactions);
+    let wait = not_ended(ErrorCode::ConcurrentTransactions);
     assert_eq!(world.replies[&again], wait);
     world.store_all();
     assert_eq!(world.state(), "PrepareCommit");
@@ -380,4 +393,92 @@ fn filters_of_a_list_narrow_it_down_together() {
         ..all.clone()
     };
     assert_eq!(list(&longer), 0);
+}
+
+fn not_ended(error: ErrorCode) -> Reply {
+    Reply::Ended(EndAnswer::Refused(error))
+}
+
+#[test]
+fn in_version_2_the_producer_goes_on_in_the_next_epoch_and_the_markers_have_it() {
+    let mut world = World::ongoing();
+    let token = world.end_and_bump(0, true, None);
+    world.store_all();
+    let next = Reply::Ended(EndAnswer::Done(producer(1)));
+    assert_eq!(world.replies[&token], next);
+    assert_eq!(world.endings[0].producer, producer(1));
+    // The next coordinator tells a repeat the same, before and after the markers.
+    let mut heir = World::load(world.log, world.now);
+    assert_eq!(heir.endings[0].producer, producer(1));
+    let wait = not_ended(ErrorCode::ConcurrentTransactions);
+    let token = heir.end_and_bump(0, true, None);
+    assert_eq!(heir.replies[&token], wait);
+    heir.mark();
+    heir.store_all();
+    let mut heir = World::load(heir.log, heir.now);
+    let token = heir.end_and_bump(0, true, None);
+    assert_eq!(heir.replies[&token], next);
+    let other = heir.end_and_bump(0, false, None);
+    assert_eq!(heir.replies[&other], not_ended(ErrorCode::InvalidTxnState));
+}
+
+#[test]
+fn a_producer_whose_epochs_are_used_up_goes_on_under_another_id() {
+    let last = i16::MAX - 1;
+    let mut world = World::ongoing();
+    // Nobody lives to see it otherwise.
+    let mut loaded = Loaded::default();
+    for (key, value) in &world.log {
+        loaded.apply(Some(key), value.as_deref());
+    }
+    for metadata in loaded.transactions.values_mut() {
+        metadata.epoch = last;
+    }
+    let mut out = Output::default();
+    world.shard = Shard::new(SETTINGS, loaded.transactions, world.now, &mut out);
+    let token = world.end_and_bump(last, true, None);
+    let needs = Reply::Ended(EndAnswer::NeedsProducerId);
+    assert_eq!(world.replies[&token], needs);
+    let token = world.end_and_bump(last, true, Some(900));
+    world.store_all();
+    let next = Producer {
+        id: ProducerId(900),
+        epoch: 0,
+    };
+    let done = Reply::Ended(EndAnswer::Done(next));
+    assert_eq!(world.replies[&token], done);
+    assert_eq!(world.endings[0].producer, producer(i16::MAX));
+    // It may be quicker than the markers.
+    let mut heir = World::load(world.log, world.now);
+    let early = AddRequest {
+        producer: next,
+        ..adding(0)
+    };
+    let token = heir.call(|shard, token, now, out| shard.add(&early, token, now, out));
+    let wait = Reply::Changed(ErrorCode::ConcurrentTransactions);
+    assert_eq!(heir.replies[&token], wait);
+    heir.mark();
+    heir.store_all();
+    let mut heir = World::load(heir.log, heir.now);
+    let token = heir.end_and_bump(last, true, None);
+    assert_eq!(heir.replies[&token], done, "a repeat");
+    let token = heir.call(|shard, token, now, out| shard.add(&early, token, now, out));
+    heir.store_all();
+    assert_eq!(heir.replies[&token], Reply::Changed(ErrorCode::None));
+}
+
+#[test]
+fn a_producer_that_timed_out_does_not_take_the_abort_for_its_own_end() {
+    let mut world = World::ongoing();
+    world.pass(11_200);
+    world.store_all();
+    let fenced = not_ended(ErrorCode::ProducerFenced);
+    let early = world.end_and_bump(0, false, None);
+    world.mark();
+    world.store_all();
+    let late = world.end_and_bump(0, false, None);
+    assert_eq!(
+        (world.replies[&early], world.replies[&late]),
+        (fenced, fenced)
+    );
 }

@@ -5,7 +5,7 @@ use crate::coordinator::Now;
 use crate::coordinator::write::{Producer, Write, WriteId, WriteRecord};
 use crate::txn::state::{Metadata, NO_EPOCH, State, Transaction};
 use crate::txn::store::{encode_key, encode_value};
-use crate::txn::types::{Ending, InitAnswer};
+use crate::txn::types::{EndAnswer, Ending, InitAnswer};
 use leasehold_wire::ErrorCode;
 use std::sync::Arc;
 
@@ -152,6 +152,13 @@ fn answer(waits: Waits, error: ErrorCode, out: &mut Output) {
             out.replies.push((token, Reply::Init(answer)));
         }
         Waits::Change(token) => out.replies.push((token, Reply::Changed(error))),
+        Waits::End(token, producer) => {
+            let answer = match error {
+                ErrorCode::None => EndAnswer::Done(producer),
+                error => EndAnswer::Refused(error),
+            };
+            out.replies.push((token, Reply::Ended(answer)));
+        }
     }
 }
 

@@ -226,8 +226,7 @@ fn produce(
 }
 
 pub(super) fn transactional_produce(id: &str, topic: &str, partition: i32, batch: Value) -> Ask {
-    // From version 12 on Kafka adds the partition to the transaction by itself (KIP-890, its second part).
-    produce(topic, partition, -1, Some(json!(id)), batch).until(11)
+    produce(topic, partition, -1, Some(json!(id)), batch)
 }
 
 fn merge(batch: &mut Value, deviation: Value) {

@@ -32,8 +32,6 @@ pub struct Ask {
     pub odd: bool,
     /// Lowest version, where an older one means something else.
     pub at_least: i16,
-    /// Highest version, where a newer one means something that Leasehold does not have.
-    pub at_most: i16,
 }
 
 impl Ask {
@@ -44,7 +42,6 @@ impl Ask {
             bind: None,
             odd: true,
             at_least: 0,
-            at_most: i16::MAX,
         }
     }
 
@@ -56,11 +53,6 @@ impl Ask {
     /// As it is: what the rest of the episode stands on.
     pub fn plain(mut self) -> Self {
         self.odd = false;
-        self
-    }
-
-    pub fn until(mut self, version: i16) -> Self {
-        self.at_most = version;
         self
     }
 

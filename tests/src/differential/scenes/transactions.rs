@@ -1,4 +1,4 @@
-//! Transactions of version 1, whole ones and ones in the wrong order.
+//! Transactions, whole ones and ones in the wrong order.
 
 use super::data::transactional_produce;
 use super::{Ask, Bind, Episode};
@@ -15,7 +15,8 @@ impl Episode {
         let partition = self.one(&[0, 0, 1]);
         if self.chance(85) {
             all.push(Ask::new("AddPartitionsToTxn", json!({
-                "Transactions": [],
+                "Transactions": [{"TransactionalId": id, "ProducerId": pid, "ProducerEpoch": epoch, "VerifyOnly": self.chance(30),
+                    "Topics": [{"Name": topic, "Partitions": [partition]}]}],
                 "V3AndBelowTransactionalId": id, "V3AndBelowProducerId": pid, "V3AndBelowProducerEpoch": epoch,
                 "V3AndBelowTopics": [{"Name": topic, "Partitions": self.one(&[json!([partition]), json!([partition]), json!([0, 9])])}]})));
         }
@@ -41,7 +42,7 @@ impl Episode {
         all.push(self.look(&id));
         if self.chance(10) {
             all.push(Ask::new("WriteTxnMarkers", json!({"Markers": [{"ProducerId": pid, "ProducerEpoch": epoch, "TransactionResult": true,
-                "Topics": [{"Name": topic, "PartitionIndexes": [partition]}], "CoordinatorEpoch": 0}]})));
+                "Topics": [{"Name": topic, "PartitionIndexes": [partition]}], "CoordinatorEpoch": 0}]})).plain());
         }
         // What is left open would hold the last stable offset of the episode.
         all.push(self.init(&id).plain());

@@ -449,12 +449,7 @@ fn a_level_never_falls_and_only_levels_that_there_are_are_set() {
             Direction::Down,
             "does not raise",
         ),
-        (
-            "transaction.version",
-            Level(2),
-            Direction::Up,
-            "no such feature",
-        ),
+        ("share.version", Level(1), Direction::Up, "no such feature"),
     ] {
         let refused = update(&mut bench, name, level, direction, false);
         assert_eq!(refused.code, codes::INVALID_UPDATE_VERSION, "{why}");
@@ -505,7 +500,9 @@ fn who_does_not_support_the_level_in_force_is_not_admitted() {
         }
     }
     assert!(bench.image.broker(b(3)).is_none());
-    let newer = register(&mut bench, 3, range(2, 9), &[1]);
+    let mut newer = supported();
+    newer.extend(range(2, 9));
+    let newer = register(&mut bench, 3, newer, &[1]);
     assert!(matches!(newer, Response::Registered { .. }));
 }
 
@@ -525,4 +522,62 @@ fn at_the_first_level_a_broker_with_a_failed_log_is_out_as_a_whole_until_the_lev
     failed(&mut bench);
     assert!(bench.image.is_live(b(0)));
     assert!(bench.p(topic, 0).is_offline(b(0)));
+}
+
+fn level(bench: &mut Bench, level: i16, direction: Direction) -> Outcome {
+    update(bench, TRANSACTION_VERSION, Level(level), direction, false)
+}
+
+#[test]
+fn kafkas_features_rise_and_fall_and_a_new_cluster_has_the_newest() {
+    let mut bench = Bench::new(2);
+    let at = |bench: &Bench| bench.image.feature_level(TRANSACTION_VERSION);
+    assert_eq!(at(&bench), Level(2));
+    assert_eq!(bench.image.feature_level(GROUP_VERSION), Level(1));
+    for (to, direction, why) in [
+        (3, Direction::Up, "supports 0 to 2"),
+        (1, Direction::Up, "does not lower"),
+        (3, Direction::Down, "does not raise"),
+        (-1, Direction::Down, "supports 0 to 2"),
+    ] {
+        let message = level(&mut bench, to, direction).message.unwrap();
+        assert!(message.contains(why), "{message}");
+        assert_eq!(at(&bench), Level(2));
+    }
+    assert!(level(&mut bench, 0, Direction::DownIfSafe).is_ok());
+    assert_eq!(at(&bench), Level::OFF);
+    assert!(!bench.image.features.contains_key(TRANSACTION_VERSION));
+    assert!(level(&mut bench, 1, Direction::Up).is_ok());
+    assert_eq!(at(&bench), Level(1));
+    assert!(level(&mut bench, 2, Direction::Up).is_ok());
+    // A snapshot has it.
+    let image = &bench.image;
+    let records = image.to_records();
+    let again = Image::from_snapshot(image.cluster_id.clone(), image.position, &records);
+    assert_eq!(again.unwrap().features, image.features);
+}
+
+#[test]
+fn a_feature_of_kafka_waits_for_brokers_that_do_not_know_it_and_keeps_them_out_afterwards() {
+    let mut bench = Bench::at_the_first_level(1, settings());
+    let refused = level(&mut bench, 2, Direction::Up);
+    assert!(refused.message.unwrap().contains("metadata.version"));
+    assert!(raise(&mut bench, Level::NEWEST).is_ok());
+    register(&mut bench, 1, range(1, 3), &[1]);
+    let refused = level(&mut bench, 2, Direction::Up);
+    assert_eq!(refused.code, codes::INVALID_UPDATE_VERSION);
+    let message = refused.message.unwrap();
+    assert!(
+        message.contains("broker 1") && !message.contains("broker 0"),
+        "{message}"
+    );
+    register(&mut bench, 1, supported(), &[1]);
+    assert!(level(&mut bench, 2, Direction::Up).is_ok());
+    match register(&mut bench, 2, range(1, 3), &[1]) {
+        Response::Error(outcome) => {
+            let message = outcome.message.unwrap();
+            assert!(message.contains("transaction.version=0"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
 }

@@ -48,6 +48,11 @@ fn a_quota_is_kept_until_it_is_taken_away_and_a_senseless_one_never() {
         alter(&mut bench, &client, "no_such_rate", Some(5.0), false),
         bad
     );
+    assert_eq!(
+        alter(&mut bench, &client, "no_such_rate", None, false),
+        0,
+        "it is not there, as was asked"
+    );
     assert_eq!(alter(&mut bench, &client, rate, Some(5.5), false), bad);
     assert_eq!(
         alter(&mut bench, &QuotaEntity::default(), rate, Some(5.0), false),

@@ -480,6 +480,19 @@ fn configurations_change_all_or_none() {
     );
     let unknown = alter(&mut bench, ConfigTarget::Topic("u".to_owned()), false, &[]);
     assert_eq!(unknown.code, codes::UNKNOWN_TOPIC_OR_PARTITION);
+    let impossible = ConfigTarget::Topic("a b".to_owned());
+    let impossible = alter(&mut bench, impossible, false, &[]);
+    assert_eq!(impossible.code, codes::INVALID_TOPIC_EXCEPTION);
+}
+
+#[test]
+fn a_configuration_without_a_value_is_refused_and_not_passed_over() {
+    let mut bench = Bench::new(1);
+    let mut topic = named("t", 1, 1);
+    topic.configs = BTreeMap::from([("segment.ms".to_owned(), None)]);
+    let created = create(&mut bench, topic);
+    assert_eq!(created.outcome.code, codes::INVALID_CONFIG);
+    assert!(bench.image.topics.is_empty());
 }
 
 #[test]
