@@ -7,6 +7,7 @@ use crate::batches::batches;
 use crate::check::name_of;
 use crate::core::{Core, Shared};
 use crate::disk::Key;
+use crate::process::MIN_FREE;
 use async_trait::async_trait;
 use bytes::Bytes;
 use leasehold_broker::fetch_session::follower::FollowerSession;
@@ -45,6 +46,7 @@ fn settings() -> ReplicaSettings {
         cleaner_backoff: Duration::from_millis(300),
         stray_delay: Duration::from_secs(5),
         io_threads: 3,
+        min_free_bytes: MIN_FREE,
         ..ReplicaSettings::default()
     }
 }
@@ -74,9 +76,12 @@ impl Broker {
         Ok(())
     }
 
-    /// Nothing is wrong with these disks: no log may go offline.
+    /// A process ends with its last directory. Where nothing is wrong with the disks no log may go offline.
     async fn watch_storage(self: Arc<Self>, replicas: Arc<ReplicaManager>) {
         let why = replicas.storage_failure().await;
+        if self.core.lock().nodes[self.me].disk.is_broken() {
+            return super::end(&self.core, self.me, why).await;
+        }
         let mut core = self.core.lock();
         let line = format!("S2 broker {} fails on a sound disk: {why}", self.me);
         core.check.broke(line);

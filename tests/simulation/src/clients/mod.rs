@@ -3,7 +3,9 @@
 
 mod admin;
 mod consumer;
+mod packing;
 mod producer;
+mod rare;
 mod trimming;
 
 use crate::broker::mail::{Mail, Question};
@@ -16,6 +18,7 @@ use consumer::Consumer;
 use leasehold_metadata::lease::Holder;
 use leasehold_metadata::rpc::{AdminRequest, NewTopic, Request, Response, TopicRef};
 use leasehold_types::TopicId;
+use packing::Packing;
 use producer::Producer;
 use rand::Rng as _;
 use std::collections::BTreeMap;
@@ -51,6 +54,7 @@ pub struct Clients {
     producers: BTreeMap<(Key, bool), Producer>,
     consumers: BTreeMap<Key, Consumer>,
     trimming: Trimming,
+    packing: Packing,
     groups: Groups,
     /// How many records were acknowledged per partition when the faults ended.
     acked: BTreeMap<Key, usize>,
@@ -133,11 +137,11 @@ fn acked(check: &Checker) -> BTreeMap<Key, usize> {
 }
 
 impl Clients {
-    /// Those of one run.
     /// Those of one run; if it is `wide`, records may be deleted and compacted, and there may be groups.
     pub fn draw(core: &mut Core, wide: bool) -> Self {
         Self {
             trimming: Trimming::draw(core, wide),
+            packing: Packing::draw(core, wide),
             groups: Groups::draw(core, wide),
             ..Self::default()
         }
@@ -234,7 +238,8 @@ impl Clients {
         for (key, value) in CONFIGS.into_iter().chain([("min.insync.replicas", min)]) {
             topic.configs.insert(key.to_owned(), Some(value.to_owned()));
         }
-        for (key, value) in self.trimming.configs(&name) {
+        let special = self.trimming.configs(&name).into_iter();
+        for (key, value) in special.chain(self.packing.configs(&name)) {
             topic.configs.insert(key.to_owned(), Some(value));
         }
         if name == UNCLEAN {
@@ -282,7 +287,7 @@ impl Clients {
         let rare = core.check.is_compacted(key) && core.chance(150);
         let producer = self.producers.entry((key, rare));
         producer
-            .or_insert_with(|| Producer::new(key, count + 1))
+            .or_insert_with(|| Producer::new(key, count + 1, self.packing.codec(count)))
             .produce(core);
     }
 
