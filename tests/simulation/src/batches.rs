@@ -160,12 +160,17 @@ fn first(bytes: &[u8]) -> Option<(Batch, usize)> {
 pub fn packed(batch: &[u8], codec: i16) -> Vec<u8> {
     let body = codecs::pack(codec, &batch[RECORDS..]);
     let mut out = [&batch[..RECORDS], &body].concat();
-    let length = i32::try_from(out.len() - EPOCH).unwrap_or(i32::MAX);
-    out[LENGTH..EPOCH].copy_from_slice(&length.to_be_bytes());
     out[ATTRIBUTES + 1] |= codec as u8;
-    let crc = crc32c::crc32c(&out[ATTRIBUTES..]);
-    out[CRC..ATTRIBUTES].copy_from_slice(&crc.to_be_bytes());
+    sealed(&mut out);
     out
+}
+
+/// Gives a batch the length and the checksum that it has.
+pub fn sealed(batch: &mut [u8]) {
+    let length = i32::try_from(batch.len() - EPOCH).unwrap_or(i32::MAX);
+    batch[LENGTH..EPOCH].copy_from_slice(&length.to_be_bytes());
+    let crc = crc32c::crc32c(&batch[ATTRIBUTES..]);
+    batch[CRC..ATTRIBUTES].copy_from_slice(&crc.to_be_bytes());
 }
 
 /// The batches that `bytes` begin with.

@@ -50,6 +50,12 @@ pub enum Mail {
         values: Vec<u64>,
         reply: oneshot::Sender<Produced>,
     },
+    /// A batch that must be refused, and why.
+    Garbage {
+        key: Key,
+        records: Bytes,
+        what: &'static str,
+    },
     /// A consumer's fetch; from where the log begins, if it does not know better.
     Consume {
         key: Key,

@@ -196,6 +196,7 @@ impl Broker {
                 values,
                 reply,
             } => self.produce(key, records, values, reply),
+            Mail::Garbage { key, records, what } => self.garbage(key, records, what),
             Mail::Consume { key, from, reply } => self.consume(key, from, reply),
             Mail::Group { ask, reply } => self.group(ask, reply),
             Mail::Ask { key, question } => self.asked(key, question),

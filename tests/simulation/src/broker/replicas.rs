@@ -293,12 +293,14 @@ impl Broker {
                 at
             }
         };
+        // While nothing is transactional the one is as good as the other.
+        let read_committed = self.core.lock().chance(300);
         let params = FetchParams {
             replica: None,
             max_wait: Duration::from_millis(50),
             min_bytes: 1,
             max_bytes: 1_000,
-            read_committed: false,
+            read_committed,
         };
         let entry = FetchEntry {
             topic: key.0,

@@ -3,6 +3,7 @@
 
 mod admin;
 mod consumer;
+mod garbage;
 mod packing;
 mod producer;
 mod rare;
@@ -56,6 +57,7 @@ pub struct Clients {
     trimming: Trimming,
     packing: Packing,
     groups: Groups,
+    wide: bool,
     /// How many records were acknowledged per partition when the faults ended.
     acked: BTreeMap<Key, usize>,
 }
@@ -143,6 +145,7 @@ impl Clients {
             trimming: Trimming::draw(core, wide),
             packing: Packing::draw(core, wide),
             groups: Groups::draw(core, wide),
+            wide,
             ..Self::default()
         }
     }
@@ -161,6 +164,9 @@ impl Clients {
                 ask(core);
             }
             self.trimming.delete(core);
+            if self.wide && core.chance(100) {
+                garbage::send(core);
+            }
         }
         if core.now >= self.next_consume {
             self.next_consume = core.now + core.rng.random_range(10..60);
@@ -196,14 +202,14 @@ impl Clients {
 
     fn wish(&mut self, core: &mut Core) {
         if missing(core).is_none() {
-            match core.rng.random_range(0..12) {
+            match core.rng.random_range(0..15) {
                 0..2 => {
                     if let Some(request) = admin::reassign(core) {
                         send(core, request);
                     }
                     return;
                 }
-                10 | 11 => {
+                10.. => {
                     if let Some(request) = admin::anything(core) {
                         send(core, request);
                     }
