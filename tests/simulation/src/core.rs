@@ -6,6 +6,7 @@
 use crate::ambush::{Aim, Fate};
 use crate::api::Objects;
 use crate::broker::mail::Mail;
+use crate::broker::reply::Kept;
 use crate::check::{Checker, key_of};
 use crate::disk::Disk;
 use crate::process::{CALENDAR, calendar_of};
@@ -54,6 +55,8 @@ pub struct Node {
     /// The process that runs there.
     pub up: Option<Incarnation>,
     pub inbox: Option<UnboundedSender<Mail>>,
+    /// What the process has to answer, in the order in which it was asked.
+    pub answering: Vec<Kept>,
     /// The process asked to end, and why.
     pub exit: Option<String>,
     /// Until when the API server cannot be reached from here.
@@ -72,6 +75,7 @@ impl Node {
         Ok(Self {
             up: None,
             inbox: None,
+            answering: Vec::new(),
             exit: None,
             api_cut_until: 0,
             calendar: 0,
@@ -294,10 +298,11 @@ impl Core {
     fn deliver_mail(&mut self, to: usize, life: Incarnation, delay: u64, mail: Mail) {
         self.later(delay, move |core| {
             // It was sent to that very process, over a connection that ends with it.
-            let node = &core.nodes[to];
+            let node = &mut core.nodes[to];
             if node.up == Some(life)
                 && let Some(inbox) = &node.inbox
             {
+                node.answering.extend(mail.kept());
                 let _ = inbox.send(mail);
             }
         });

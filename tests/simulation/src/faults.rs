@@ -5,6 +5,7 @@
 
 use crate::ambush::Aim;
 use crate::broker::mail::Mail;
+use crate::broker::reply::nobody;
 use crate::broker::{FOREIGNERS, place, registration};
 use crate::check::Checker;
 use crate::core::{Core, Weather};
@@ -15,7 +16,6 @@ use leasehold_types::Incarnation;
 use rand::Rng as _;
 use rustix::io::Errno;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// One thing that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,7 +207,7 @@ impl Climate {
                 let called = lease_holder(core).unwrap_or(node);
                 let life = Incarnation(FOREIGNERS + i64::try_from(core.now).unwrap_or(0));
                 let request = Box::new(Request::Register(Box::new(registration(node, life, &[]))));
-                let (reply, _) = oneshot::channel();
+                let reply = nobody();
                 let from = called;
                 let call = Mail::Call {
                     from,

@@ -121,9 +121,13 @@ fn all_twice(from: u64, seeds: u64, wide: bool) -> std::io::Result<ExitCode> {
                 return Ok(());
             }
             let _listening = voices::listen();
-            if run(seed, None, wide)?.trace != run(seed, None, wide)?.trace {
+            let (first, second) = (run(seed, None, wide)?.trace, run(seed, None, wide)?.trace);
+            if first != second {
                 parted.fetch_add(1, Ordering::Relaxed);
-                println!("seed {seed} is two runs");
+                let pairs = first.iter().zip(&second);
+                let at = pairs.take_while(|(a, b)| a == b).count();
+                let (one, other) = (first.get(at), second.get(at));
+                println!("seed {seed} is two runs from line {at} on: {one:?} and {other:?}");
             }
         }
     })?;

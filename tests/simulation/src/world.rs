@@ -209,7 +209,9 @@ impl World {
                 && process.paused_until <= now
             {
                 process.run_until(now);
-                self.core.lock().look(node);
+                let mut core = self.core.lock();
+                core.look(node);
+                core.nodes[node].answering.retain(|way| !way.is_over());
             }
             if self.core.lock().nodes[node].exit.take().is_some() {
                 self.stop(node);
@@ -238,6 +240,7 @@ impl World {
         self.processes[node] = None;
         let mut core = self.core.lock();
         core.nodes[node].exit = None;
+        core.nodes[node].answering.clear();
         if std::mem::take(&mut core.nodes[node].disk.given_away) {
             if let Err(error) = core.nodes[node].disk.wipe() {
                 core.check.broke(format!("no disk: {error}"));

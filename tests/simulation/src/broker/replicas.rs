@@ -2,6 +2,7 @@
 //! brings it to its leaders and to the controller. Tells the checker what a leader shows to anyone.
 
 use super::mail::{Consumed, Mail, Produced, Question};
+use super::reply::{Reply, reply};
 use super::{Broker, place};
 use crate::batches::batches;
 use crate::check::name_of;
@@ -25,7 +26,7 @@ use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::{FetchRequest, FetchResponse};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 /// How long a leader may take beyond the wait that a fetch asks for.
@@ -182,7 +183,7 @@ impl Broker {
         self: &Arc<Self>,
         from: usize,
         request: FetchRequest,
-        reply: oneshot::Sender<FetchResponse>,
+        reply: Reply<FetchResponse>,
     ) {
         let Some(replicas) = self.replicas.get().cloned() else {
             return;
@@ -199,7 +200,7 @@ impl Broker {
                 this.show(key);
             }
             let mut core = this.core.lock();
-            core.answer(this.me, from, move || drop(reply.send(response)));
+            core.answer(this.me, from, move || reply.send(response));
         });
     }
 
@@ -208,7 +209,7 @@ impl Broker {
         key: Key,
         records: Bytes,
         values: Vec<u64>,
-        reply: oneshot::Sender<Produced>,
+        reply: Reply<Produced>,
     ) {
         let Some(replicas) = self.replicas.get() else {
             return;
@@ -247,29 +248,19 @@ impl Broker {
                 let line = core.check.acked(key, this.me, (base, &values), log);
                 core.note(line);
             }
-            core.answer_client(move || {
-                // Who gave up waiting is not there.
-                let _ = reply.send(done);
-            });
+            core.answer_client(move || reply.send(done));
         });
     }
 
-    pub(super) fn consume(
-        self: &Arc<Self>,
-        key: Key,
-        from: Option<usize>,
-        reply: oneshot::Sender<Consumed>,
-    ) {
+    pub(super) fn consume(self: &Arc<Self>, key: Key, from: Option<usize>, reply: Reply<Consumed>) {
         let Some(replicas) = self.replicas.get().cloned() else {
             return;
         };
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let done = this.read_from(&replicas, key, from).await;
-            this.core.lock().answer_client(move || {
-                // Who gave up waiting is not there.
-                let _ = reply.send(done);
-            });
+            let core = &mut this.core.lock();
+            core.answer_client(move || reply.send(done));
         });
     }
 
@@ -383,7 +374,7 @@ impl LeaderEndpoint for Endpoint {
         let unreachable = |why: &str| EndpointError::Unreachable(format!("broker {leader} {why}"));
         let limit = params.max_wait + FETCH_LIMIT;
         let request = Box::new(self.session.request(&params, &entries));
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = reply();
         let sent = {
             let mut core = self.core.lock();
             let there = core.nodes[leader].up.is_some() || !core.linked(me, leader);

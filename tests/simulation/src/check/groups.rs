@@ -230,9 +230,15 @@ impl Checker {
             Ask::Leave(request) => {
                 if let Some(epoch) = by.2 {
                     let key = (group.to_owned(), (by.0, by.1, epoch));
-                    let told = self.groups.told.entry(key).or_default();
+                    // A static member leaves under all the ids that it ever had.
+                    let leaving = request.members.iter();
+                    let leaving = leaving.map(|one| self.groups.person(&one.member_id));
+                    let leaving: BTreeSet<String> = leaving.collect();
+                    let mut told = self.groups.told.remove(&key).unwrap_or_default();
+                    told.well
+                        .retain(|one, _| !leaving.contains(&self.groups.person(one)));
+                    let told = self.groups.told.entry(key).or_insert(told);
                     for member in &request.members {
-                        told.well.remove(&member.member_id);
                         told.leaving.insert(member.member_id.clone());
                     }
                 }

@@ -190,7 +190,9 @@ impl Checker {
             return;
         }
         let gone = usize::try_from(low).unwrap_or(0);
-        data.deletions.gone = data.deletions.gone.max((epoch, gone));
+        // That more is gone than was asked for is retention's doing, on those who live now: no promise that lasts.
+        let asked = usize::try_from(before).map_or(gone, |before| gone.min(before));
+        data.deletions.gone = data.deletions.gone.max((epoch, asked));
         if low < before || before < -1 || gone > data.committed.len() {
             let committed = data.committed.len();
             self.broke(format!("D3 broker {node} says of {key:?} that it is deleted to {low}, asked for is {before}, committed {committed}"));

@@ -121,6 +121,8 @@ pub struct Checker {
     pub restored: bool,
     /// Brokers whose durable position was undone by that.
     pub undone: BTreeSet<usize>,
+    /// Chunks that went with that.
+    pub taken: BTreeSet<String>,
     /// The line that was undone, by seq.
     pub old_line: BTreeMap<u64, restore::Undone>,
     /// Epochs whose controller said that it is frozen, and the last entry then.

@@ -10,6 +10,7 @@ mod rare;
 mod trimming;
 
 use crate::broker::mail::{Mail, Question};
+use crate::broker::reply::reply;
 use crate::check::{Checker, key_of, name_of};
 use crate::core::Core;
 use crate::disk::Key;
@@ -81,7 +82,7 @@ fn send(core: &mut Core, request: AdminRequest) -> oneshot::Receiver<Response> {
         request,
         timeout_ms: 3_000,
     });
-    let (reply, answer) = oneshot::channel();
+    let (reply, answer) = reply();
     let from = to;
     core.post(
         from,

@@ -6,6 +6,7 @@
 
 use crate::batches::packed;
 use crate::broker::mail::{Mail, Produced};
+use crate::broker::reply::reply;
 use crate::check::TOMBSTONE;
 use crate::core::Core;
 use crate::disk::Key;
@@ -140,7 +141,7 @@ impl Producer {
                 continue;
             }
             let to = *to.get_or_insert_with(|| super::leader(core, self.key));
-            let (reply, answer) = oneshot::channel();
+            let (reply, answer) = reply();
             batch.answer = Some(answer);
             batch.sent_at = core.now;
             let mail = Mail::Produce {
