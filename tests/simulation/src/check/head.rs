@@ -143,11 +143,13 @@ impl Checker {
             .chain(lines(data, "snapshot"))
         {
             let snapshot = named["first"] == 0;
+            let mut again = again;
             let mut bytes = Vec::new();
             for part in named["parts"].as_array().cloned().unwrap_or_default() {
                 let name = part["name"].as_str().unwrap_or_default();
                 match chunks.get(name).map(|chunk| &chunk.body) {
-                    None if again || self.taken.contains(name) => {}
+                    None if self.taken.contains(name) => again = true,
+                    None if again => {}
                     None => self.broke(format!(
                         "I16 the head names chunk {name}, which does not exist"
                     )),
