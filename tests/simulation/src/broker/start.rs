@@ -67,6 +67,11 @@ pub(super) fn open(
             core.lock().check.broke(line);
             Err("it should have ended before".to_owned())
         }
+        Err(error) if empty && swapped.is_none() && *cluster == foreign_cluster() => {
+            // A part of it may be the other cluster's by now.
+            core.lock().nodes[me].disk.given_away = true;
+            Err(error.to_string())
+        }
         Err(error) if at_home && !broken => {
             let line = format!("S2 broker {me} cannot open its disk: {error}");
             core.lock().check.broke(line);
