@@ -179,9 +179,10 @@ impl Fetcher {
         let leader = assignment.0.id;
         let mut connection_rest = None;
         loop {
-            let due = self.due(&assignment.1);
+            let now = Instant::now();
+            let due = self.due(&assignment.1, now);
+            let wake = next_wake(self.resting.values(), now);
             if due.is_empty() {
-                let wake = self.resting.values().map(|rest| rest.until).min();
                 match wake {
                     Some(wake) => tokio::time::sleep_until(wake).await,
                     // Nothing to copy, until the assignment changes.
@@ -190,9 +191,9 @@ impl Fetcher {
                 continue;
             }
             let mut params = self.params.clone();
-            if let Some(wake) = self.resting.values().map(|rest| rest.until).min() {
+            if let Some(wake) = wake {
                 // Do not keep those who rest waiting behind a fetch of the others.
-                let pause = wake.saturating_duration_since(Instant::now());
+                let pause = wake.saturating_duration_since(now);
                 params.max_wait = params.max_wait.min(pause.max(FIRST_RETRY));
             }
             let entries = due.iter().map(|(_, entry)| entry.clone()).collect();
@@ -226,8 +227,8 @@ impl Fetcher {
     fn due(
         &mut self,
         partitions: &[(Arc<Partition>, LeaderEpoch)],
+        now: Instant,
     ) -> Vec<(Arc<Partition>, FetchEntry)> {
-        let now = Instant::now();
         let count = partitions.len().max(1);
         self.turn = (self.turn + 1) % count;
         let (last, first) = partitions.split_at(self.turn.min(partitions.len()));
@@ -303,6 +304,15 @@ impl Fetcher {
     }
 }
 
+/// When the next rest is over. One that was over `now` wakes nobody: its partition was fetched, or has gone out of
+/// service, and must not be looked at again and again.
+fn next_wake<'a>(rests: impl Iterator<Item = &'a Rest>, now: Instant) -> Option<Instant> {
+    rests
+        .map(|rest| rest.until)
+        .filter(|until| *until > now)
+        .min()
+}
+
 /// Where this replica's log ends, for its leader to compare; `None` if it is out of service.
 fn position(partition: &Partition, epoch: LeaderEpoch, max_bytes: usize) -> Option<FetchEntry> {
     let log = partition.log()?;
@@ -329,4 +339,22 @@ fn position(partition: &Partition, epoch: LeaderEpoch, max_bytes: usize) -> Opti
         log_start_offset: Some(log.log_start_offset()),
         max_bytes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rest_that_is_over_wakes_nobody() {
+        let rest = Rest::after(None);
+        let over = Rest::after(Some(rest));
+        let (first, second) = (rest.until, over.until);
+        let rests = [over, rest];
+        assert!(first < second);
+        let before = first - Duration::from_millis(1);
+        assert_eq!(next_wake(rests.iter(), before), Some(first));
+        assert_eq!(next_wake(rests.iter(), first), Some(second));
+        assert_eq!(next_wake(rests.iter(), second), None);
+    }
 }

@@ -39,6 +39,10 @@ impl Space {
     pub fn of(path: &Path, min: u64) -> Self {
         let path = path.to_owned();
         let measure = move || {
+            #[cfg(feature = "simulation")]
+            if let Some(world) = leasehold_types::seams::simulated::world() {
+                return Ok((world.free_bytes)(&path));
+            }
             let disk = rustix::fs::statvfs(&path)?;
             // What is left to one who is not root.
             Ok(disk.f_bavail.saturating_mul(disk.f_frsize))

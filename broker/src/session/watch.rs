@@ -37,6 +37,8 @@ pub async fn holder(
             lease.wait_for(differs).await.is_ok()
         });
         tokio::select! {
+            // A holder that is none any more need not be buried.
+            biased;
             alive = &mut another => {
                 if !alive {
                     return;

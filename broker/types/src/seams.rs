@@ -72,6 +72,7 @@ pub mod simulated {
     use rand::rngs::StdRng;
     use rand::{Rng as _, SeedableRng as _};
     use std::cell::{Cell, RefCell};
+    use std::path::Path;
     use std::time::{Duration, Instant};
 
     /// What a thread of the product would do.
@@ -87,6 +88,8 @@ pub mod simulated {
         pub machine: fn() -> (String, String),
         /// Has a job done soon, in place of a thread in the background.
         pub background: fn(Job),
+        /// The free bytes of the disk that a path is on.
+        pub free_bytes: fn(&Path) -> u64,
     }
 
     impl World {
@@ -97,6 +100,7 @@ pub mod simulated {
             wall_ms: || 0,
             machine: Default::default,
             background: |job| job(),
+            free_bytes: |_| u64::MAX,
         };
     }
 

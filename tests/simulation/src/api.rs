@@ -55,6 +55,11 @@ impl Core {
             return;
         };
         let versions = self.api.versions;
+        let now = self.api.chunks.keys();
+        let taken = now
+            .filter(|name| !backup.chunks.contains_key(*name))
+            .cloned();
+        self.check.taken.extend(taken);
         self.api = backup;
         self.kept = None;
         // Versions of the Lease go on, so that no watch overlooks the change.

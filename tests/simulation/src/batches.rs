@@ -2,6 +2,7 @@
 //!
 //! Promise: what it returns is whole and has its checksum; it stops at the first byte that is not so.
 
+use crate::codecs;
 use leasehold_types::LeaderEpoch;
 
 /// One batch.
@@ -11,6 +12,10 @@ pub struct Batch {
     /// Where the next one begins at the earliest: compaction may leave less than was there.
     pub end: usize,
     pub epoch: LeaderEpoch,
+    /// The number of the codec that the records are packed in.
+    pub codec: i16,
+    /// When each record was made, or appended, in the order of the records.
+    pub times: Vec<i64>,
     /// The records: where each is, and its value of eight bytes; a tombstone has that in a header. For others it is
     /// a number made of key and value.
     pub records: Vec<(usize, u64)>,
@@ -33,11 +38,25 @@ const MAGIC: usize = 16;
 const CRC: usize = 17;
 const ATTRIBUTES: usize = 21;
 const LAST_DELTA: usize = 23;
+const FIRST_TIME: usize = 27;
+const GREATEST_TIME: usize = 35;
 const COUNT: usize = 57;
 const RECORDS: usize = 61;
 
+/// In the attributes: the codec, and that all records have the time of their append.
+const CODEC: i16 = 7;
+const APPEND_TIME: i16 = 8;
+
+fn int16(bytes: &[u8], at: usize) -> Option<i16> {
+    Some(i16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
 fn int32(bytes: &[u8], at: usize) -> Option<i32> {
     Some(i32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn int64(bytes: &[u8], at: usize) -> Option<i64> {
+    Some(i64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
 /// A zigzag varint off the front of `bytes`.
@@ -67,10 +86,10 @@ fn field<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     Some(Some(field))
 }
 
-/// How far from its batch's base a record is, and its value.
-fn record(record: &[u8]) -> Option<(usize, Result<u64, Text>)> {
+/// How far from its batch's base a record is, how much later it is, and its value.
+fn record(record: &[u8]) -> Option<(usize, i64, Result<u64, Text>)> {
     let mut rest = record.get(1..)?;
-    varint(&mut rest)?;
+    let later = varint(&mut rest)?;
     let delta = usize::try_from(varint(&mut rest)?).ok()?;
     let key = field(&mut rest)?.unwrap_or_default();
     let value = field(&mut rest)?;
@@ -81,7 +100,7 @@ fn record(record: &[u8]) -> Option<(usize, Result<u64, Text>)> {
     }
     let number = number.and_then(|number| number.try_into().ok());
     let number = number.map(u64::from_be_bytes);
-    Some((delta, number.ok_or_else(|| text(key, value))))
+    Some((delta, later, number.ok_or_else(|| text(key, value))))
 }
 
 fn text(key: &[u8], value: Option<&[u8]>) -> Text {
@@ -105,12 +124,19 @@ fn first(bytes: &[u8]) -> Option<(Batch, usize)> {
     if *batch.get(MAGIC)? != 2 || crc32c::crc32c(batch.get(ATTRIBUTES..)?) != crc {
         return None;
     }
-    let base = i64::from_be_bytes(batch.get(..LENGTH)?.try_into().ok()?);
-    let base = usize::try_from(base).ok()?;
-    let mut rest = batch.get(RECORDS..)?;
-    let (mut records, mut texts) = (Vec::new(), Vec::new());
+    let base = usize::try_from(int64(batch, 0)?).ok()?;
+    let attributes = int16(batch, ATTRIBUTES)?;
+    let codec = attributes & CODEC;
+    let (first, greatest) = (int64(batch, FIRST_TIME)?, int64(batch, GREATEST_TIME)?);
+    let body = codecs::unpack(codec, batch.get(RECORDS..)?)?;
+    let mut rest = &body[..];
+    let (mut records, mut times, mut texts) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..int32(batch, COUNT)? {
-        let (delta, value) = record(field(&mut rest)??)?;
+        let (delta, later, value) = record(field(&mut rest)??)?;
+        times.push(match attributes & APPEND_TIME {
+            0 => first + later,
+            _ => greatest,
+        });
         let number = value.unwrap_or_else(|text| {
             let number = text.number;
             texts.push(text);
@@ -122,10 +148,29 @@ fn first(bytes: &[u8]) -> Option<(Batch, usize)> {
         base,
         end: base + usize::try_from(int32(batch, LAST_DELTA)?).ok()? + 1,
         epoch: LeaderEpoch(int32(batch, EPOCH)?),
+        codec,
+        times,
         records,
         texts,
     };
     Some((batch, length))
+}
+
+/// `batch`, which is not packed, with its records packed in `codec`.
+pub fn packed(batch: &[u8], codec: i16) -> Vec<u8> {
+    let body = codecs::pack(codec, &batch[RECORDS..]);
+    let mut out = [&batch[..RECORDS], &body].concat();
+    out[ATTRIBUTES + 1] |= codec as u8;
+    sealed(&mut out);
+    out
+}
+
+/// Gives a batch the length and the checksum that it has.
+pub fn sealed(batch: &mut [u8]) {
+    let length = i32::try_from(batch.len() - EPOCH).unwrap_or(i32::MAX);
+    batch[LENGTH..EPOCH].copy_from_slice(&length.to_be_bytes());
+    let crc = crc32c::crc32c(&batch[ATTRIBUTES..]);
+    batch[CRC..ATTRIBUTES].copy_from_slice(&crc.to_be_bytes());
 }
 
 /// The batches that `bytes` begin with.
@@ -163,6 +208,8 @@ mod tests {
             base,
             end: base + values.len(),
             epoch: LeaderEpoch(epoch),
+            codec: 0,
+            times: (1_000..).take(values.len()).collect(),
             records: (base..).zip(values.iter().copied()).collect(),
             texts: Vec::new(),
         };
@@ -172,6 +219,18 @@ mod tests {
         assert_eq!(all.last(), Some(&two));
         bytes[whole - 1] ^= 1;
         assert_eq!(batches(&bytes), []);
+    }
+
+    #[test]
+    fn a_packed_batch_reads_as_it_did_before_but_for_its_codec() {
+        let plain = built(3, 2, &[70, 1 << 40]);
+        for codec in 0..=4 {
+            let read = batches(&packed(&plain, codec));
+            assert_eq!(read.len(), 1, "codec {codec}");
+            assert_eq!(read[0].codec, codec);
+            assert_eq!(read[0].records, batches(&plain)[0].records);
+            assert_eq!(read[0].times, [1_000, 1_001]);
+        }
     }
 
     #[test]

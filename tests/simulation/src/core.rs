@@ -6,8 +6,10 @@
 use crate::ambush::{Aim, Fate};
 use crate::api::Objects;
 use crate::broker::mail::Mail;
+use crate::broker::reply::Kept;
 use crate::check::{Checker, key_of};
 use crate::disk::Disk;
+use crate::process::{CALENDAR, calendar_of};
 use leasehold_metadata::store::ChunkInfo;
 use leasehold_types::Incarnation;
 use parking_lot::Mutex;
@@ -53,10 +55,16 @@ pub struct Node {
     /// The process that runs there.
     pub up: Option<Incarnation>,
     pub inbox: Option<UnboundedSender<Mail>>,
+    /// What the process has to answer, in the order in which it was asked.
+    pub answering: Vec<Kept>,
     /// The process asked to end, and why.
     pub exit: Option<String>,
     /// Until when the API server cannot be reached from here.
     pub api_cut_until: u64,
+    /// What someone set the calendar of its process ahead by, or back.
+    pub calendar: i64,
+    /// When what fails there, or is full, is well again.
+    pub well_at: Option<u64>,
     /// When it last went on after a pause: what it finds to say first may be older than that.
     pub resumed_at: u64,
     pub disk: Disk,
@@ -67,8 +75,11 @@ impl Node {
         Ok(Self {
             up: None,
             inbox: None,
+            answering: Vec::new(),
             exit: None,
             api_cut_until: 0,
+            calendar: 0,
+            well_at: None,
             resumed_at: 0,
             disk: Disk::new(root)?,
         })
@@ -142,8 +153,9 @@ impl Core {
     /// Tells the checker what reached the log files of `node` since.
     pub fn look(&mut self, node: usize) {
         let appended = self.nodes[node].disk.look();
+        let wall = self.wall(node);
         for dropped in self.nodes[node].disk.take_dropped() {
-            self.check.dropped(dropped);
+            self.check.dropped(&dropped, wall);
         }
         for text in self.nodes[node].disk.take_texts() {
             let value = text.value.as_deref();
@@ -152,10 +164,20 @@ impl Core {
                 .records
                 .written(text.number, &text.key, value);
         }
-        for (key, at, entry) in appended {
+        // Who was paused may write as of before.
+        let paused = self.now <= self.nodes[node].resumed_at + 2 * STEP;
+        let known = (!paused).then_some(wall);
+        for appended in appended {
+            let by = (node, self.nodes[node].up);
+            self.check.stamped(node, known, &appended);
             self.check
-                .appended(key, (node, self.nodes[node].up), at, entry);
+                .appended(appended.key, by, appended.at, appended.entry);
         }
+    }
+
+    /// What the calendar of a process on `node` says, if that is running and was not just paused.
+    fn wall(&self, node: usize) -> i64 {
+        CALENDAR + calendar_of(node, self.nodes[node].calendar, self.now)
     }
 
     /// A log that begins before that of its leader.
@@ -276,10 +298,11 @@ impl Core {
     fn deliver_mail(&mut self, to: usize, life: Incarnation, delay: u64, mail: Mail) {
         self.later(delay, move |core| {
             // It was sent to that very process, over a connection that ends with it.
-            let node = &core.nodes[to];
+            let node = &mut core.nodes[to];
             if node.up == Some(life)
                 && let Some(inbox) = &node.inbox
             {
+                node.answering.extend(mail.kept());
                 let _ = inbox.send(mail);
             }
         });

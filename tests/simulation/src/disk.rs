@@ -9,6 +9,7 @@ use leasehold_log::faults::{Change, Crash, Replay, Tree, Watched, lay_out};
 use leasehold_metadata::image::Image;
 use leasehold_types::{LeaderEpoch, TopicId};
 use rand::rngs::StdRng;
+use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -20,8 +21,16 @@ pub type Key = (TopicId, i32);
 /// A record: the leader epoch that it was appended in, and its value.
 pub type Entry = (LeaderEpoch, u64);
 
-/// A record that reached a log file: of which partition, and where.
-pub type Appended = (Key, usize, Entry);
+/// A record that reached a log file.
+#[derive(Clone, Copy, Debug)]
+pub struct Appended {
+    pub key: Key,
+    pub at: usize,
+    pub entry: Entry,
+    /// Its time, and the number of the codec that it is packed in.
+    pub time: i64,
+    pub codec: i16,
+}
 
 /// What the log files of a partition hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,8 +41,17 @@ pub struct Log {
     pub records: Vec<Option<Entry>>,
 }
 
-/// The first file of a log went: of which partition, where the next begins, and how many bytes are left.
-pub type Dropped = (Key, usize, usize);
+/// The first file of a log went.
+#[derive(Clone, Debug)]
+pub struct Dropped {
+    pub key: Key,
+    /// Where the next one begins.
+    pub next: usize,
+    /// How many bytes are left.
+    pub left: usize,
+    /// What was in it, as far as it is known, and where.
+    pub held: Vec<(usize, Entry)>,
+}
 
 impl Log {
     /// An empty log that begins there.
@@ -67,6 +85,8 @@ impl Log {
 /// A disk.
 pub struct Disk {
     root: PathBuf,
+    /// The names of its log directories; one, or two, each of which may fail by itself.
+    folders: &'static [&'static str],
     watched: Watched,
     /// What is durable, and what is not.
     replay: Replay,
@@ -93,6 +113,12 @@ pub struct Disk {
     pub damaged: bool,
     /// The next process gets this volume in place of its own: that of a broker of another cluster.
     swapped: Option<PathBuf>,
+    /// A log directory fails, or failed since the last registration was committed.
+    pub failing: bool,
+    /// Which of them fail.
+    broken: BTreeSet<usize>,
+    /// It is nearly full.
+    pub full: bool,
     /// It was empty when the head was another cluster's, and became that cluster's: it must be emptied.
     pub given_away: bool,
 }
@@ -102,6 +128,12 @@ fn key_of(folder: &Path) -> Option<Key> {
     let (topic, number) = folder.file_name()?.to_str()?.rsplit_once('-')?;
     Some((TopicId::parse(topic)?, number.parse().ok()?))
 }
+
+/// Log directories, of machines with one and of those with two.
+const FOLDERS: [&str; 2] = ["data", "data-2"];
+
+/// Where such a machine keeps what is no log.
+const HOME: &str = "home";
 
 /// The file that says where a log begins.
 const LOG_START: &str = "log-start";
@@ -120,6 +152,7 @@ impl Disk {
             watched: Watched::new(root),
             replay: Replay::of(root),
             root: root.to_owned(),
+            folders: &FOLDERS[..1],
             files: BTreeMap::new(),
             logs: BTreeMap::new(),
             sizes: BTreeMap::new(),
@@ -132,8 +165,16 @@ impl Disk {
             copy: None,
             damaged: false,
             swapped: None,
+            failing: false,
+            broken: BTreeSet::new(),
+            full: false,
             given_away: false,
         })
+    }
+
+    /// From the first process on it has two log directories.
+    pub fn split(&mut self) {
+        self.folders = &FOLDERS;
     }
 
     /// The next process gets another cluster's volume, which is at the place that this returns.
@@ -148,9 +189,53 @@ impl Disk {
         self.swapped.take()
     }
 
-    /// The log directory.
-    pub fn log_dir(&self) -> PathBuf {
-        self.root.join("data")
+    /// The log directories.
+    pub fn log_dirs(&self) -> Vec<PathBuf> {
+        let folders = self.folders.iter();
+        folders.map(|name| self.root.join(name)).collect()
+    }
+
+    /// Where the broker keeps what is no log: the only log directory, or a place beside them, which never fails.
+    pub fn home(&self) -> PathBuf {
+        let name = match self.folders {
+            [only] => only,
+            _ => HOME,
+        };
+        self.root.join(name)
+    }
+
+    /// Every change in one of the log directories, which is the `nth` of them, fails from now on. Whether it did not
+    /// before.
+    pub fn break_folder(&mut self, nth: usize, errno: Errno) -> bool {
+        let nth = nth % self.folders.len();
+        let begins = self.broken.insert(nth);
+        if begins {
+            let folder = self.root.join(self.folders[nth]);
+            self.watched.break_folder(&folder, errno);
+            self.failing = true;
+        }
+        begins
+    }
+
+    /// Whether a log directory fails now.
+    pub fn is_broken(&self) -> bool {
+        !self.broken.is_empty()
+    }
+
+    /// Nothing fails any more; what failed is as it was, or came back empty. No process may run.
+    pub fn mend(&mut self, empty: bool, rng: &mut StdRng) -> std::io::Result<()> {
+        self.watched.mend();
+        let broken = std::mem::take(&mut self.broken);
+        if !empty {
+            return Ok(());
+        }
+        self.look();
+        let mut left = self.replay.crash(Crash::Killed, rng);
+        for nth in broken {
+            let folder = Path::new(self.folders[nth]);
+            left.retain(|path, _| !path.starts_with(folder));
+        }
+        self.put(&left)
     }
 
     /// The kernel's boot id and the pod's UID.
@@ -180,7 +265,7 @@ impl Disk {
             self.replay.apply(&change);
         }
         for key in std::mem::take(&mut self.changed) {
-            let log = read(&self.log_dir(), key);
+            let log = read(&self.log_dirs(), key);
             self.logs.insert(key, log);
         }
         appended
@@ -212,8 +297,14 @@ impl Disk {
                     if batch.base < log.end() {
                         self.changed.insert(key);
                     }
-                    let entries = batch.records.iter();
-                    appended.extend(entries.map(|(at, value)| (key, *at, (batch.epoch, *value))));
+                    let entries = batch.records.iter().zip(&batch.times);
+                    appended.extend(entries.map(|((at, value), time)| Appended {
+                        key,
+                        at: *at,
+                        entry: (batch.epoch, *value),
+                        time: *time,
+                        codec: batch.codec,
+                    }));
                     log.push(&batch);
                     self.texts.extend(batch.texts);
                 }
@@ -265,7 +356,16 @@ impl Disk {
         }
         let key = path.parent().and_then(key_of);
         if let (Some(key), Some(first)) = (key, first.filter(|first| first.as_path() > path)) {
-            self.dropped.push((key, base_of(first), bytes));
+            let (from, next) = (base_of(path), base_of(first));
+            let log = self.log(key);
+            let held = (from..next).filter_map(|at| Some((at, (*log.records.get(at)?)?)));
+            let held = held.collect();
+            self.dropped.push(Dropped {
+                key,
+                next,
+                left: bytes,
+                held,
+            });
         }
     }
 
@@ -327,7 +427,7 @@ impl Disk {
         self.dropped.clear();
         self.logs.clear();
         self.damaged = true;
-        let data = self.log_dir();
+        let folders = self.log_dirs();
         for path in tree.keys().map(|path| self.root.join(path)) {
             if is_segment(&path) {
                 let file = fs::metadata(&path)?;
@@ -335,7 +435,7 @@ impl Disk {
                 let size = usize::try_from(file.len()).unwrap_or(0);
                 self.sizes.insert(file.ino(), size);
                 let key = path.parent().and_then(key_of);
-                self.logs.extend(key.map(|key| (key, read(&data, key))));
+                self.logs.extend(key.map(|key| (key, read(&folders, key))));
             }
         }
         Ok(())
@@ -343,8 +443,12 @@ impl Disk {
 }
 
 /// What the log files of a partition hold, as far as they are whole and continue each other.
-fn read(log_dir: &Path, (topic, number): Key) -> Log {
-    let folder = log_dir.join(format!("{topic}-{number}"));
+fn read(log_dirs: &[PathBuf], (topic, number): Key) -> Log {
+    let name = format!("{topic}-{number}");
+    let mut folders = log_dirs.iter().map(|folder| folder.join(&name));
+    let Some(folder) = folders.find(|folder| folder.is_dir()) else {
+        return Log::at(0);
+    };
     let noted = fs::read_to_string(folder.join(LOG_START)).unwrap_or_default();
     let noted = noted.split(|c: char| !c.is_ascii_digit()).next();
     let noted = noted.and_then(|number| number.parse().ok()).unwrap_or(0);
@@ -393,6 +497,11 @@ mod tests {
         (LeaderEpoch(0), value)
     }
 
+    fn looked(disk: &mut Disk) -> Vec<(Key, usize, Entry)> {
+        let all = disk.look().into_iter();
+        all.map(|one| (one.key, one.at, one.entry)).collect()
+    }
+
     fn held(disk: &Disk) -> Vec<u64> {
         let log = disk.log(KEY);
         let held = (0..log.end()).filter_map(|at| log.get(at));
@@ -401,7 +510,7 @@ mod tests {
 
     fn open(disk: &Disk) -> Arc<PartitionLog> {
         let cluster = ClusterId("c".to_owned());
-        let dir = LogDir::open(disk.log_dir(), &cluster, BrokerId(0)).unwrap();
+        let dir = LogDir::open(disk.home(), &cluster, BrokerId(0)).unwrap();
         dir.begin(Incarnation(1)).unwrap();
         dir.confirm(Incarnation(1)).unwrap();
         let log = dir.open_partition(KEY.0, KEY.1, LogConfig::default());
@@ -425,15 +534,15 @@ mod tests {
         append(&log, 5);
         log.flush().unwrap();
         append(&log, 6);
-        assert_eq!(disk.look(), [(KEY, 0, entry(5)), (KEY, 1, entry(6))]);
-        assert_eq!(disk.look(), []);
+        assert_eq!(looked(&mut disk), [(KEY, 0, entry(5)), (KEY, 1, entry(6))]);
+        assert_eq!(looked(&mut disk), []);
         assert_eq!(held(&disk), [5, 6]);
         drop(log);
         disk.power_cut(Crash::Lost, &mut rng).unwrap();
         assert_eq!(held(&disk), [5]);
         let log = open(&disk);
         append(&log, 7);
-        assert_eq!(disk.look(), [(KEY, 1, entry(7))]);
+        assert_eq!(looked(&mut disk), [(KEY, 1, entry(7))]);
         assert_eq!(held(&disk), [5, 7]);
     }
 
@@ -446,7 +555,7 @@ mod tests {
         (5..8).for_each(|value| append(&log, value));
         assert!(!disk.copy_or_put_back(&mut rng).unwrap());
         log.truncate_to(leasehold_types::Offset(1)).unwrap();
-        assert_eq!(disk.look(), []);
+        assert_eq!(looked(&mut disk), []);
         assert_eq!(held(&disk), [5]);
         drop(log);
         let before = disk.machine();
@@ -474,10 +583,10 @@ mod tests {
         assert_eq!((disk.log(KEY).start, disk.log(KEY).end()), (2, 4));
         let dropped = disk.take_dropped();
         assert_eq!(
-            dropped.iter().map(|(_, to, _)| *to).collect::<Vec<_>>(),
+            dropped.iter().map(|went| went.next).collect::<Vec<_>>(),
             [1, 2]
         );
-        assert!(dropped[0].2 > dropped[1].2 && dropped[1].2 > 0);
+        assert!(dropped[0].left > dropped[1].left && dropped[1].left > 0);
         log.reset_to(leasehold_types::Offset(9)).unwrap();
         disk.look();
         assert_eq!((disk.log(KEY).start, disk.log(KEY).end()), (9, 9));

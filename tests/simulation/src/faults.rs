@@ -5,6 +5,7 @@
 
 use crate::ambush::Aim;
 use crate::broker::mail::Mail;
+use crate::broker::reply::nobody;
 use crate::broker::{FOREIGNERS, place, registration};
 use crate::check::Checker;
 use crate::core::{Core, Weather};
@@ -13,8 +14,8 @@ use leasehold_metadata::lease::Holder;
 use leasehold_metadata::rpc::Request;
 use leasehold_types::Incarnation;
 use rand::Rng as _;
+use rustix::io::Errno;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// One thing that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +35,18 @@ pub enum Fault {
     Suspend(usize, Duration),
     /// The calendar jumps, by so many milliseconds.
     Calendar(usize, i64),
+    /// Every change in a log directory fails for a while, until someone mends that and starts the process again.
+    BreakFolder(usize, usize, Errno, u64),
+    /// There is little room on the disk for a while.
+    Fill(usize, u64),
     /// The process ends, and the next one finds the volume of another cluster's broker in its place.
     Swap(usize),
 }
 
 /// How many kinds there are.
-const KINDS: usize = 21;
+const KINDS: usize = 23;
+/// The first of those that only wide runs have.
+const WIDE: usize = 21;
 
 /// How often each kind happens; the sum is what they are weighed against.
 pub struct Climate {
@@ -61,7 +68,8 @@ pub(crate) fn damages_too_much(check: &Checker, core: &Core, node: usize) -> boo
     let id = i64::try_from(node).unwrap_or(-1);
     let intact = |other: &i64| {
         let other = usize::try_from(*other).unwrap_or(usize::MAX);
-        other != node && core.nodes.get(other).is_some_and(|n| !n.disk.damaged)
+        let disk = core.nodes.get(other).map(|node| &node.disk);
+        other != node && disk.is_some_and(|disk| !disk.damaged && !disk.failing)
     };
     check.parts.values().any(|part| {
         let needed = part.isr.contains(&id) || part.elr.contains(&id);
@@ -70,7 +78,7 @@ pub(crate) fn damages_too_much(check: &Checker, core: &Core, node: usize) -> boo
 }
 
 impl Climate {
-    pub fn draw(core: &mut Core) -> Self {
+    pub fn draw(core: &mut Core, wide: bool) -> Self {
         let mut weights = [0; KINDS];
         for weight in &mut weights {
             *weight = if core.chance(600) {
@@ -78,6 +86,9 @@ impl Climate {
             } else {
                 0
             };
+        }
+        if !wide {
+            weights[WIDE..].fill(0);
         }
         let every = core.rng.random_range(60..900);
         core.weather = weather(core);
@@ -196,7 +207,7 @@ impl Climate {
                 let called = lease_holder(core).unwrap_or(node);
                 let life = Incarnation(FOREIGNERS + i64::try_from(core.now).unwrap_or(0));
                 let request = Box::new(Request::Register(Box::new(registration(node, life, &[]))));
-                let (reply, _) = oneshot::channel();
+                let reply = nobody();
                 let from = called;
                 let call = Mail::Call {
                     from,
@@ -224,6 +235,11 @@ impl Climate {
                 core.aim = Some(aims[core.rng.random_range(0..aims.len())]);
                 return None;
             }
+            21 if !damages_too_much(&core.check, core, node) => {
+                let errno = [Errno::IO, Errno::NOSPC, Errno::ROFS][core.rng.random_range(0..3)];
+                Fault::BreakFolder(node, core.rng.random_range(0..2), errno, until)
+            }
+            22 => Fault::Fill(node, until),
             _ => return None,
         };
         core.note(format!("fault {fault:?}"));

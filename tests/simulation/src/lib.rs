@@ -7,7 +7,7 @@
 //! - [`world`] is a run, [`process`] one process in it, [`core`] what they share, [`broker`] what they do;
 //! - [`api`] and [`disk`] are the world's objects, [`faults`] what goes wrong, [`clients`] and [`groups`] who asks;
 //! - [`ambush`] are the faults that aim at one message, [`outage`] is the end of some runs;
-//! - [`batches`] reads record batches on its own;
+//! - [`batches`] reads record batches on its own, and [`codecs`] what they are packed in;
 //! - [`check`] rebuilds what happened and says which promise was broken; [`rules`] can be taken out;
 //! - [`voices`] has the product speak in the trace;
 //! - [`scale`] is no simulation: it counts what the loss of a broker costs in a large cluster.
@@ -18,6 +18,7 @@ pub mod batches;
 pub mod broker;
 pub mod check;
 pub mod clients;
+pub mod codecs;
 pub mod core;
 pub mod disk;
 pub mod faults;

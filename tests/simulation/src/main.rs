@@ -1,5 +1,5 @@
 //! `leasehold-simulate --seed N` replays one run with its trace, `--twice` instead shows where two runs of it part;
-//! `--seeds N [--from M]` runs many, `--minutes N` as many as it can, `--new` from a seed drawn at random;
+//! `--seeds N [--from M]` runs many (with `--twice` each of them twice, and compares), `--minutes N` as many as it can, `--new` from a seed drawn at random;
 //! `--mutations [--seeds N]` takes out each rule in turn and prints which promise broke, and how soon; `--scale`
 //! prints what losing one of 100 brokers costs. With `--wide` some runs delete records,
 //! compact topics and have consumer groups; `--mutations` always does so.
@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-const USAGE: &str = "simulate --seed N [--without RULE] [--twice] | --seeds N [--from M] | \
+const USAGE: &str = "simulate --seed N [--without RULE] [--twice] | --seeds N [--from M] [--twice] | \
     --minutes N [--from M | --new] | --mutations [--seeds N] | --scale; with --wide also deletions, compaction, groups";
 
 #[derive(Default)]
@@ -61,6 +61,8 @@ fn main() -> std::io::Result<ExitCode> {
         Ok(ExitCode::SUCCESS)
     } else if wanted.mutations {
         mutations(wanted.seeds.unwrap_or(300), rule)
+    } else if wanted.twice && wanted.seed.is_none() {
+        all_twice(wanted.from, wanted.seeds.unwrap_or(100), wanted.wide)
     } else if let Some(seed) = wanted.seed.filter(|_| wanted.twice) {
         twice(seed, rule, wanted.wide)
     } else if let Some(seed) = wanted.seed {
@@ -107,6 +109,34 @@ fn twice(seed: u64, rule: Option<&str>, wide: bool) -> std::io::Result<ExitCode>
         second.get(same)
     );
     Ok(ExitCode::FAILURE)
+}
+
+/// Each of many seeds is one run, also while other runs go on beside it.
+fn all_twice(from: u64, seeds: u64, wide: bool) -> std::io::Result<ExitCode> {
+    let (next, parted) = (AtomicU64::new(from), AtomicUsize::new(0));
+    on_all_processors(|| {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= from + seeds {
+                return Ok(());
+            }
+            let _listening = voices::listen();
+            let (first, second) = (run(seed, None, wide)?.trace, run(seed, None, wide)?.trace);
+            if first != second {
+                parted.fetch_add(1, Ordering::Relaxed);
+                let pairs = first.iter().zip(&second);
+                let at = pairs.take_while(|(a, b)| a == b).count();
+                let (one, other) = (first.get(at), second.get(at));
+                println!("seed {seed} is two runs from line {at} on: {one:?} and {other:?}");
+            }
+        }
+    })?;
+    let parted = parted.into_inner();
+    println!("{seeds} seeds run twice, {parted} not the same");
+    Ok(match parted {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
 }
 
 /// When it is enough.

@@ -8,6 +8,7 @@ use leasehold_broker::internal::peer::{Peer, simulated};
 use leasehold_types::Incarnation;
 use leasehold_types::seams::simulated as simulation;
 use std::cell::{Cell, RefCell};
+use std::path::Path;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
@@ -15,6 +16,15 @@ use tokio::time::{Instant, advance, sleep, sleep_until};
 
 /// What the calendar says when a run begins, in milliseconds since 1970.
 pub const CALENDAR: i64 = 1_700_000_000_000;
+
+/// How many bytes are to stay free of each disk.
+pub const MIN_FREE: u64 = 1_000;
+
+/// How far the calendar of a process on `node` is after [`CALENDAR`], which someone set ahead by `jumped`: no two
+/// machines agree on the time.
+pub(crate) fn calendar_of(node: usize, jumped: i64, now: u64) -> i64 {
+    jumped + 37 * node as i64 + i64::try_from(now).unwrap_or(0)
+}
 
 thread_local! {
     /// The running process's clock.
@@ -59,6 +69,14 @@ fn machine() -> (String, String) {
     })
 }
 
+/// Little or much: no disk here is filled by what is written to it.
+fn free_bytes(_: &Path) -> u64 {
+    RUNNING.with_borrow(|running| match running {
+        Some((core, node)) if core.lock().nodes[*node].disk.full => MIN_FREE / 2,
+        _ => u64::MAX,
+    })
+}
+
 fn background(job: simulation::Job) {
     tokio::spawn(async move {
         sleep(Duration::from_millis(simulation::up_to(40))).await;
@@ -82,6 +100,7 @@ impl Seams {
             wall_ms,
             machine,
             background,
+            free_bytes,
         };
         simulation::begin(seed, world, rule);
         simulated::WATCH.set(Some(watch));
@@ -124,6 +143,7 @@ impl Process {
             let mut core = core.lock();
             core.nodes[node].up = Some(life);
             core.nodes[node].inbox = Some(sender);
+            core.nodes[node].calendar = 0;
             core.note(format!("node  {node} starts as {life}"));
             core.now
         };
@@ -146,12 +166,10 @@ impl Process {
     }
 
     fn enter(&self) {
-        // No two machines agree on the time.
-        let skew = 37 * self.node as i64;
         CLOCK.set(Some(Clock {
             base: self.base,
             ahead: self.ahead,
-            born: CALENDAR + self.jumped + skew + i64::try_from(self.born).unwrap_or(0),
+            born: CALENDAR + calendar_of(self.node, self.jumped, self.born),
         }));
         RUNNING.set(Some((self.core.clone(), self.node)));
     }
@@ -174,6 +192,7 @@ impl Process {
     /// Someone set the calendar.
     pub fn set_calendar(&mut self, by: i64) {
         self.jumped += by;
+        self.core.lock().nodes[self.node].calendar = self.jumped;
     }
 
     /// The machine slept: CLOCK_BOOTTIME went on without the other clocks.

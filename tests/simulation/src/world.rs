@@ -66,7 +66,12 @@ pub fn run(seed: u64, rule: Option<&str>, wide: bool) -> std::io::Result<Outcome
         data: initial(&cluster_id()),
     });
     core.check.default_min = if core.chance(500) { 2 } else { 1 };
-    let climate = Climate::draw(&mut core);
+    for node in 0..nodes {
+        if wide && core.chance(500) {
+            core.nodes[node].disk.split();
+        }
+    }
+    let climate = Climate::draw(&mut core, wide);
     let disaster = seed
         .is_multiple_of(8)
         .then(|| core.rng.random_range(600..2_200) * STEP);
@@ -153,6 +158,7 @@ impl World {
                 healed = true;
                 self.heal();
             }
+            self.mend(now);
             self.restart();
             self.clients.step(&mut self.core.lock(), now < TROUBLE);
             self.run_all(now);
@@ -203,7 +209,9 @@ impl World {
                 && process.paused_until <= now
             {
                 process.run_until(now);
-                self.core.lock().look(node);
+                let mut core = self.core.lock();
+                core.look(node);
+                core.nodes[node].answering.retain(|way| !way.is_over());
             }
             if self.core.lock().nodes[node].exit.take().is_some() {
                 self.stop(node);
@@ -232,6 +240,7 @@ impl World {
         self.processes[node] = None;
         let mut core = self.core.lock();
         core.nodes[node].exit = None;
+        core.nodes[node].answering.clear();
         if std::mem::take(&mut core.nodes[node].disk.given_away) {
             if let Err(error) = core.nodes[node].disk.wipe() {
                 core.check.broke(format!("no disk: {error}"));
@@ -292,6 +301,17 @@ impl World {
                     Err(error) => check.broke(format!("no disk: {error}")),
                 }
             }
+            Fault::BreakFolder(node, nth, errno, until) => {
+                let mut core = self.core.lock();
+                if core.nodes[node].disk.break_folder(nth, errno) {
+                    core.nodes[node].well_at.get_or_insert(until);
+                }
+            }
+            Fault::Fill(node, until) => {
+                let mut core = self.core.lock();
+                core.nodes[node].disk.full = true;
+                core.nodes[node].well_at.get_or_insert(until);
+            }
             Fault::Pause(node, until) => {
                 if let Some(process) = &mut self.processes[node] {
                     process.paused_until = until;
@@ -320,6 +340,33 @@ impl World {
                 if let Some(process) = &mut self.processes[node] {
                     process.sleep_through(gone);
                 }
+            }
+        }
+    }
+
+    /// Someone mends the disks whose time has come: those with room again go on, for the others their process is
+    /// started again.
+    fn mend(&mut self, now: u64) {
+        for node in 0..self.processes.len() {
+            let mut core = self.core.lock();
+            if core.nodes[node].well_at.is_none_or(|at| now < at) {
+                continue;
+            }
+            core.nodes[node].well_at = None;
+            core.nodes[node].disk.full = false;
+            core.note(format!("fault the disk of {node} is well again"));
+            if !core.nodes[node].disk.is_broken() {
+                continue;
+            }
+            let empty = core.chance(300) && !damages_too_much(&core.check, &core, node);
+            drop(core);
+            self.stop(node);
+            let mut core = self.core.lock();
+            let Core {
+                nodes, rng, check, ..
+            } = &mut *core;
+            if let Err(error) = nodes[node].disk.mend(empty, rng) {
+                check.broke(format!("no disk: {error}"));
             }
         }
     }
@@ -353,6 +400,7 @@ impl World {
         let now = core.now;
         for node in &mut core.nodes {
             node.api_cut_until = 0;
+            node.well_at = node.well_at.map(|_| now);
         }
         drop(core);
         for process in self.processes.iter_mut().flatten() {

@@ -88,3 +88,22 @@ fn a_full_disk_at_any_call_is_named_and_loses_nothing_acknowledged() {
 fn an_io_error_at_any_call_is_named_and_loses_nothing_acknowledged() {
     fail_everywhere(Errno::IO);
 }
+
+#[test]
+fn a_broken_folder_fails_whatever_changes_it_until_it_is_mended_and_no_other() {
+    let folder = scratch();
+    let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+    let disk = Watched::new(folder.path());
+    for path in [&one, &other] {
+        crate::disk::create_folder(path).unwrap();
+    }
+    disk.take_journal();
+    disk.break_folder(&one, Errno::IO);
+    let failed = crate::disk::write_durably(&one.join("file"), b"12345678");
+    let why = failed.unwrap_err().to_string();
+    assert!(why.contains("cannot create"), "{why}");
+    assert_eq!(disk.take_journal().len(), 0);
+    crate::disk::write_durably(&other.join("file"), b"12345678").unwrap();
+    disk.mend();
+    crate::disk::write_durably(&one.join("file"), b"12345678").unwrap();
+}

@@ -91,6 +91,7 @@ struct State {
     calls: usize,
     journal: Vec<Change>,
     fault: Option<Fault>,
+    broken: Vec<(PathBuf, Errno)>,
     failed: Option<(&'static str, PathBuf)>,
     bytes_read: u64,
 }
@@ -114,6 +115,16 @@ impl Disk {
     /// Has a call fail.
     pub fn fail(&self, fault: Fault) {
         self.state.lock().fault = Some(fault);
+    }
+
+    /// Has every call fail that would change what is in `folder`, until [`Self::mend`].
+    pub fn break_folder(&self, folder: &Path, errno: Errno) {
+        self.state.lock().broken.push((folder.to_owned(), errno));
+    }
+
+    /// Nothing fails any more.
+    pub fn mend(&self) {
+        self.state.lock().broken.clear();
     }
 
     /// What the call that failed was to do, and to what.
@@ -149,6 +160,22 @@ impl Disk {
                 put(file, at, [&all[..all.len() / 2], &[]]).map_err(failed)?;
             }
             return Err(failed(fault.errno.into()));
+        }
+        let broken = state.broken.iter();
+        let broken = broken.filter(|(folder, _)| path.starts_with(folder));
+        if let Some(errno) = broken.map(|(_, errno)| *errno).next() {
+            if let Op::Write { file, at, parts } = op
+                && errno != Errno::ROFS
+            {
+                // Here, too, a part is there, which is on record as the rest is.
+                let mut all = parts.concat();
+                all.truncate(all.len() / 2);
+                put(file, at, [&all, &[]]).map_err(failed)?;
+                let parts: [&[u8]; 2] = [&all, &[]];
+                let change = record(Op::Write { file, at, parts }, path).map_err(failed)?;
+                state.journal.extend(change);
+            }
+            return Err(failed(errno.into()));
         }
         let done = run().map_err(failed)?;
         let change = record(op, path).map_err(failed)?;

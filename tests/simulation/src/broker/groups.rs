@@ -3,6 +3,7 @@
 //! Tells the checker of every question when it arrives, and of its answer before anyone can hear it.
 
 use super::Broker;
+use super::reply::Reply;
 use crate::core::STEP;
 use crate::groups::mail::{Answer, Ask};
 use crate::groups::{COMMIT_TIMEOUT, FIRST_DELAY, SESSION};
@@ -18,7 +19,7 @@ use leasehold_types::LeaderEpoch;
 use leasehold_wire::ErrorCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 /// Asks the controller at most so long at a time.
@@ -81,7 +82,7 @@ impl Broker {
     }
 
     /// Answers a client.
-    pub(super) fn group(self: &Arc<Self>, ask: Ask, reply: oneshot::Sender<Answer>) {
+    pub(super) fn group(self: &Arc<Self>, ask: Ask, reply: Reply<Answer>) {
         let Some(groups) = self.groups.get().cloned() else {
             return;
         };
@@ -108,10 +109,7 @@ impl Broker {
             {
                 core.note(format!("group {line}, says broker {}", this.me));
             }
-            core.answer_client(move || {
-                // Who gave up waiting is not there.
-                let _ = reply.send(answer);
-            });
+            core.answer_client(move || reply.send(answer));
         });
     }
 }

@@ -1,5 +1,6 @@
 //! What processes say to each other.
 
+use super::reply::{Kept, Reply, nobody};
 use crate::batches::Batch;
 use crate::disk::Key;
 use crate::groups::mail::{Answer, Ask};
@@ -7,7 +8,6 @@ use bytes::Bytes;
 use leasehold_metadata::rpc::{Request, Response};
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::{FetchRequest, FetchResponse};
-use tokio::sync::oneshot;
 
 /// What a producer is told: an error, or where its first record is.
 pub type Produced = Result<usize, ErrorCode>;
@@ -35,26 +35,32 @@ pub enum Mail {
     Call {
         from: usize,
         request: Box<Request>,
-        reply: oneshot::Sender<Response>,
+        reply: Reply<Response>,
     },
     /// A follower's fetch.
     Fetch {
         from: usize,
         request: Box<FetchRequest>,
-        reply: oneshot::Sender<FetchResponse>,
+        reply: Reply<FetchResponse>,
     },
     /// A batch to append with acks=all, and the values in it.
     Produce {
         key: Key,
         records: Bytes,
         values: Vec<u64>,
-        reply: oneshot::Sender<Produced>,
+        reply: Reply<Produced>,
+    },
+    /// A batch that must be refused, and why.
+    Garbage {
+        key: Key,
+        records: Bytes,
+        what: &'static str,
     },
     /// A consumer's fetch; from where the log begins, if it does not know better.
     Consume {
         key: Key,
         from: Option<usize>,
-        reply: oneshot::Sender<Consumed>,
+        reply: Reply<Consumed>,
     },
     /// A question whose answer is judged where it is given.
     Ask { key: Key, question: Question },
@@ -63,10 +69,7 @@ pub enum Mail {
     /// What a peer of another cluster sent.
     Foreign(Box<Mail>),
     /// A question of a group's member.
-    Group {
-        ask: Ask,
-        reply: oneshot::Sender<Answer>,
-    },
+    Group { ask: Ask, reply: Reply<Answer> },
     /// End in order.
     Leave,
 }
@@ -77,13 +80,26 @@ impl Mail {
         matches!(self, Self::Call { request, .. } if matches!(**request, Request::AlterPartition(_)))
     }
 
+    /// What the machine keeps of the way back of its answer.
+    pub fn kept(&self) -> Option<Kept> {
+        match self {
+            Self::Call { reply, .. } => Some(reply.kept()),
+            Self::Fetch { reply, .. } => Some(reply.kept()),
+            Self::Produce { reply, .. } => Some(reply.kept()),
+            Self::Consume { reply, .. } => Some(reply.kept()),
+            Self::Group { reply, .. } => Some(reply.kept()),
+            Self::Foreign(mail) => mail.kept(),
+            _ => None,
+        }
+    }
+
     /// A second copy, of what may arrive twice. Nobody waits for its answer.
     pub fn copy(&self) -> Option<Self> {
         match self {
             Self::Fetch { from, request, .. } => Some(Self::Fetch {
                 from: *from,
                 request: request.clone(),
-                reply: oneshot::channel().0,
+                reply: nobody(),
             }),
             Self::Produce {
                 key,
@@ -94,7 +110,7 @@ impl Mail {
                 key: *key,
                 records: records.clone(),
                 values: values.clone(),
-                reply: oneshot::channel().0,
+                reply: nobody(),
             }),
             Self::Delete { key, before } => Some(Self::Delete {
                 key: *key,
@@ -104,13 +120,13 @@ impl Mail {
                 Request::AlterPartition(_) | Request::Register(_) => Some(Self::Call {
                     from: *from,
                     request: request.clone(),
-                    reply: oneshot::channel().0,
+                    reply: nobody(),
                 }),
                 _ => None,
             },
             Self::Group { ask, .. } => Some(Self::Group {
                 ask: ask.clone(),
-                reply: oneshot::channel().0,
+                reply: nobody(),
             }),
             _ => None,
         }

@@ -5,6 +5,7 @@ mod groups;
 pub mod mail;
 mod questions;
 mod replicas;
+pub mod reply;
 mod session;
 mod start;
 
@@ -28,7 +29,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 pub use start::FOREIGNERS;
@@ -182,7 +183,7 @@ impl Broker {
                     if matches!(response, Response::Poll(_)) && now > resumed + 2 * STEP {
                         core.check.controller_answered(this.me, now);
                     }
-                    core.answer(this.me, from, move || drop(reply.send(response)));
+                    core.answer(this.me, from, move || reply.send(response));
                 });
             }
             Mail::Fetch {
@@ -196,6 +197,7 @@ impl Broker {
                 values,
                 reply,
             } => self.produce(key, records, values, reply),
+            Mail::Garbage { key, records, what } => self.garbage(key, records, what),
             Mail::Consume { key, from, reply } => self.consume(key, from, reply),
             Mail::Group { ask, reply } => self.group(ask, reply),
             Mail::Ask { key, question } => self.asked(key, question),
@@ -239,7 +241,7 @@ impl Broker {
         if target == self.me {
             return timeout(limit, self.here(request)).await.ok();
         }
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = reply::reply();
         let (from, request) = (self.me, Box::new(request));
         self.core.lock().post(
             from,

@@ -5,8 +5,9 @@ use super::mail::Question;
 use crate::check::name_of;
 use crate::core::Core;
 use crate::disk::Key;
-use leasehold_broker::replica::FoundOffset;
+use bytes::Bytes;
 use leasehold_broker::replica::offsets::{EARLIEST, LATEST, MAX_TIMESTAMP};
+use leasehold_broker::replica::{Acks, FoundOffset, ProduceEntry, Verified};
 use leasehold_types::{LeaderEpoch, Offset};
 use leasehold_wire::ErrorCode;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 /// How long who wants records to go lets the broker wait for the replicas.
 const DELETE_LIMIT: Duration = Duration::from_millis(900);
+/// How long who sends what must be refused waits for that.
+const GARBAGE_LIMIT: Duration = Duration::from_millis(900);
 
 impl Broker {
     pub(super) fn asked(self: &Arc<Self>, key: Key, question: Question) {
@@ -43,6 +46,8 @@ impl Broker {
                         sizes.len()
                     );
                     this.core.lock().note(line);
+                    // Nothing is promised of these.
+                    let _ = replicas.producers(key).await;
                     return;
                 }
             };
@@ -57,6 +62,33 @@ impl Broker {
             core.check.found(key, this.me, question, offset.0, log);
             if let (Question::Earliest, Ok(at)) = (question, usize::try_from(offset.0)) {
                 core.check.shows(key, this.me, at, gone);
+            }
+        });
+    }
+
+    /// Someone sends a batch that must be refused.
+    pub(super) fn garbage(self: &Arc<Self>, key: Key, records: Bytes, what: &'static str) {
+        let Some(replicas) = self.replicas.get().cloned() else {
+            return;
+        };
+        let mut entries = vec![ProduceEntry {
+            topic: key.0,
+            partition: key.1,
+            records,
+            leader_epoch: None,
+            verified: Verified::NotAsked,
+        }];
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            // No coordinator of transactions is there that could say yes.
+            replicas.verify("nobody", true, &mut entries).await;
+            let done = replicas.append(Acks::All, GARBAGE_LIMIT, entries).await;
+            if done.iter().any(|result| result.error == ErrorCode::None) {
+                let line = format!(
+                    "C10 broker {} takes a batch with {what} to {key:?}",
+                    this.me
+                );
+                this.core.lock().check.broke(line);
             }
         });
     }

@@ -2,11 +2,13 @@
 //! brings it to its leaders and to the controller. Tells the checker what a leader shows to anyone.
 
 use super::mail::{Consumed, Mail, Produced, Question};
+use super::reply::{Reply, reply};
 use super::{Broker, place};
 use crate::batches::batches;
 use crate::check::name_of;
 use crate::core::{Core, Shared};
 use crate::disk::Key;
+use crate::process::MIN_FREE;
 use async_trait::async_trait;
 use bytes::Bytes;
 use leasehold_broker::fetch_session::follower::FollowerSession;
@@ -24,7 +26,7 @@ use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::{FetchRequest, FetchResponse};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 /// How long a leader may take beyond the wait that a fetch asks for.
@@ -45,6 +47,7 @@ fn settings() -> ReplicaSettings {
         cleaner_backoff: Duration::from_millis(300),
         stray_delay: Duration::from_secs(5),
         io_threads: 3,
+        min_free_bytes: MIN_FREE,
         ..ReplicaSettings::default()
     }
 }
@@ -74,9 +77,12 @@ impl Broker {
         Ok(())
     }
 
-    /// Nothing is wrong with these disks: no log may go offline.
+    /// A process ends with its last directory. Where nothing is wrong with the disks no log may go offline.
     async fn watch_storage(self: Arc<Self>, replicas: Arc<ReplicaManager>) {
         let why = replicas.storage_failure().await;
+        if self.core.lock().nodes[self.me].disk.is_broken() {
+            return super::end(&self.core, self.me, why).await;
+        }
         let mut core = self.core.lock();
         let line = format!("S2 broker {} fails on a sound disk: {why}", self.me);
         core.check.broke(line);
@@ -177,7 +183,7 @@ impl Broker {
         self: &Arc<Self>,
         from: usize,
         request: FetchRequest,
-        reply: oneshot::Sender<FetchResponse>,
+        reply: Reply<FetchResponse>,
     ) {
         let Some(replicas) = self.replicas.get().cloned() else {
             return;
@@ -194,7 +200,7 @@ impl Broker {
                 this.show(key);
             }
             let mut core = this.core.lock();
-            core.answer(this.me, from, move || drop(reply.send(response)));
+            core.answer(this.me, from, move || reply.send(response));
         });
     }
 
@@ -203,7 +209,7 @@ impl Broker {
         key: Key,
         records: Bytes,
         values: Vec<u64>,
-        reply: oneshot::Sender<Produced>,
+        reply: Reply<Produced>,
     ) {
         let Some(replicas) = self.replicas.get() else {
             return;
@@ -242,29 +248,19 @@ impl Broker {
                 let line = core.check.acked(key, this.me, (base, &values), log);
                 core.note(line);
             }
-            core.answer_client(move || {
-                // Who gave up waiting is not there.
-                let _ = reply.send(done);
-            });
+            core.answer_client(move || reply.send(done));
         });
     }
 
-    pub(super) fn consume(
-        self: &Arc<Self>,
-        key: Key,
-        from: Option<usize>,
-        reply: oneshot::Sender<Consumed>,
-    ) {
+    pub(super) fn consume(self: &Arc<Self>, key: Key, from: Option<usize>, reply: Reply<Consumed>) {
         let Some(replicas) = self.replicas.get().cloned() else {
             return;
         };
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let done = this.read_from(&replicas, key, from).await;
-            this.core.lock().answer_client(move || {
-                // Who gave up waiting is not there.
-                let _ = reply.send(done);
-            });
+            let core = &mut this.core.lock();
+            core.answer_client(move || reply.send(done));
         });
     }
 
@@ -288,12 +284,14 @@ impl Broker {
                 at
             }
         };
+        // While nothing is transactional the one is as good as the other.
+        let read_committed = self.core.lock().chance(300);
         let params = FetchParams {
             replica: None,
             max_wait: Duration::from_millis(50),
             min_bytes: 1,
             max_bytes: 1_000,
-            read_committed: false,
+            read_committed,
         };
         let entry = FetchEntry {
             topic: key.0,
@@ -376,7 +374,7 @@ impl LeaderEndpoint for Endpoint {
         let unreachable = |why: &str| EndpointError::Unreachable(format!("broker {leader} {why}"));
         let limit = params.max_wait + FETCH_LIMIT;
         let request = Box::new(self.session.request(&params, &entries));
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = reply();
         let sent = {
             let mut core = self.core.lock();
             let there = core.nodes[leader].up.is_some() || !core.linked(me, leader);

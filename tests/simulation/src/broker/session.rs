@@ -66,9 +66,11 @@ impl Broker {
         self: &Arc<Self>,
         life: &mut Life,
         target: usize,
-        (log_dirs, directories): &Opened,
+        (log_dirs, directories, unreadable): &Opened,
     ) -> Result<(), Stop> {
-        let request = Request::Register(Box::new(registration(self.me, self.life, directories)));
+        let mut registration = registration(self.me, self.life, directories);
+        registration.unreadable = *unreadable;
+        let request = Request::Register(Box::new(registration));
         match self.ask(target, request, LIMIT).await {
             Some(Response::Registered { at, .. }) => {
                 let mut core = self.core.lock();
@@ -80,7 +82,9 @@ impl Broker {
                 started
                     .and_then(|()| self.start_replicas(log_dirs))
                     .map_err(|error| Stop::End(format!("it cannot start: {error}")))?;
-                self.core.lock().nodes[self.me].disk.damaged = false;
+                let disk = &mut self.core.lock().nodes[self.me].disk;
+                disk.failing = disk.is_broken();
+                disk.damaged &= disk.failing;
                 Ok(())
             }
             Some(other) => Err(self.refused(life, other)),
@@ -92,6 +96,7 @@ impl Broker {
         let wanted = life.image.wanted_log_ends(self.id);
         let replicas = self.replicas.get();
         let log_ends = replicas.map(|replicas| replicas.ends_of(&wanted));
+        let offline = replicas.map(|replicas| replicas.untold_failures());
         let ahead = replicas.map(|replicas| replicas.ahead_of_metadata());
         let sent = seams::now();
         let position = (life.image.position.seq.0 > 0).then_some(life.image.position);
@@ -103,7 +108,7 @@ impl Broker {
                 wants_shutdown: self.leaving.load(Ordering::Relaxed),
                 log_ends: log_ends.unwrap_or_default(),
                 epochs_ahead: ahead.unwrap_or_default(),
-                offline: Vec::new(),
+                offline: offline.unwrap_or_default(),
             },
         });
         match self.ask(target, request, LIMIT).await {

@@ -11,13 +11,13 @@ use leasehold_metadata::image::Endpoint;
 use leasehold_metadata::rpc::{ConfirmedRun, DirectoryReport, Registration, RestartReport};
 use leasehold_metadata::store::Store;
 use leasehold_types::{BrokerId, ClusterId, Incarnation};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// The log directories, and what they bring to the registration.
-pub(super) type Opened = (Arc<LogDirs>, Vec<DirectoryReport>);
+/// The log directories, what they bring to the registration, and how many cannot be read.
+pub(super) type Opened = (Arc<LogDirs>, Vec<DirectoryReport>, u32);
 
 /// Incarnations of the other cluster's brokers begin here.
 pub const FOREIGNERS: i64 = 1_000_000;
@@ -41,13 +41,17 @@ pub(super) fn open(
     (me, id, life): (usize, BrokerId, Incarnation),
     cluster: &ClusterId,
 ) -> Result<Opened, String> {
-    let (own, swapped) = {
+    let (home, own, swapped, broken) = {
         let disk = &mut core.lock().nodes[me].disk;
-        (disk.log_dir(), disk.take_swapped())
+        let swapped = disk.take_swapped();
+        (disk.home(), disk.log_dirs(), swapped, disk.is_broken())
     };
-    let path = swapped.clone().unwrap_or(own);
+    let (path, all) = match swapped.clone() {
+        Some(theirs) => (theirs.clone(), vec![theirs]),
+        None => (home, own),
+    };
     let empty = !path.join("meta").exists();
-    let opened = directories(&path, cluster, id, life);
+    let opened = directories(&path, &all, cluster, id, life);
     let at_home = (*cluster == cluster_id()) && swapped.is_none();
     match opened {
         Ok(opened) if at_home => Ok(opened),
@@ -63,7 +67,12 @@ pub(super) fn open(
             core.lock().check.broke(line);
             Err("it should have ended before".to_owned())
         }
-        Err(error) if at_home => {
+        Err(error) if empty && swapped.is_none() && *cluster == foreign_cluster() => {
+            // A part of it may be the other cluster's by now.
+            core.lock().nodes[me].disk.given_away = true;
+            Err(error.to_string())
+        }
+        Err(error) if at_home && !broken => {
             let line = format!("S2 broker {me} cannot open its disk: {error}");
             core.lock().check.broke(line);
             Err(error.to_string())
@@ -73,15 +82,16 @@ pub(super) fn open(
 }
 
 fn directories(
-    path: &Path,
+    home: &Path,
+    paths: &[PathBuf],
     cluster: &ClusterId,
     id: BrokerId,
     life: Incarnation,
 ) -> Result<Opened, LogError> {
-    let paths = [path.to_owned()];
-    let log_dirs = LogDirs::open(path, &paths, cluster, id)?;
-    let (found, _) = log_dirs.begin(life)?;
-    Ok((log_dirs, found.into_iter().map(report_of).collect()))
+    let log_dirs = LogDirs::open(home, paths, cluster, id)?;
+    let (found, unreadable) = log_dirs.begin(life)?;
+    let found = found.into_iter().map(report_of).collect();
+    Ok((log_dirs, found, unreadable))
 }
 
 fn report_of(start: DirectoryStart) -> DirectoryReport {

@@ -145,8 +145,8 @@ impl Checker {
                 if !is_offsets && at < data.committed.len() && log.get(at).is_some() =>
             {
                 let late = |at: &usize| {
-                    let value = log.get(*at).map(|(_, value)| value);
-                    value.is_some_and(|value| data.times.get(&value) >= Some(&time))
+                    let epoch = log.get(*at).map(|(epoch, _)| epoch);
+                    epoch.is_some_and(|epoch| data.stamps.get(&(*at, epoch)) >= Some(&time))
                 };
                 (log.start..log.end()).find(late) == Some(at)
             }
@@ -244,6 +244,30 @@ impl Checker {
         )
     }
 
+    /// A producer whose batch, from `number` on, is refused again and again as out of order wants to begin anew, and
+    /// give up `up_to` that. It may where records were lost, or where the last of its records that was acknowledged
+    /// before was deleted, so that a log may have taken a later batch of its for its first. Otherwise the refusal is
+    /// wrong.
+    pub fn gives_up(&mut self, key: Key, producer: u32, (number, up_to): (u32, u32)) {
+        let restored = self.restored;
+        let data = self.data.entry(key).or_default();
+        let acked = data
+            .acked
+            .iter()
+            .map(|(_, at, value)| (parts_of(*value), *at));
+        let before = acked.filter(|((id, n), _)| *id == producer && *n < number);
+        let last = before.max().map(|(_, at)| at);
+        let forgotten = last.is_some_and(|at| data.deletions.may_be(at));
+        if forgotten || restored || data.lossy_since.is_some() {
+            let all = (number..up_to).map(|n| (producer, n));
+            data.given_up.extend(all);
+        } else {
+            self.broke(format!(
+                "C6 number {number} of producer {producer} of {key:?} is refused as out of order, though its last is at {last:?}"
+            ));
+        }
+    }
+
     /// Every record that was acknowledged before `epoch` is in this log, in its place, unless it may be gone.
     pub fn check_acked(&mut self, key: Key, node: usize, epoch: LeaderEpoch, log: &Log) {
         let policy = self.policy(key);
@@ -296,7 +320,9 @@ fn in_order(data: &mut Data, from: usize) -> Vec<String> {
             lines.push(format!(
                 "C5 number {number} of producer {producer} is committed again at {at}"
             ));
-        } else if number > next && data.lossy_since.is_none() {
+        } else if data.lossy_since.is_none()
+            && (next..number).any(|lacks| !data.given_up.contains(&(producer, lacks)))
+        {
             lines.push(format!(
                 "C6 number {number} of producer {producer} is committed at {at}, {next} is not"
             ));

@@ -136,16 +136,19 @@ impl Checker {
 
     /// Everything that the head names exists, has its hash, and says what was committed. A write of the undone line
     /// that is there again may name what was undone with it: nobody can hold it up, and nobody can claim that head.
+    /// So may the first write after, of who had just written a chunk when the old state came back without that.
     fn check_chunks(&mut self, data: &Data, chunks: &Chunks, again: bool) {
         for named in lines(data, "segments")
             .into_iter()
             .chain(lines(data, "snapshot"))
         {
             let snapshot = named["first"] == 0;
+            let mut again = again;
             let mut bytes = Vec::new();
             for part in named["parts"].as_array().cloned().unwrap_or_default() {
                 let name = part["name"].as_str().unwrap_or_default();
                 match chunks.get(name).map(|chunk| &chunk.body) {
+                    None if self.taken.contains(name) => again = true,
                     None if again => {}
                     None => self.broke(format!(
                         "I16 the head names chunk {name}, which does not exist"

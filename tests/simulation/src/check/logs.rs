@@ -23,6 +23,8 @@ pub struct Policy {
     forgets: bool,
     /// The least that retention by size leaves.
     keeps: Option<usize>,
+    /// How old records are, in milliseconds, that retention by time takes.
+    ages: Option<i64>,
 }
 
 /// Tombstones that are kept for less than this may go within a run, whatever the calendars do.
@@ -134,6 +136,7 @@ impl Checker {
             compacts: policy.is_some_and(|policy| policy.contains("compact")),
             forgets: number("delete.retention.ms").is_some_and(|ms| ms < LONG),
             keeps: number("retention.bytes").and_then(|bytes| usize::try_from(bytes).ok()),
+            ages: number("retention.ms").and_then(|ms| i64::try_from(ms).ok()),
         }
     }
 
@@ -142,12 +145,22 @@ impl Checker {
         self.policy(key).compacts
     }
 
-    /// The first file of a log went. Retention by size leaves so many bytes at least.
-    pub fn dropped(&mut self, (key, next, left): Dropped) {
-        let keeps = self.policy(key).keeps;
-        if keeps.is_some_and(|least| left >= least) {
-            let deletions = &mut self.data.entry(key).or_default().deletions;
-            deletions.floor = deletions.floor.max(next);
+    /// The first file of a log went, where the calendar says `wall`. Retention by size leaves so many bytes at
+    /// least, retention by time all files with a record that is young.
+    pub fn dropped(&mut self, went: &Dropped, wall: i64) {
+        let policy = self.policy(went.key);
+        let data = self.data.entry(went.key).or_default();
+        let small = policy.keeps.is_some_and(|least| went.left >= least);
+        let old = policy.ages.is_some_and(|age| {
+            let young = |(at, (epoch, _)): &(usize, Entry)| {
+                let time = data.stamps.get(&(*at, *epoch));
+                time.is_some_and(|time| *time > wall - age)
+            };
+            !went.held.iter().any(young)
+        });
+        if small || old {
+            let deletions = &mut data.deletions;
+            deletions.floor = deletions.floor.max(went.next);
         }
     }
 
@@ -177,7 +190,14 @@ impl Checker {
             return;
         }
         let gone = usize::try_from(low).unwrap_or(0);
-        data.deletions.gone = data.deletions.gone.max((epoch, gone));
+        // Who is in the ELR without living is not waited for, as in Kafka, and may lead again with all that it has.
+        let part = self.parts.get(&name_of(key));
+        let all_were_asked = part.is_some_and(|part| part.elr.is_empty());
+        // That more is gone than was asked for is retention's doing, on those who live now: no promise that lasts.
+        let asked = usize::try_from(before).map_or(gone, |before| gone.min(before));
+        if all_were_asked {
+            data.deletions.gone = data.deletions.gone.max((epoch, asked));
+        }
         if low < before || before < -1 || gone > data.committed.len() {
             let committed = data.committed.len();
             self.broke(format!("D3 broker {node} says of {key:?} that it is deleted to {low}, asked for is {before}, committed {committed}"));

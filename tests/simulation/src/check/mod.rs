@@ -11,6 +11,7 @@ mod logs;
 mod offsets;
 mod records;
 mod restore;
+mod stamps;
 pub use records::key_of;
 pub(crate) use records::name_of;
 mod wishes;
@@ -83,8 +84,12 @@ pub struct Data {
     pub held: BTreeMap<(usize, LeaderEpoch), (u64, BTreeSet<usize>)>,
     /// The last leader epoch that each broker began.
     pub leads: BTreeMap<usize, LeaderEpoch>,
-    /// When each value was made, by the calendar.
-    pub times: BTreeMap<u64, i64>,
+    /// When each value was made, by the calendar, and the codec that its producer packed it in.
+    pub made: BTreeMap<u64, (i64, i16)>,
+    /// The time of what stands at an offset in an epoch.
+    pub stamps: BTreeMap<(usize, LeaderEpoch), i64>,
+    /// Numbers of producers that these gave up, with good reason.
+    pub given_up: BTreeSet<(u32, u32)>,
     /// The last of each producer's numbers among what is committed, and where it is.
     pub last: BTreeMap<u32, (usize, u32)>,
     /// Epochs below this are not believed: an election that may lose records followed.
@@ -116,6 +121,8 @@ pub struct Checker {
     pub restored: bool,
     /// Brokers whose durable position was undone by that.
     pub undone: BTreeSet<usize>,
+    /// Chunks that went with that.
+    pub taken: BTreeSet<String>,
     /// The line that was undone, by seq.
     pub old_line: BTreeMap<u64, restore::Undone>,
     /// Epochs whose controller said that it is frozen, and the last entry then.

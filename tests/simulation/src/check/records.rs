@@ -57,6 +57,15 @@ impl Checker {
                 }
                 format!("config {body}")
             }
+            "unregister_broker" => {
+                let id = body["broker"].as_i64().unwrap_or(-1);
+                let alive = self.brokers.remove(&id).is_some_and(|known| !known.fenced);
+                let hosts = self.parts.values().any(|part| part.replicas.contains(&id));
+                if alive || hosts {
+                    self.broke(format!("I6 broker {id} is forgotten, though it lives ({alive}) or has replicas ({hosts})"));
+                }
+                format!("broker {id} is forgotten")
+            }
             "claim" => format!("claim of broker {}", body["broker"]),
             other => other.to_owned(),
         }

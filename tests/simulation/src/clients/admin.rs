@@ -11,12 +11,12 @@ use leasehold_types::BrokerId;
 use rand::Rng as _;
 use rand::seq::SliceRandom as _;
 
-fn broker(node: usize) -> BrokerId {
+pub(super) fn broker(node: usize) -> BrokerId {
     BrokerId(i32::try_from(node).unwrap_or(-1))
 }
 
 /// The most partitions that a topic gets.
-const MOST: i32 = 4;
+pub(super) const MOST: i32 = 4;
 
 /// A partition is to be on two or more other brokers.
 pub(super) fn reassign(core: &mut Core) -> Option<AdminRequest> {
@@ -47,7 +47,8 @@ pub(super) fn anything(core: &mut Core) -> Option<AdminRequest> {
     // in its senses.
     let key = any_partition(core).filter(|key| !core.check.is_offsets(*key))?;
     let topic = core.check.topics.get(&name_of(key).0)?.name.clone();
-    let request = match core.rng.random_range(0..6) {
+    let request = match core.rng.random_range(0..9) {
+        6.. => super::rare::anything(core, topic),
         0 => AdminRequest::CreatePartitions {
             topics: vec![MorePartitions {
                 name: topic,

@@ -6,6 +6,7 @@
 
 use crate::batches::Batch;
 use crate::broker::mail::{Consumed, Mail};
+use crate::broker::reply::reply;
 use crate::core::Core;
 use crate::disk::{Entry, Key};
 use leasehold_wire::ErrorCode;
@@ -43,7 +44,7 @@ impl Consumer {
             return;
         }
         let to = super::leader(core, self.key);
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = reply();
         self.answer = Some(answer);
         self.asked_at = core.now;
         let mail = Mail::Consume {

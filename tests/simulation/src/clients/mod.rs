@@ -3,10 +3,14 @@
 
 mod admin;
 mod consumer;
+mod garbage;
+mod packing;
 mod producer;
+mod rare;
 mod trimming;
 
 use crate::broker::mail::{Mail, Question};
+use crate::broker::reply::reply;
 use crate::check::{Checker, key_of, name_of};
 use crate::core::Core;
 use crate::disk::Key;
@@ -16,6 +20,7 @@ use consumer::Consumer;
 use leasehold_metadata::lease::Holder;
 use leasehold_metadata::rpc::{AdminRequest, NewTopic, Request, Response, TopicRef};
 use leasehold_types::TopicId;
+use packing::Packing;
 use producer::Producer;
 use rand::Rng as _;
 use std::collections::BTreeMap;
@@ -51,7 +56,9 @@ pub struct Clients {
     producers: BTreeMap<(Key, bool), Producer>,
     consumers: BTreeMap<Key, Consumer>,
     trimming: Trimming,
+    packing: Packing,
     groups: Groups,
+    wide: bool,
     /// How many records were acknowledged per partition when the faults ended.
     acked: BTreeMap<Key, usize>,
 }
@@ -75,7 +82,7 @@ fn send(core: &mut Core, request: AdminRequest) -> oneshot::Receiver<Response> {
         request,
         timeout_ms: 3_000,
     });
-    let (reply, answer) = oneshot::channel();
+    let (reply, answer) = reply();
     let from = to;
     core.post(
         from,
@@ -133,12 +140,13 @@ fn acked(check: &Checker) -> BTreeMap<Key, usize> {
 }
 
 impl Clients {
-    /// Those of one run.
     /// Those of one run; if it is `wide`, records may be deleted and compacted, and there may be groups.
     pub fn draw(core: &mut Core, wide: bool) -> Self {
         Self {
             trimming: Trimming::draw(core, wide),
+            packing: Packing::draw(core, wide),
             groups: Groups::draw(core, wide),
+            wide,
             ..Self::default()
         }
     }
@@ -157,6 +165,9 @@ impl Clients {
                 ask(core);
             }
             self.trimming.delete(core);
+            if self.wide && core.chance(100) {
+                garbage::send(core);
+            }
         }
         if core.now >= self.next_consume {
             self.next_consume = core.now + core.rng.random_range(10..60);
@@ -192,14 +203,14 @@ impl Clients {
 
     fn wish(&mut self, core: &mut Core) {
         if missing(core).is_none() {
-            match core.rng.random_range(0..12) {
+            match core.rng.random_range(0..15) {
                 0..2 => {
                     if let Some(request) = admin::reassign(core) {
                         send(core, request);
                     }
                     return;
                 }
-                10 | 11 => {
+                10.. => {
                     if let Some(request) = admin::anything(core) {
                         send(core, request);
                     }
@@ -234,7 +245,8 @@ impl Clients {
         for (key, value) in CONFIGS.into_iter().chain([("min.insync.replicas", min)]) {
             topic.configs.insert(key.to_owned(), Some(value.to_owned()));
         }
-        for (key, value) in self.trimming.configs(&name) {
+        let special = self.trimming.configs(&name).into_iter();
+        for (key, value) in special.chain(self.packing.configs(&name)) {
             topic.configs.insert(key.to_owned(), Some(value));
         }
         if name == UNCLEAN {
@@ -282,7 +294,7 @@ impl Clients {
         let rare = core.check.is_compacted(key) && core.chance(150);
         let producer = self.producers.entry((key, rare));
         producer
-            .or_insert_with(|| Producer::new(key, count + 1))
+            .or_insert_with(|| Producer::new(key, count + 1, self.packing.codec(count)))
             .produce(core);
     }
 

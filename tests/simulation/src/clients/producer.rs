@@ -1,10 +1,12 @@
 //! An idempotent producer of one partition: batches with sequences, a few on their way at a time, each sent
 //! again, as it is, until it is acknowledged.
 //!
-//! Promise: a number is produced in one batch only, and given up only where records were lost. So whatever
-//! is committed without a loss must hold the producer's numbers from 0 on, each once, in order.
+//! Promise: a number is produced in one batch only, and given up only where the checker agrees that a log need not
+//! know the ones before. So whatever else is committed must hold the producer's numbers from 0 on, each once, in order.
 
+use crate::batches::packed;
 use crate::broker::mail::{Mail, Produced};
+use crate::broker::reply::reply;
 use crate::check::TOMBSTONE;
 use crate::core::Core;
 use crate::disk::Key;
@@ -21,7 +23,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 const MOST: usize = 4;
 /// After this long without an answer a batch is sent again.
 const PATIENCE: u64 = 1_600;
-/// After so many refusals as out of order, where records were lost, a producer begins anew.
+/// After so many refusals as out of order of its first batch a producer begins anew: no answer to that got lost.
 const REFUSALS: u32 = 6;
 
 /// How many keys there are.
@@ -29,6 +31,8 @@ const KEYS: u8 = 6;
 
 struct Batch {
     records: Bytes,
+    /// That of its first record.
+    number: u32,
     values: Vec<u64>,
     answer: Option<oneshot::Receiver<Produced>>,
     sent_at: u64,
@@ -40,6 +44,8 @@ struct Batch {
 pub(super) struct Producer {
     key: Key,
     id: u32,
+    /// What it packs its records in.
+    codec: i16,
     epoch: i16,
     /// The number of the next record, and that of the first of this epoch.
     next: u32,
@@ -51,10 +57,11 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    pub fn new(key: Key, id: u32) -> Self {
+    pub fn new(key: Key, id: u32, codec: i16) -> Self {
         Self {
             key,
             id,
+            codec,
             epoch: 0,
             next: 0,
             first: 0,
@@ -88,16 +95,13 @@ impl Producer {
                 builder.push(time, None, Some(&value.to_be_bytes()));
             }
             values.push(value);
-            core.check
-                .data
-                .entry(self.key)
-                .or_default()
-                .times
-                .insert(value, time);
+            let data = core.check.data.entry(self.key).or_default();
+            data.made.insert(value, (time, self.codec));
         }
         self.next += count;
         self.window.push_back(Batch {
-            records: builder.build(),
+            records: packed(&builder.build(), self.codec).into(),
+            number: self.next - count,
             values,
             answer: None,
             sent_at: 0,
@@ -114,10 +118,16 @@ impl Producer {
         while self.window.front().is_some_and(|b| b.values.is_empty()) {
             self.window.pop_front();
             self.known = true;
+            // What was said of the next one while it was not the first says nothing.
+            if let Some(first) = self.window.front_mut() {
+                first.refused = 0;
+            }
         }
-        let lossy = core.check.data.get(&self.key);
-        let lossy = lossy.is_some_and(|data| data.lossy_since.is_some()) || core.check.restored;
-        if lossy && self.window.iter().any(|batch| batch.refused >= REFUSALS) {
+        // The others may only wait for the first.
+        let first = self.window.front();
+        let first = first.filter(|batch| batch.refused >= REFUSALS);
+        if let Some(number) = first.map(|batch| batch.number) {
+            core.check.gives_up(self.key, self.id, (number, self.next));
             core.note(format!("data  producer {} begins anew", self.id));
             self.window.clear();
             self.epoch += 1;
@@ -131,7 +141,7 @@ impl Producer {
                 continue;
             }
             let to = *to.get_or_insert_with(|| super::leader(core, self.key));
-            let (reply, answer) = oneshot::channel();
+            let (reply, answer) = reply();
             batch.answer = Some(answer);
             batch.sent_at = core.now;
             let mail = Mail::Produce {

@@ -11,6 +11,8 @@ use rand::Rng as _;
 pub(super) struct Trimming {
     /// The `retention.bytes` of some topics; and records are deleted.
     deletes: Option<u32>,
+    /// The `retention.ms` of some topics.
+    ages: Option<u32>,
     /// The `delete.retention.ms` of some topics that are compacted.
     compacts: Option<u32>,
 }
@@ -26,7 +28,9 @@ impl Trimming {
             core.rng.random_range(0..1_500),
             core.rng.random_range(0..2_000),
         );
+        let age = core.rng.random_range(500..6_000);
         Self {
+            ages: (core.chance(300) && any).then_some(age),
             deletes: deletes.then_some(bytes.min(5 * least).max(least)),
             compacts: compacts.then_some(if forgets { ms } else { 86_400_000 }),
         }
@@ -39,6 +43,9 @@ impl Trimming {
         if let Some(bytes) = self.deletes.filter(|_| ["t", "u"].contains(&name)) {
             configs.push(("retention.bytes", bytes.to_string()));
             policies.push("delete");
+        }
+        if let Some(ms) = self.ages.filter(|_| ["t", "w"].contains(&name)) {
+            configs.push(("retention.ms", ms.to_string()));
         }
         if let Some(ms) = self.compacts.filter(|_| ["u", "v"].contains(&name)) {
             configs.push(("delete.retention.ms", ms.to_string()));

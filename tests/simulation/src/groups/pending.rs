@@ -2,6 +2,7 @@
 
 use super::mail::{Answer, Ask};
 use crate::broker::mail::Mail;
+use crate::broker::reply::reply;
 use crate::core::Core;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -23,7 +24,7 @@ pub(super) enum Heard {
 impl Pending {
     /// Asks the broker `to`, over the connection of `client`.
     pub fn ask(core: &mut Core, client: u64, to: usize, ask: Ask, patience: u64) -> Self {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = reply();
         core.post_from(client, to, Mail::Group { ask, reply });
         let until = core.now + patience;
         Self { answer, until }
