@@ -299,7 +299,9 @@ impl Leader {
     /// What to ask of the controller now, if anything.
     pub fn next_request(&mut self, lag_max: Duration, now: Instant) -> Option<IsrRequest> {
         if self.proposal.is_none() || taken_out("one-proposal-at-a-time") {
-            let wanted = self.joined(now).or_else(|| self.shrunk(lag_max, now))?;
+            let wanted = self
+                .joined(lag_max, now)
+                .or_else(|| self.shrunk(lag_max, now))?;
             let isr = wanted
                 .into_iter()
                 .map(|id| Some((id, self.view.incarnation(id)?)))
@@ -332,8 +334,9 @@ impl Leader {
         }
     }
 
-    /// The committed ISR and everyone eligible to join it, if there is one.
-    fn joined(&self, now: Instant) -> Option<Vec<BrokerId>> {
+    /// The committed ISR and everyone eligible to join it, if there is one. Whoever would be put out again at once
+    /// stays out: one who fell silent where the high watermark stands still has reached it all the same.
+    fn joined(&self, lag_max: Duration, now: Instant) -> Option<Vec<BrokerId>> {
         if self.no_join_before.is_some_and(|rest| now < rest) {
             return None;
         }
@@ -344,6 +347,7 @@ impl Leader {
                 && self.followers.get(id).is_some_and(|f| {
                     (f.log_end >= self.high_watermark || taken_out("join-at-the-high-watermark"))
                         && (f.log_end >= self.start || taken_out("join-at-the-epochs-start"))
+                        && self.keeps_up(f, lag_max, now)
                 })
         };
         let joining: Vec<_> = self
@@ -362,8 +366,7 @@ impl Leader {
             let Some(follower) = self.followers.get(id) else {
                 return now.saturating_duration_since(self.since) <= lag_max;
             };
-            follower.log_end >= self.log_end
-                || now.saturating_duration_since(follower.caught_up_at) <= lag_max
+            self.keeps_up(follower, lag_max, now)
         };
         let kept: Vec<_> = self
             .view
@@ -373,5 +376,11 @@ impl Leader {
             .filter(|id| *id == self.me || keeps_up(id))
             .collect();
         (kept.len() < self.view.isr.len()).then_some(kept)
+    }
+
+    /// Whether a follower has all there is, or had it not long ago.
+    fn keeps_up(&self, follower: &Follower, lag_max: Duration, now: Instant) -> bool {
+        follower.log_end >= self.log_end
+            || now.saturating_duration_since(follower.caught_up_at) <= lag_max
     }
 }

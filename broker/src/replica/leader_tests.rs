@@ -343,6 +343,26 @@ fn a_follower_that_lags_too_long_is_proposed_to_leave_and_one_that_keeps_up_is_n
 }
 
 #[test]
+fn who_was_put_out_for_its_silence_comes_back_only_when_it_keeps_up_again() {
+    let mut b = Bench::at(&[ME, F1], 0);
+    b.fetch(F1, 0);
+    b.leader.appended(Offset(4));
+    b.wait(LAG + Duration::from_secs(1));
+    assert_eq!(ids(&b.request().expect("F1 lags")), [ME]);
+    b.observe(|v| {
+        v.isr = vec![ME];
+        v.partition_epoch = PartitionEpoch(11);
+    });
+    // Below the minimum the high watermark stands where F1 fell silent: it has reached it, and more is asked of it.
+    assert_eq!(b.hw(), 0);
+    assert_eq!(b.request(), None, "it would be put out again at once");
+    b.fetch(F1, 0);
+    assert_eq!(b.request(), None);
+    b.fetch(F1, 4);
+    assert_eq!(ids(&b.request().expect("F1 keeps up")), [ME, F1]);
+}
+
+#[test]
 fn an_idle_partition_keeps_its_isr() {
     let mut b = Bench::at(&[ME, F1, F2], 0);
     b.leader.appended(Offset(4));

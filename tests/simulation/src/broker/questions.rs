@@ -7,7 +7,7 @@ use crate::core::Core;
 use crate::disk::Key;
 use bytes::Bytes;
 use leasehold_broker::replica::offsets::{EARLIEST, LATEST, MAX_TIMESTAMP};
-use leasehold_broker::replica::{Acks, FoundOffset, ProduceEntry, Verified};
+use leasehold_broker::replica::{Acks, FoundOffset, ProduceEntry, TransactionClient, Verified};
 use leasehold_types::{LeaderEpoch, Offset};
 use leasehold_wire::ErrorCode;
 use std::sync::Arc;
@@ -81,7 +81,9 @@ impl Broker {
         let this = Arc::clone(self);
         tokio::spawn(async move {
             // No coordinator of transactions is there that could say yes.
-            replicas.verify("nobody", true, &mut entries).await;
+            replicas
+                .verify("nobody", TransactionClient::KnowsAbortable, &mut entries)
+                .await;
             let done = replicas.append(Acks::All, GARBAGE_LIMIT, entries).await;
             if done.iter().any(|result| result.error == ErrorCode::None) {
                 let line = format!(
