@@ -122,6 +122,8 @@ fn a_drained_broker_leads_nothing_until_it_is_uncordoned() {
         states.iter().all(|state| !state.replicas.contains(&1)),
         "{states:?}"
     );
+    // What needs every one of its replicas would hold the restarts of other tests.
+    kubectl(NAMESPACE, &["delete", "lt", &meanwhile, "--wait"]);
     told(&["uncordon", &kube.pod_name(1)]);
     wait::until("broker 1 to lead again", PATIENCE, || {
         let cluster = kube.cluster()?;
