@@ -47,6 +47,7 @@ pub(super) async fn answer(
         }
         Err(outcome) => Err(outcome),
     };
+    let everywhere = asked.is_none() && elected.is_ok();
     let results = match elected {
         Ok(AdminResponse::ElectLeaders(results)) => results,
         failed => {
@@ -62,6 +63,16 @@ pub(super) async fn answer(
         }
     };
     let mut topics = BTreeMap::<String, Vec<PartitionResult>>::new();
+    if everywhere {
+        // As in Kafka: who asks for all is told of all topics, and of the partitions where something was to be done.
+        let image = shared.image();
+        topics.extend(
+            image
+                .names
+                .keys()
+                .map(|name| (name.to_string(), Vec::new())),
+        );
+    }
     for (topic, partition, outcome) in results {
         let result = PartitionResult::default()
             .with_partition_id(partition)

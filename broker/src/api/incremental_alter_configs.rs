@@ -133,6 +133,12 @@ fn changes(resource: &AlterConfigsResource, me: BrokerId) -> Result<ConfigChange
                 ));
             }
         };
+        if op != ConfigOp::Delete && config.value.is_none() {
+            return Err(refused(
+                ErrorCode::InvalidRequest,
+                format!("{} has no value", config.name.as_str()),
+            ));
+        }
         let key = match key_of(&target, &config.name) {
             Ok(key) => key,
             // Nothing can be set there, so there is nothing to take away; Kafka's tool for reassignments clears its

@@ -33,6 +33,9 @@ const CREATE_PATIENCE_MS: i32 = 2_000;
 /// From this version on clients know that a leader may not listen where they come in.
 const KNOWS_LISTENERS: i16 = 6;
 
+/// From this version on topics may be asked for by their ids.
+const ASKED_BY_ID: i16 = 12;
+
 /// How many topics one request may bring into being by asking.
 const MOST_NEW: usize = 100;
 
@@ -135,6 +138,9 @@ fn describe(
     created: &Created,
 ) -> MetadataResponse {
     let (image, version) = (&*shared.image(), call.version);
+    if version < ASKED_BY_ID && request.topics.iter().flatten().any(has_no_name) {
+        return refused_whole(image, version, request);
+    }
     let seen = call.sees(image);
     let mut reply = MetadataResponse::default();
     reply.brokers = shared
@@ -177,6 +183,24 @@ fn describe(
     reply
 }
 
+/// Whether only a later version can ask for this topic.
+fn has_no_name(topic: &MetadataRequestTopic) -> bool {
+    !topic.topic_id.is_nil() || topic.name.is_none()
+}
+
+/// As in Kafka, where one such topic spoils the request: nothing about the brokers either.
+fn refused_whole(image: &Image, version: i16, request: &MetadataRequest) -> MetadataResponse {
+    let asked = request.topics.iter().flatten();
+    MetadataResponse::default()
+        .with_cluster_id(Some(text(&image.cluster_id.0)))
+        .with_controller_id(no_node())
+        .with_topics(
+            asked
+                .map(|topic| failed(topic, version, ErrorCode::InvalidRequest))
+                .collect(),
+        )
+}
+
 /// Whether every topic is asked for: null, in version 0 an empty list.
 pub(super) fn asks_for_all(version: i16, request: &MetadataRequest) -> bool {
     match &request.topics {
@@ -216,9 +240,6 @@ fn describe_asked(
     created: &Created,
 ) -> MetadataResponseTopic {
     let by_id = wire_topic_id(asked.topic_id);
-    if version < 12 && (by_id.is_some() || asked.name.is_none()) {
-        return failed(asked, version, ErrorCode::InvalidRequest);
-    }
     match (by_id, &asked.name) {
         (Some(id), _) => match image.topic(&id) {
             Some(topic) => describe_topic(image, version, topic),
@@ -246,7 +267,7 @@ fn describe_asked(
 
 fn failed(asked: &MetadataRequestTopic, version: i16, error: ErrorCode) -> MetadataResponseTopic {
     let name = match &asked.name {
-        None if version < 12 => Some(topic_name("")),
+        None if version < ASKED_BY_ID => Some(topic_name("")),
         name => name.clone(),
     };
     MetadataResponseTopic::default()

@@ -1,6 +1,8 @@
 //! One request to both peers, and what their answers say once it is what stays.
 
 use super::codec;
+use super::compare;
+use super::intended;
 use super::names::Names;
 use super::normal::normal;
 use super::peers::{Line, Raw};
@@ -15,8 +17,9 @@ use std::time::Duration;
 const TRIES: u32 = 25;
 const PAUSE: Duration = Duration::from_millis(120);
 
-/// COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR, CONCURRENT_TRANSACTIONS.
-const IN_A_MOMENT: &[i64] = &[14, 15, 16, 51];
+/// LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER, COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE,
+/// NOT_COORDINATOR, CONCURRENT_TRANSACTIONS.
+const IN_A_MOMENT: &[i64] = &[5, 6, 14, 15, 16, 51];
 
 /// A request in one version.
 #[derive(Clone, Debug)]
@@ -112,7 +115,7 @@ fn decode(message: &Message, version: i16, mut answer: Bytes) -> anyhow::Result<
 }
 
 /// Asks both at the same time. Who says "in a moment" is asked again; and where answers to what only reads
-/// differ, both are: what a change has not reached yet is no difference.
+/// differ in what nothing explains, both are: what a change has not reached yet is no difference.
 pub fn exchange(
     schemas: &Schemas,
     request: &Request,
@@ -145,7 +148,7 @@ pub fn exchange(
         }
     }
     for _ in 0..4 {
-        if left == right || !reads_only(schemas, request) {
+        if !reads_only(schemas, request) || all_intended(schemas, request, &left, &right) {
             break;
         }
         thread::sleep(PAUSE);
@@ -166,6 +169,15 @@ pub fn in_a_moment(answer: &Value) -> bool {
         }),
         _ => false,
     }
+}
+
+/// Whether waiting can bring nothing nearer: all that differs is meant to.
+fn all_intended(schemas: &Schemas, request: &Request, kafka: &Value, leasehold: &Value) -> bool {
+    let Some((message, _)) = schemas.get(request.key) else {
+        return true;
+    };
+    let mut differences = compare::compare(kafka, leasehold).into_iter();
+    differences.all(|one| intended::reason(&message.api, &request.body, &one).is_some())
 }
 
 /// Whether a request may be repeated without changing anything.

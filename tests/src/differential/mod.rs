@@ -172,6 +172,34 @@ fn choose(
     }))
 }
 
+/// Waits until the leaders that were told of know of it themselves: in Kafka that is a little later.
+fn lead(schemas: &Schemas, metadata: &Value, era: &str, kafka: &mut Side, leasehold: &mut Side) {
+    let topics = metadata["Topics"].as_array().into_iter().flatten();
+    let topics: Vec<Value> = topics
+        .map(|topic| {
+            let all = topic["Partitions"].as_array().into_iter().flatten();
+            let all = all.map(|one| {
+                json!({"PartitionIndex": one["PartitionIndex"], "CurrentLeaderEpoch": -1, "Timestamp": -1})
+            });
+            json!({"Name": topic["Name"], "Partitions": all.collect::<Vec<_>>()})
+        })
+        .collect();
+    let request = Request {
+        key: 2,
+        version: 7,
+        body: json!({"ReplicaId": -1, "IsolationLevel": 0, "Topics": topics}),
+        bind: None,
+    };
+    for side in [kafka, leasehold] {
+        for _ in 0..20 {
+            if !exchange::in_a_moment(&side.ask(schemas, &request, era)) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
 /// After what changes the world: waits until both show the same topics, and learns their ids.
 fn settle(schemas: &Schemas, api: &str, era: &str, kafka: &mut Side, leasehold: &mut Side) {
     let changes = [
@@ -212,7 +240,7 @@ fn settle(schemas: &Schemas, api: &str, era: &str, kafka: &mut Side, leasehold: 
         };
         // The same twice: nothing is on its way any more, even where the peers are not of one mind.
         if shape(&left) == shape(&right) || last == json!([left.clone(), right.clone()]) {
-            return;
+            return lead(schemas, &left, era, kafka, leasehold);
         }
         last = json!([left, right]);
         thread::sleep(Duration::from_millis(100));

@@ -286,6 +286,13 @@ async fn elections_and_reassignments_are_answered_per_partition() {
         let reply = stage.ask(&request, version).await;
         let result = &reply.replica_election_results[0].partition_result[0];
         assert_eq!(result.error_code, ErrorCode::ElectionNotNeeded.code());
+        let everywhere = ElectLeadersRequest::default().with_topic_partitions(None);
+        let reply = stage.ask(&everywhere, version).await;
+        let topic = &reply.replica_election_results[0];
+        assert_eq!(
+            (topic.topic.as_str(), topic.partition_result.len()),
+            ("a", 0)
+        );
     }
     for version in versions(ApiKey::AlterPartitionReassignments) {
         let partition = ReassignablePartition::default().with_replicas(None);

@@ -180,8 +180,17 @@ async fn metadata_by_id_is_served_from_version_12() {
         let unknown = stage.ask(&both, version).await;
         assert_eq!(unknown.topics[0].name, None);
     }
-    let early = stage.ask(&asked(id.0), 11).await;
-    assert_eq!(early.topics[0].error_code, ErrorCode::InvalidRequest.code());
+    // As in Kafka, where it spoils the whole request.
+    let mut early = asked(id.0);
+    let fine = MetadataRequestTopic::default().with_name(Some(name("a")));
+    early.topics.as_mut().unwrap().push(fine);
+    let early = stage.ask(&early, 11).await;
+    let codes = early.topics.iter().map(|topic| topic.error_code);
+    assert_eq!(
+        codes.collect::<Vec<_>>(),
+        [ErrorCode::InvalidRequest.code(); 2]
+    );
+    assert!(early.brokers.is_empty());
 }
 
 #[tokio::test]
