@@ -12,7 +12,7 @@ use leasehold_tests::cluster::{Kube, PATIENCE, fresh, kubectl, manifest, topic_m
 use leasehold_tests::load::Load;
 use leasehold_tests::pods::Witness;
 use leasehold_tests::witness as machine;
-use leasehold_tests::{readback, wait};
+use leasehold_tests::{readback, tools, wait};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -154,6 +154,65 @@ fn changes_roll_every_broker_once_the_controller_last_and_lose_nothing() {
     println!("{} records read back", history.acked_total());
     let status = kube.cluster().expect("the Cluster").status;
     assert_eq!(status.map(|s| s.updated_replicas), Some(BROKERS));
+}
+
+#[test]
+fn defaults_of_topics_change_while_brokers_run_and_no_later_controller_undoes_that() {
+    let kube = cluster();
+    let topic = fresh("defaults");
+    kube.ready_topic(&topic, 1);
+    let retention = |wanted: &str| {
+        let wanted = format!("retention.ms={wanted} ");
+        wait::until(&wanted, PATIENCE, || {
+            let bootstrap = kube.bootstrap();
+            let asked = [
+                "--bootstrap-server",
+                &bootstrap,
+                "--describe",
+                "--all",
+                "--topic",
+                &topic,
+            ];
+            let told = tools::run(tools::kafka("kafka-configs", &asked), b"").expect_ok();
+            anyhow::ensure!(told.contains(&wanted), "{told}");
+            anyhow::Ok(())
+        });
+    };
+    let old = uids(&kube);
+    kube.apply(
+        &(manifest(NAME, BROKERS)
+            + "    log.retention.ms: 123456\n  rolling: {settleSeconds: 1}\n"),
+    );
+    retention("123456");
+    wait::until("an Event that tells", PATIENCE, || {
+        let news = kube.block_on(kube.api::<News>().list(&Default::default()))?;
+        let tells = |event: &News| {
+            let note = event.note.as_deref().unwrap_or_default();
+            event.reason.as_deref() == Some("Configured") && note.contains("retention.ms=123456")
+        };
+        anyhow::ensure!(news.items.iter().any(tells), "none");
+        anyhow::Ok(())
+    });
+    // The next controller started with a file that says otherwise.
+    let controller = kube.controller().expect("a controller");
+    kube.delete_pod(controller, true);
+    wait::until("another controller", PATIENCE, || {
+        let now = kube.controller()?;
+        anyhow::ensure!(now != controller, "still {now}");
+        anyhow::Ok(())
+    });
+    retention("123456");
+    whole(&kube);
+    kube.apply(&spec(""));
+    retention("604800000");
+    let now = uids(&kube);
+    let kept = (0..BROKERS).filter(|id| *id != controller);
+    for broker in kept {
+        assert_eq!(
+            now[broker as usize], old[broker as usize],
+            "{broker} was restarted"
+        );
+    }
 }
 
 #[test]

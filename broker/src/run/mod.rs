@@ -157,7 +157,10 @@ impl Broker {
                     incarnation,
                 },
                 address: session::find::address_of(&internal_address),
-                settings: Settings::from_config(&config),
+                settings: Settings {
+                    defaults_are_told: args.store == StoreKind::Kubernetes,
+                    ..Settings::from_config(&config)
+                },
                 limits: head::Limits::default(),
             },
             store,

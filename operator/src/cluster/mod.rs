@@ -24,5 +24,6 @@ pub mod scale;
 pub mod status;
 pub mod teardown;
 mod tell;
+mod topic_defaults;
 pub mod validate;
 pub mod volumes;

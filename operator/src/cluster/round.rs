@@ -16,14 +16,16 @@ use super::scale::{self, Decision, Draining, Facts};
 use super::status::{Findings, ROLLING};
 use super::teardown;
 use super::tell::publish;
+use super::topic_defaults;
 use super::validate::ValidCluster;
 use super::volumes::{self, Storage};
 use crate::admin::{self, AdminError};
 use crate::context::Context;
+use crate::events::News;
 use crate::view::{ClusterKey, View};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
+use kube::{Resource as _, ResourceExt as _};
 use leasehold_crds::{
     Cluster, REBALANCE_ANNOTATION, REVISION_ANNOTATION, ScalePolicy, StorageKind, UnavailablePolicy,
 };
@@ -64,6 +66,9 @@ impl Round<'_> {
         if let Some((view, totals)) = known {
             let problems = self.settle_brokers(view, &decision).await;
             decision.draining = told(decision.draining, &problems);
+            findings
+                .problems
+                .extend(self.settle_topic_defaults(cluster, view).await);
             findings.balance = Some(self.settle_balance(cluster, view).await);
             let (brokers, widest) = (&totals.brokers, totals.widest.as_ref());
             let widest = widest.map_or(0, |(_, replicas)| *replicas);
@@ -325,6 +330,39 @@ impl Round<'_> {
         problems
     }
 
+    /// Tells the controller, and people, of defaults of topics that have changed since brokers started.
+    async fn settle_topic_defaults(&self, cluster: &Cluster, view: &View) -> Option<String> {
+        let configs = topic_defaults::untold(&view.image, &self.valid.broker_config)?;
+        // As with `spec.balancing`.
+        if view.image.brokers.values().all(|broker| broker.fenced) {
+            return None;
+        }
+        let shown: Vec<String> = configs.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let answer = self
+            .ask(view, AdminRequest::SetTopicDefaults { configs })
+            .await;
+        let problem = failure("tell the controller of spec.config", answer);
+        if problem.is_none() {
+            let note = match shown.is_empty() {
+                true => "topics have Kafka's defaults, without a restart".to_owned(),
+                false => format!(
+                    "defaults of topics, without a restart: {}",
+                    shown.join(", ")
+                ),
+            };
+            self.context.events.tell(
+                cluster.object_ref(&()),
+                News {
+                    warning: false,
+                    reason: "Configured",
+                    action: "Configure",
+                    note,
+                },
+            );
+        }
+        problem
+    }
+
     /// Tells the controller how the user wants brokers to be kept even, and looks how it goes.
     async fn settle_balance(&self, cluster: &Cluster, view: &View) -> Balance {
         let spec = &self.valid.spec.balancing;
@@ -446,9 +484,11 @@ fn failure(what: &str, answer: Result<AdminResponse, AdminError>) -> Option<Stri
         Ok(AdminResponse::Cordon(outcomes)) => {
             outcomes.iter().find_map(|(_, outcome)| refused(outcome))
         }
-        Ok(AdminResponse::UnregisterBroker(outcome) | AdminResponse::SetBalancing(outcome)) => {
-            refused(&outcome)
-        }
+        Ok(
+            AdminResponse::UnregisterBroker(outcome)
+            | AdminResponse::SetBalancing(outcome)
+            | AdminResponse::SetTopicDefaults(outcome),
+        ) => refused(&outcome),
         Ok(_) => None,
         Err(error) => Some(format!("cannot {what}: {error}")),
     }

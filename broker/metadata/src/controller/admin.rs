@@ -58,6 +58,9 @@ impl Controller {
             AdminRequest::SetBalancing { balancing } => {
                 AdminResponse::SetBalancing(self.set_balancing(balancing))
             }
+            AdminRequest::SetTopicDefaults { configs } => {
+                AdminResponse::SetTopicDefaults(self.set_topic_defaults(&configs))
+            }
             AdminRequest::SetEndpoints { brokers } => AdminResponse::SetEndpoints(
                 brokers
                     .into_iter()

@@ -18,13 +18,41 @@ use std::sync::Arc;
 type Values = BTreeMap<String, String>;
 
 impl Controller {
-    /// Makes the defaults of this broker's file those of the cluster.
+    /// Makes the defaults of this broker's file those of the cluster, unless they are the operator's to tell.
     pub(super) fn sync_static_configs(&mut self) {
-        let (now, wanted) = (
-            self.image.static_configs.clone(),
-            self.settings.topic_defaults.clone(),
-        );
-        self.replace_configs(&ConfigResource::Static, &now, &wanted);
+        let ever = self.image.claims.iter();
+        let is_first = ever.filter(|claim| claim.broker.0 >= 0).count() <= 1;
+        if self.settings.defaults_are_told && !is_first {
+            return;
+        }
+        let wanted = self.settings.topic_defaults.clone();
+        self.replace_topic_defaults(&wanted);
+    }
+
+    /// What the brokers' files say of topics now, where their processes are not started anew for it.
+    pub(super) fn set_topic_defaults(&mut self, told: &Values) -> Outcome {
+        let mut wanted = Values::new();
+        for (name, value) in told {
+            let key = match DynamicKey::find(name) {
+                Ok(key @ DynamicKey::Topics(_)) => key,
+                _ => {
+                    let message = format!("{name} is no default of topics");
+                    return Outcome::refused(codes::INVALID_CONFIG, message);
+                }
+            };
+            if let Err(error) = key.normalize(value) {
+                return Outcome::refused(codes::INVALID_CONFIG, error.to_string());
+            }
+            // As it is told, as a file's values are: who tells it compares.
+            wanted.insert(key.kept_as().to_owned(), value.clone());
+        }
+        self.replace_topic_defaults(&wanted);
+        Outcome::ok()
+    }
+
+    fn replace_topic_defaults(&mut self, wanted: &Values) {
+        let now = self.image.static_configs.clone();
+        self.replace_configs(&ConfigResource::Static, &now, wanted);
     }
 
     pub(super) fn alter_configs(

@@ -249,6 +249,10 @@ pub struct Settings {
     pub producer_id_block: i64,
     /// Topic keys from this broker's file: the defaults of all topics (`ConfigResource::Static`).
     pub topic_defaults: BTreeMap<String, String>,
+    /// Whether an operator tells the controller of changed defaults ([`crate::rpc::AdminRequest::SetTopicDefaults`]).
+    /// Then a file counts for the first controller only: brokers that started with different ones do not undo
+    /// each other's.
+    pub defaults_are_told: bool,
 }
 
 impl Default for Settings {
@@ -290,6 +294,7 @@ impl Settings {
             unclean_recovery_timeout_ms: 300_000,
             producer_id_block: 1_000,
             topic_defaults: configs::defaults_from(config),
+            defaults_are_told: false,
         }
     }
 }

@@ -50,6 +50,10 @@ pub enum AdminRequest {
     SetBalancing {
         balancing: Balancing,
     },
+    /// Leasehold's own: these, and no others, are the defaults that the brokers' files give to topics.
+    SetTopicDefaults {
+        configs: BTreeMap<String, String>,
+    },
     /// Leasehold's own: what clients of these brokers' further listeners are told from now on. Who is not named
     /// keeps what is.
     SetEndpoints {
@@ -228,6 +232,7 @@ pub enum AdminResponse {
     ElectLeaders(Vec<(String, i32, Outcome)>),
     Cordon(Vec<(BrokerId, Outcome)>),
     SetBalancing(Outcome),
+    SetTopicDefaults(Outcome),
     SetEndpoints(Vec<(BrokerId, Outcome)>),
     AlterClientQuotas(Vec<Outcome>),
     UpdateFeatures(Outcome),

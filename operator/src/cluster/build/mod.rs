@@ -9,6 +9,7 @@ mod listeners;
 mod network;
 mod pods;
 
+use super::topic_defaults;
 use super::validate::ValidCluster;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
@@ -55,13 +56,15 @@ pub struct BuildError(#[from] serde_json::Error);
 
 /// Builds everything.
 pub fn build(cluster: &ValidCluster, inputs: &Inputs<'_>) -> Result<Objects, BuildError> {
-    let config_text = config_text(cluster);
-    let (template, revision) = pods::template(cluster, &config_text)?;
+    let whole = config_text(cluster, |_| true);
+    // What is told to running brokers starts nobody anew.
+    let restarts = config_text(cluster, |key| !topic_defaults::is_one(key));
+    let (template, revision) = pods::template(cluster, &restarts)?;
     Ok(Objects {
         service_account: access::service_account(cluster),
         role: access::role(cluster),
         role_binding: access::role_binding(cluster),
-        config: config_map(cluster, config_text),
+        config: config_map(cluster, whole),
         headless: network::headless(cluster),
         bootstrap: network::bootstrap(cluster),
         listeners: listeners::services(cluster, inputs.replicas),
@@ -82,11 +85,12 @@ fn owned(cluster: &ValidCluster, name: String) -> ObjectMeta {
     }
 }
 
-fn config_text(cluster: &ValidCluster) -> String {
+fn config_text(cluster: &ValidCluster, wanted: impl Fn(&str) -> bool) -> String {
     // JSON strings are YAML strings: no value can be read as another type, or break out of its line.
     cluster
         .config
         .iter()
+        .filter(|(key, _)| wanted(key))
         .map(|(key, value)| format!("{key}: {}\n", serde_json::Value::from(value.as_str())))
         .collect()
 }
@@ -159,6 +163,10 @@ mod tests {
             super::super::roll::Revision::difference(Some(&first), &now).unwrap_or_default()
         };
         assert_eq!(changed("{config: {num.partitions: 2}}"), "configuration");
+        assert_eq!(
+            changed("{config: {log.retention.ms: 1, min.insync.replicas: 2}}"),
+            ""
+        );
         assert_eq!(changed("{image: other}"), "image");
         assert_eq!(changed("{resources: {requests: {cpu: 1}}}"), "resources");
         let priority = "{podTemplate: {spec: {priorityClassName: high}}}";

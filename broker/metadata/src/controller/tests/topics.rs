@@ -519,6 +519,71 @@ fn defaults_come_from_the_cluster_then_the_brokers_file_then_kafka() {
     assert_eq!(value("no.such.key"), None);
 }
 
+/// Two controllers after each other, of which the second has another file; then `told` by an operator, if any.
+fn defaults_after_two_files(told: Option<&[(&str, &str)]>, defaults_are_told: bool) -> Bench {
+    let with = |value: &str| {
+        let mut settings = settings();
+        settings.defaults_are_told = defaults_are_told;
+        let pair = ("segment.ms".to_owned(), value.to_owned());
+        settings.topic_defaults.extend([pair]);
+        settings
+    };
+    let mut bench = Bench::with(1, with("1000"));
+    if let Some(told) = told {
+        let pairs = told.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let configs = pairs.collect();
+        let answer = bench.admin(AdminRequest::SetTopicDefaults { configs });
+        assert_eq!(answer, AdminResponse::SetTopicDefaults(Outcome::ok()));
+    }
+    for epoch in 1..=2 {
+        let claim = crate::Claim {
+            epoch: leasehold_types::ControllerEpoch(epoch),
+            broker: b(0),
+            ..bench.image.claims[0].clone()
+        };
+        bench.image.claims.push_back(claim);
+    }
+    bench.controller.settings = with("2000");
+    bench.take_over();
+    bench.pass(1, &[0]);
+    bench
+}
+
+#[test]
+fn a_file_that_is_older_than_what_the_operator_told_undoes_nothing() {
+    let segment_ms = |bench: &Bench| bench.image.static_configs.get("segment.ms").cloned();
+    let found = |value: &str| Some(value.to_owned());
+    let laptop = defaults_after_two_files(None, false);
+    assert_eq!(
+        segment_ms(&laptop),
+        found("2000"),
+        "its file is all there is"
+    );
+    let operated = defaults_after_two_files(None, true);
+    assert_eq!(segment_ms(&operated), found("1000"));
+    let told = defaults_after_two_files(Some(&[("log.roll.ms", "3000")]), true);
+    assert_eq!(segment_ms(&told), found("3000"), "under either name");
+    assert_eq!(segment_ms(&defaults_after_two_files(Some(&[]), true)), None);
+}
+
+#[test]
+fn only_defaults_of_topics_are_taken_from_the_operator() {
+    let mut bench = Bench::new(1);
+    for (key, value) in [
+        ("max.connections", "1"),
+        ("no.such.key", "1"),
+        ("segment.ms", "x"),
+    ] {
+        let configs = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        let answer = bench.admin(AdminRequest::SetTopicDefaults { configs });
+        let AdminResponse::SetTopicDefaults(outcome) = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(outcome.code, codes::INVALID_CONFIG, "{key}");
+    }
+    assert!(bench.image.static_configs.is_empty());
+}
+
 #[test]
 fn a_broker_has_values_of_its_own_for_keys_that_are_dynamic() {
     let mut bench = Bench::new(2);
