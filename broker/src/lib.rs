@@ -9,6 +9,7 @@
 //! - [`session`] keeps this broker registered and its image of the metadata current;
 //! - [`controller`] runs the pure controller of `leasehold-metadata` while this broker holds the Lease;
 //! - [`internal`] is the listener that only brokers talk to;
+//! - [`loggers`] are levels of what is logged, changed while it runs;
 //! - [`http`] answers probes, metrics and status; [`config`] reads Kafka's configuration keys;
 //! - [`run`] wires all of it into one broker, [`dev`] starts several of them on a laptop;
 //! - [`inspect`] prints a log directory while no broker runs on it.
@@ -24,6 +25,7 @@ pub mod group;
 pub mod http;
 pub mod inspect;
 pub mod internal;
+pub mod loggers;
 pub mod quota;
 pub mod replica;
 pub mod run;

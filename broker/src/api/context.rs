@@ -7,6 +7,7 @@ use crate::config::BrokerConfig;
 use crate::fetch_session::FetchSessions;
 use crate::fetch_session::cache::Limits as SessionLimits;
 use crate::group::GroupCoordinator;
+use crate::loggers::Loggers;
 use crate::quota::Quotas;
 use crate::quota::rate::Window;
 use crate::replica::ReplicaManager;
@@ -55,6 +56,7 @@ pub struct Context {
     pub replicas: Arc<ReplicaManager>,
     pub groups: Arc<GroupCoordinator>,
     pub transactions: Transactions,
+    pub loggers: Arc<Loggers>,
 }
 
 /// The context, with what the APIs keep for themselves.

@@ -9,6 +9,7 @@ use super::context::Shared;
 use super::convert::{opt_text, refused, text};
 use super::metadata::is_legal_name;
 use crate::config::BrokerConfig;
+use crate::loggers::Loggers;
 use leasehold_metadata::broker_config::{BROKER_KEYS, BrokerKey, Kind as BrokerKind};
 use leasehold_metadata::configs::{TOPIC_KEYS, TopicKey};
 use leasehold_metadata::dynamic::DynamicKey;
@@ -28,6 +29,10 @@ use leasehold_wire::kafka::messages::{DescribeConfigsRequest, DescribeConfigsRes
 /// Kafka's numbers of resource types.
 pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
+pub(super) const BROKER_LOGGER: i8 = 8;
+
+/// Kafka's number for a value that comes from a logger.
+const OF_A_LOGGER: i8 = 6;
 
 /// Kafka's numbers of kinds of values.
 const STRING: i8 = 2;
@@ -53,6 +58,7 @@ pub(super) fn answer(
     let view = View {
         image: &shared.image(),
         config: &shared.config,
+        loggers: &shared.loggers,
         me: shared.broker,
         synonyms: request.include_synonyms,
         documentation: request.include_documentation,
@@ -72,6 +78,7 @@ type Level<'a> = (&'a str, &'a str, ConfigSource);
 struct View<'a> {
     image: &'a Image,
     config: &'a BrokerConfig,
+    loggers: &'a Loggers,
     me: BrokerId,
     synonyms: bool,
     documentation: bool,
@@ -114,7 +121,8 @@ impl View<'_> {
             },
             (BROKER, "") => Ok(self.cluster_rows()),
             (BROKER, name) if name == self.me.0.to_string() => Ok(self.broker_rows()),
-            (BROKER, name) => Err(refused(
+            (BROKER_LOGGER, name) if name == self.me.0.to_string() => Ok(self.logger_rows()),
+            (BROKER | BROKER_LOGGER, name) => Err(refused(
                 ErrorCode::InvalidRequest,
                 format!(
                     "this is broker {}; ask broker {name:?} itself about its configuration",
@@ -124,7 +132,7 @@ impl View<'_> {
             (other, _) => Err(refused(
                 ErrorCode::InvalidRequest,
                 format!(
-                    "resources of type {other} have no configuration here; topics (2) and brokers (4) have"
+                    "resources of type {other} have no configuration here; topics (2), brokers (4) and brokers' loggers (8) have"
                 ),
             )),
         }
@@ -172,6 +180,17 @@ impl View<'_> {
                 )
             }
             DynamicKey::Own(own) => self.broker_row(own, Some(key), false),
+        })
+        .collect()
+    }
+
+    fn logger_rows(&self) -> Vec<DescribeConfigsResourceResult> {
+        let rows = self.loggers.all().into_iter();
+        rows.map(|(name, level)| {
+            DescribeConfigsResourceResult::default()
+                .with_name(text(name))
+                .with_value(Some(text(level)))
+                .with_config_source(OF_A_LOGGER)
         })
         .collect()
     }

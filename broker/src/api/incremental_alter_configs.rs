@@ -1,4 +1,5 @@
-//! IncrementalAlterConfigs: of topics, of this broker while it runs, and of all brokers.
+//! IncrementalAlterConfigs: of topics, of this broker while it runs, and of all brokers; and the levels of this
+//! broker's loggers, which are its own business.
 //!
 //! The broker resource with an empty name stands for all. What is a default for topics has two names there and on
 //! a broker: Kafka's broker key (`log.retention.ms`) and the topic key (`retention.ms`). What takes effect only at
@@ -7,7 +8,8 @@
 use super::call::Call;
 use super::context::{READ_YOUR_WRITES, Shared, mismatch};
 use super::convert::{message_of, refused};
-use super::describe_configs::{BROKER, TOPIC};
+use super::describe_configs::{BROKER, BROKER_LOGGER, TOPIC};
+use crate::loggers::LoggerError;
 use leasehold_metadata::Image;
 use leasehold_metadata::dynamic::DynamicKey;
 use leasehold_metadata::rpc::{
@@ -41,6 +43,9 @@ pub(super) async fn answer(
                     ErrorCode::InvalidRequest,
                     "the resource is named twice",
                 ));
+            }
+            if resource.resource_type == BROKER_LOGGER {
+                return Err(change_levels(&shared, resource, request.validate_only));
             }
             changes(resource, shared.broker)
         })
@@ -164,6 +169,47 @@ fn changes(resource: &AlterConfigsResource, me: BrokerId) -> Result<ConfigChange
         replace_all: false,
         changes,
     })
+}
+
+/// Sets levels of this broker's loggers.
+fn change_levels(shared: &Shared, resource: &AlterConfigsResource, validate_only: bool) -> Outcome {
+    let name = resource.resource_name.as_str();
+    if name != shared.broker.0.to_string() {
+        let message = format!(
+            "this is broker {}; tell broker {name:?} itself",
+            shared.broker
+        );
+        return refused(ErrorCode::InvalidRequest, message);
+    }
+    let mut changes = Vec::new();
+    for config in &resource.configs {
+        let logger = config.name.as_str();
+        let level = match (config.config_operation, &config.value) {
+            (0, Some(level)) => Some(level.to_string()),
+            (1, _) => None,
+            (0, None) => {
+                let message = format!("{logger} has no value");
+                return refused(ErrorCode::InvalidRequest, message);
+            }
+            (other, _) => {
+                let message = format!(
+                    "operation {other} is none on a logger: a level is set (0) or deleted (1)"
+                );
+                return refused(ErrorCode::InvalidRequest, message);
+            }
+        };
+        changes.push((logger.to_owned(), level));
+    }
+    match shared.loggers.change(&changes, validate_only) {
+        Ok(()) => Outcome::ok(),
+        Err(error @ LoggerError::Root) => refused(ErrorCode::InvalidRequest, error.to_string()),
+        Err(error @ (LoggerError::Unknown(_) | LoggerError::NoLevel(_))) => {
+            refused(ErrorCode::InvalidConfig, error.to_string())
+        }
+        Err(error @ LoggerError::Failed(_)) => {
+            refused(ErrorCode::UnknownServerError, error.to_string())
+        }
+    }
 }
 
 /// What a resource is to the controller. A broker answers for itself only, as in Kafka.

@@ -4,13 +4,12 @@
 use super::call::Call;
 use super::context::Shared;
 use super::convert::text;
-use super::describe_configs::{BROKER, TOPIC};
+use super::describe_configs::{BROKER, BROKER_LOGGER, TOPIC};
 use leasehold_metadata::Image;
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::list_config_resources_response::ConfigResource;
 use leasehold_wire::kafka::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 
-const BROKER_LOGGER: i8 = 8;
 const CLIENT_METRICS: i8 = 16;
 const GROUP: i8 = 32;
 /// All that Kafka has, in its order.

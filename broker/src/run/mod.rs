@@ -23,6 +23,7 @@ use crate::controller::{self, Driver, DriverConfig};
 use crate::group;
 use crate::http;
 use crate::internal::{InternalHandler, Pong};
+use crate::loggers::Loggers;
 use crate::replica::ReplicaManager;
 use crate::server::{Limits, Server};
 use crate::session::{self, Session, SessionConfig};
@@ -53,14 +54,14 @@ const INTERNAL_IDLE: Duration = Duration::from_secs(60);
 const HEAD_PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs a broker until SIGTERM or SIGINT, or until it must end.
-pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+pub async fn run(args: RunArgs, loggers: Arc<Loggers>) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     identity::end_with_parent(args.end_with_parent)?;
     identity::raise_open_files();
     let config = Arc::new(config::load(args.config.as_deref())?);
     let broker = identity::broker_id(&args)?;
     tokio::select! {
-        started = Broker::start(&args, broker, config.clone()) => {
+        started = Broker::start(&args, broker, config.clone(), loggers) => {
             let running = started?;
             let reason = tokio::select! {
                 name = signals.next() => Ok(name),
@@ -123,6 +124,7 @@ impl Broker {
         args: &RunArgs,
         broker: BrokerId,
         config: Arc<BrokerConfig>,
+        loggers: Arc<Loggers>,
     ) -> anyhow::Result<Self> {
         let (http_listener, http_address) = http::bind(&args.http_listen).await?;
         let status = Arc::new(status::Status::new(
@@ -203,6 +205,7 @@ impl Broker {
             replicas: replicas.clone(),
             groups: coordinator.clone(),
             transactions: transactions.clone(),
+            loggers,
         }));
         handler.serve_brokers(kafka.clone());
         // A client that comes before this broker knows the cluster would be told that there is none.

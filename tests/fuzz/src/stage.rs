@@ -84,6 +84,7 @@ impl Stage {
             replicas: replicas.clone(),
             groups: coordinators::groups(),
             transactions: coordinators::transactions(),
+            loggers: Arc::default(),
         });
         let internal = InternalHandler::new(Pong {
             cluster_id: cluster,

@@ -11,6 +11,7 @@ use leasehold_wire::kafka::messages::create_topics_request::{
     CreatableTopic, CreatableTopicConfig,
 };
 use leasehold_wire::kafka::messages::delete_topics_request::DeleteTopicState;
+use leasehold_wire::kafka::messages::describe_configs_request::DescribeConfigsResource;
 use leasehold_wire::kafka::messages::elect_leaders_request::TopicPartitions;
 use leasehold_wire::kafka::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
@@ -371,4 +372,53 @@ async fn a_wish_to_check_only_changes_nothing() {
             ..
         }
     ));
+}
+
+#[tokio::test]
+async fn levels_of_loggers_are_told_and_changed_by_the_broker_itself() {
+    let stage = Stage::up().await;
+    let level = |broker: &str, logger: &str, operation: i8, level: Option<&str>| {
+        let config = AlterableConfig::default()
+            .with_name(word(logger))
+            .with_config_operation(operation)
+            .with_value(level.map(word));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(8)
+            .with_resource_name(word(broker))
+            .with_configs(vec![config]);
+        IncrementalAlterConfigsRequest::default().with_resources(vec![resource])
+    };
+    let module = "leasehold_broker::replica";
+    let (invalid, config) = (
+        ErrorCode::InvalidRequest.code(),
+        ErrorCode::InvalidConfig.code(),
+    );
+    for (wish, code) in [
+        (level("1", module, 0, Some("DEBUG")), 0),
+        (level("2", module, 0, Some("TRACE")), invalid),
+        (level("1", "no.such.module", 0, Some("TRACE")), config),
+        (level("1", module, 0, Some("LOUD")), config),
+        (level("1", module, 0, None), invalid),
+        (level("1", module, 2, Some("TRACE")), invalid),
+        (level("1", "root", 1, None), invalid),
+    ] {
+        for version in versions(ApiKey::IncrementalAlterConfigs) {
+            let reply = stage.ask(&wish, version).await;
+            assert_eq!(reply.responses[0].error_code, code, "{wish:?}");
+        }
+    }
+    let asked = DescribeConfigsResource::default()
+        .with_resource_type(8)
+        .with_resource_name(word("1"))
+        .with_configuration_keys(Some(vec![word(module)]));
+    let request = DescribeConfigsRequest::default().with_resources(vec![asked]);
+    for version in versions(ApiKey::DescribeConfigs) {
+        let rows = &stage.ask(&request, version).await.results[0].configs;
+        let told: Vec<_> = rows
+            .iter()
+            .map(|row| (row.name.as_str(), row.value.as_deref()))
+            .collect();
+        assert_eq!(told, [(module, Some("DEBUG"))]);
+    }
+    assert!(stage.controller.calls.lock().unwrap().is_empty());
 }

@@ -106,6 +106,7 @@ impl Stage {
             replicas: replicas.clone(),
             groups: groups(),
             transactions,
+            loggers: Arc::default(),
         }));
         let server = Server::bind("127.0.0.1:0", handler.clone(), Limits::default())
             .await

@@ -91,7 +91,11 @@ def _(t):
 
 @scene("configs: a broker's loggers")
 def _(t):
-    run("configs", "--describe", "--broker-logger", 0)
+    want(run("configs", "--describe", "--broker-logger", 0), r"root=(INFO|WARN|ERROR)")
+    run("configs", "--alter", "--broker-logger", 0, "--add-config", "root=DEBUG")
+    want(run("configs", "--describe", "--broker-logger", 0), "root=DEBUG")
+    run("configs", "--alter", "--broker-logger", 0, "--add-config", "root=INFO")
+    run("configs", "--alter", "--broker-logger", 0, "--add-config", "no.such.logger=INFO", fails=True)
 
 
 @scene("configs: quotas")
