@@ -295,6 +295,10 @@ broker_config! {
     quota_window_num: i32 = 11, "quota.window.num", min 1;
     /// How long one such sample is, in seconds.
     quota_window_size_seconds: i32 = 1, "quota.window.size.seconds", min 1;
+    /// Bytes per second that a broker sends, as leader of what `leader.replication.throttled.replicas` of a topic names, to followers that are not in sync.
+    leader_replication_throttled_rate: i64 = 9223372036854775807, "leader.replication.throttled.rate", min 0;
+    /// Bytes per second that a broker copies, as follower of what `follower.replication.throttled.replicas` of a topic names, while it is not in sync.
+    follower_replication_throttled_rate: i64 = 9223372036854775807, "follower.replication.throttled.rate", min 0;
     /// Client connections at most; one more is closed at once.
     max_connections: i32 = 2147483647, "max.connections", min 0;
     /// A client connection without a request for this long is closed, in milliseconds.

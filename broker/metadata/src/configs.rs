@@ -53,7 +53,7 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Some of these, or none, separated by commas.
     List(&'static [&'static str]),
-    /// Partition:broker pairs; only the empty list is honoured.
+    /// Pairs of partition and broker, `0:1,0:2`, or `*` for all.
     Replicas,
 }
 

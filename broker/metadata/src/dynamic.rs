@@ -11,11 +11,17 @@ use crate::configs::{
 
 /// Client connections at most.
 pub const MAX_CONNECTIONS: &str = "max.connections";
+/// What leaders send to followers that a topic names.
+pub const LEADER_THROTTLED_RATE: &str = "leader.replication.throttled.rate";
+/// What followers that a topic names copy.
+pub const FOLLOWER_THROTTLED_RATE: &str = "follower.replication.throttled.rate";
 /// How soon the cleaner looks again at a log that waits for time to pass.
 pub const LOG_CLEANER_BACKOFF_MS: &str = "log.cleaner.backoff.ms";
 
 /// Dynamic keys beside those that are defaults for topics.
-const OWN: [&str; 3] = [
+const OWN: [&str; 5] = [
+    FOLLOWER_THROTTLED_RATE,
+    LEADER_THROTTLED_RATE,
     LOG_CLEANER_BACKOFF_MS,
     "log.cleaner.threads",
     MAX_CONNECTIONS,

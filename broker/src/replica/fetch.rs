@@ -16,7 +16,6 @@ use super::offsets::end_of_epoch;
 use super::partition::{Partition, is_offline};
 use super::state::{Change, Replica};
 use super::types::*;
-use super::view::View;
 use super::wait::Waiter;
 use bytes::{Bytes, BytesMut};
 use leasehold_log::{AbortedTxn, CommittedRead, PartitionLog, ReadError};
@@ -37,6 +36,8 @@ struct Part {
     begins_later: bool,
     /// It goes to a replica that the controller moves here, of which there is a limit.
     moves: bool,
+    /// It goes to a follower that its topic wants held back here.
+    throttled: bool,
     /// So much was sent to such replicas lately that this one has to wait until then.
     held_until: Option<Instant>,
     /// The high watermark is another than the follower knows, which wants to hear of it early.
@@ -61,6 +62,7 @@ impl Part {
             settled: false,
             begins_later: false,
             moves: false,
+            throttled: false,
             held_until: None,
             has_new_mark: false,
             epoch: LeaderEpoch::NONE,
@@ -170,11 +172,15 @@ impl ReplicaManager {
             // there was nothing.
             last_look = timeout_at(until, waiter.woken()).await.is_err() && until == deadline;
         }
-        let moved = parts.iter().filter(|part| part.moves);
-        let moved: usize = moved.map(|part| part.bytes).sum();
+        let bytes_of = |counts: fn(&Part) -> bool| -> usize {
+            let parts = parts.iter().filter(|part| counts(part));
+            parts.map(|part| part.bytes).sum()
+        };
+        let moved = bytes_of(|part| part.moves);
+        self.throttles.leader.sent(bytes_of(|part| part.throttled));
         let results: Vec<_> = parts.into_iter().map(Part::finish).collect();
         if moved > 0 {
-            self.throttle.sent(moved);
+            self.throttles.moves.sent(moved);
         }
         let bytes: usize = results.iter().map(|result| result.records.len()).sum();
         if params.replica.is_some() {
@@ -258,14 +264,18 @@ impl ReplicaManager {
             return;
         }
         let wanted = part.entry.current_leader_epoch;
-        let mut moves = false;
+        let (mut moves, mut throttled) = (false, false);
         let leader = partition.look(|state| match (state.leader(), params.replica) {
             (leader, Some((id, incarnation))) => {
                 let epoch = wanted.unwrap_or(LeaderEpoch::NONE);
                 admit(state, id, incarnation, epoch)?;
                 // Once it is in sync it is like any other: the partition waits for it.
-                let newcomer = |view: &View| view.moves && !view.in_sync(id);
-                moves = leader.is_some_and(|leader| newcomer(leader.view()));
+                if let Some(view) = leader.map(|leader| leader.view())
+                    && !view.in_sync(id)
+                {
+                    moves = view.moves;
+                    throttled = view.throttled_leaders.has(self.id());
+                }
                 Ok((epoch, state.high_watermark(), state.log_end()))
             }
             (None, None) if is_offline(state) => Err(ErrorCode::KafkaStorageError),
@@ -299,11 +309,9 @@ impl ReplicaManager {
             None if !taken_out("readers-stop-at-the-high-watermark") => high_watermark,
             _ => log_end,
         };
-        part.moves = moves;
+        (part.moves, part.throttled) = (moves, throttled);
         part.held_until = None;
-        if moves {
-            self.hold(part);
-        }
+        self.hold(part);
         part.result.high_watermark = high_watermark;
         part.result.last_stable_offset = last_stable;
         part.result.log_start_offset = log.log_start_offset();
@@ -328,18 +336,22 @@ impl ReplicaManager {
 }
 
 impl ReplicaManager {
-    /// Lets a newcomer of a move wait while newcomers were sent more than the limit.
+    /// Lets a follower that is not in sync wait while those like it were sent more than a limit.
     fn hold(&self, part: &mut Part) {
-        let image = self.last_image();
-        let Some(limit) = image.and_then(|image| image.balancing.bytes_per_second) else {
-            return;
-        };
-        let most = usize::try_from(limit).unwrap_or(usize::MAX);
-        part.entry.max_bytes = part.entry.max_bytes.min(most);
-        let wait = self.throttle.wait(limit, seams::now());
-        if !wait.is_zero() {
-            part.held_until = Some(Instant::now() + wait);
-            part.limit = part.next;
+        let now = seams::now();
+        let moves = part.moves.then(|| {
+            let limit = self.last_image()?.balancing.bytes_per_second?;
+            let most = usize::try_from(limit).unwrap_or(usize::MAX);
+            Some((self.throttles.moves.wait(limit, now), most))
+        });
+        let throttled = part.throttled.then(|| self.throttles.leader.wait(now));
+        for (wait, most) in [moves, throttled].into_iter().flatten().flatten() {
+            part.entry.max_bytes = part.entry.max_bytes.min(most);
+            if !wait.is_zero() {
+                let until = Instant::now() + wait;
+                part.held_until = part.held_until.max(Some(until));
+                part.limit = part.next;
+            }
         }
     }
 }

@@ -88,6 +88,66 @@ async fn a_newcomer_of_a_move_gets_what_the_limit_allows_and_anyone_else_all_at_
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
+/// How long broker 1, which is behind by 100 kB, takes to catch up where `rate` is 10 kB each second for all
+/// brokers, and the topic's `list` names the pair.
+async fn throttled(rate: &str, list: &str, pair: &str) -> Duration {
+    let cluster = Cluster::start(2, 1).await;
+    cluster.leader(0).await;
+    cluster.cut(1);
+    for _ in 0..20 {
+        produce_ok(&cluster.broker(0), Acks::Leader, &"x".repeat(5000)).await;
+    }
+    cluster
+        .controller
+        .change(KEY, |partition| partition.isr = vec![BrokerId(0)]);
+    cluster.controller.commit(|image| {
+        let rate = [(rate.to_owned(), "10000".to_owned())];
+        image.cluster_configs = Arc::new(rate.into());
+        let mut topic = (**image.topic(&KEY.0).unwrap()).clone();
+        topic.configs.insert(list.to_owned(), pair.to_owned());
+        image.topics.insert(KEY.0, Arc::new(topic));
+    });
+    let began = Instant::now();
+    cluster.mend(1);
+    eventually("broker 1 has caught up", || {
+        cluster.controller.partition().isr.get(1).map(drop)
+    })
+    .await;
+    began.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_its_topic_names_gets_no_more_than_the_rates_that_kafka_knows() {
+    let rates = [
+        "leader.replication.throttled.rate",
+        "follower.replication.throttled.rate",
+    ];
+    let lists = [
+        "leader.replication.throttled.replicas",
+        "follower.replication.throttled.replicas",
+    ];
+    let cases = [
+        (rates[0], lists[0], "0:0", true),
+        (rates[0], lists[0], "*", true),
+        (rates[1], lists[1], "0:1", true),
+        // Another replica, another partition, the other side.
+        (rates[0], lists[0], "0:1,1:0", false),
+        (rates[1], lists[1], "0:0,1:1", false),
+        (rates[1], lists[0], "*", false),
+    ];
+    let all = cases.map(|(rate, list, pair, held)| async move {
+        (throttled(rate, list, pair).await, held, rate, pair)
+    });
+    for (took, held, rate, pair) in futures::future::join_all(all).await {
+        // 100 kB, of which a second's worth and an answer go at once.
+        let fits = match held {
+            true => took >= Duration::from_secs(7) && took < Duration::from_secs(40),
+            false => took < Duration::from_secs(6),
+        };
+        assert!(fits, "{rate} {pair}: {took:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_error_is_answered_at_once() {
     let cluster = one_broker().await;

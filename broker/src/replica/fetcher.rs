@@ -13,8 +13,9 @@ use super::manager::ReplicaSettings;
 use super::partition::Partition;
 use super::space::Writer;
 use super::suspects::Suspects;
+use super::throttle::Throttles;
 use super::types::*;
-use leasehold_types::seams::HashMap;
+use leasehold_types::seams::{self, HashMap};
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub struct Fetchers {
     me: (BrokerId, Incarnation),
     endpoints: Arc<dyn LeaderEndpoints>,
     counters: Arc<Counters>,
+    throttles: Arc<Throttles>,
     params: FetchParams,
     partition_max_bytes: usize,
     running: Mutex<HashMap<BrokerId, Running>>,
@@ -62,12 +64,14 @@ impl Fetchers {
         me: (BrokerId, Incarnation),
         endpoints: Arc<dyn LeaderEndpoints>,
         counters: Arc<Counters>,
+        throttles: Arc<Throttles>,
         settings: &ReplicaSettings,
     ) -> Self {
         Self {
             me,
             endpoints,
             counters,
+            throttles,
             params: FetchParams {
                 replica: Some(me),
                 max_wait: settings.fetch_wait_max,
@@ -106,6 +110,8 @@ impl Fetchers {
                 me: self.me,
                 endpoints: self.endpoints.clone(),
                 counters: self.counters.clone(),
+                throttles: self.throttles.clone(),
+                held_until: None,
                 params: self.params.clone(),
                 partition_max_bytes: self.partition_max_bytes,
                 resting: HashMap::default(),
@@ -147,6 +153,9 @@ struct Fetcher {
     me: (BrokerId, Incarnation),
     endpoints: Arc<dyn LeaderEndpoints>,
     counters: Arc<Counters>,
+    throttles: Arc<Throttles>,
+    /// Until when what a topic wants held back here waits, if it does.
+    held_until: Option<Instant>,
     params: FetchParams,
     partition_max_bytes: usize,
     /// Partitions that the leader refused, or that could not be appended to.
@@ -181,7 +190,8 @@ impl Fetcher {
         loop {
             let now = Instant::now();
             let due = self.due(&assignment.1, now);
-            let wake = next_wake(self.resting.values(), now);
+            let wakes = next_wake(self.resting.values(), now).into_iter();
+            let wake = wakes.chain(self.held_until).min();
             if due.is_empty() {
                 match wake {
                     Some(wake) => tokio::time::sleep_until(wake).await,
@@ -229,10 +239,12 @@ impl Fetcher {
         partitions: &[(Arc<Partition>, LeaderEpoch)],
         now: Instant,
     ) -> Vec<(Arc<Partition>, FetchEntry)> {
+        let allowed = self.throttles.follower.wait(seams::now());
+        let mut held_until = None;
         let count = partitions.len().max(1);
         self.turn = (self.turn + 1) % count;
         let (last, first) = partitions.split_at(self.turn.min(partitions.len()));
-        first
+        let due = first
             .iter()
             .chain(last)
             .filter(|(partition, _)| {
@@ -241,10 +253,21 @@ impl Fetcher {
                     .is_none_or(|rest| rest.until <= now)
             })
             .filter_map(|(partition, epoch)| {
-                let entry = position(partition, *epoch, self.partition_max_bytes)?;
+                let mut entry = position(partition, *epoch, self.partition_max_bytes)?;
+                if let Some((wait, most)) = allowed
+                    && self.is_throttled(partition)
+                {
+                    if !wait.is_zero() {
+                        held_until = Some(now + wait);
+                        return None;
+                    }
+                    entry.max_bytes = entry.max_bytes.min(most);
+                }
                 Some((partition.clone(), entry))
             })
-            .collect()
+            .collect();
+        self.held_until = held_until;
+        due
     }
 
     /// Brings the answers to the logs, and waits for all of them. Gives those that did no good.
@@ -266,6 +289,9 @@ impl Fetcher {
                 self.resting.remove(&key);
                 continue;
             };
+            if self.is_throttled(&partition) {
+                self.throttles.follower.sent(result.records.len());
+            }
             let (done, outcome) = oneshot::channel();
             let counters = self.counters.clone();
             partition.submit(move |partition| {
@@ -296,6 +322,16 @@ impl Fetcher {
             }
         }
         badly
+    }
+
+    /// Whether the topic wants this follower held back now.
+    fn is_throttled(&self, partition: &Partition) -> bool {
+        let me = self.me.0;
+        partition.look(|state| {
+            state
+                .view()
+                .is_some_and(|view| view.throttled_followers.has(me) && !view.in_sync(me))
+        })
     }
 
     fn rest(&mut self, key: PartitionKey) {

@@ -1,5 +1,6 @@
 //! From the metadata image to what replicas need: views, addresses, topic settings.
 
+use super::throttle::Named;
 use super::types::{LeaderHint, PartitionKey};
 use super::view::{Member, View};
 use leasehold_log::{LogConfig, TimestampType};
@@ -35,8 +36,15 @@ pub fn view_of(image: &Image, topic: &Topic, index: i32) -> Option<View> {
         effective_min: image.effective_min_isr(topic, partition),
         unclean: image.unclean_election_allowed(topic),
         moves: partition.balancing || partition.draining,
+        throttled_leaders: named(topic, "leader.replication.throttled.replicas", index),
+        throttled_followers: named(topic, "follower.replication.throttled.replicas", index),
         members: partition.replicas.iter().filter_map(member).collect(),
     })
+}
+
+fn named(topic: &Topic, key: &str, partition: i32) -> Named {
+    let list = topic.configs.get(key);
+    list.map_or(Named::Nobody, |list| Named::of(list, partition))
 }
 
 /// Whom `image` names as leader of `key`; `None` if there is no such partition.
@@ -229,7 +237,12 @@ mod tests {
     fn every_key_of_a_log_that_is_honoured_reaches_it() {
         let (image, topic) = image();
         // What the metadata and the group coordinator go by, not the log.
-        let elsewhere = ["min.insync.replicas", "unclean.leader.election.enable"];
+        let elsewhere = [
+            "min.insync.replicas",
+            "unclean.leader.election.enable",
+            "leader.replication.throttled.replicas",
+            "follower.replication.throttled.replicas",
+        ];
         for key in TOPIC_KEYS {
             let value = match key.kind {
                 _ if key.support != Support::Full || elsewhere.contains(&key.name) => continue,

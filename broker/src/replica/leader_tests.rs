@@ -26,6 +26,8 @@ fn view(isr: &[BrokerId]) -> View {
         effective_min: 2,
         unclean: false,
         moves: false,
+        throttled_leaders: Default::default(),
+        throttled_followers: Default::default(),
         members: [ME, F1, F2]
             .map(|id| Member {
                 id,

@@ -16,7 +16,7 @@ use super::isr::{self, IsrController};
 use super::partition::{Leaderships, Partition};
 use super::proof::{LastConfirmed, Proof};
 use super::state::{Change, Role};
-use super::throttle::Throttle;
+use super::throttle::Throttles;
 use super::transactions::TransactionSeams;
 use super::types::*;
 use super::upkeep;
@@ -24,7 +24,9 @@ use super::view::View;
 use crate::fetch_session::FetchSessions;
 use crate::fetch_session::cache::Limits as SessionLimits;
 use leasehold_log::{LogConfig, LogDirs, LogError};
-use leasehold_metadata::dynamic::LOG_CLEANER_BACKOFF_MS;
+use leasehold_metadata::dynamic::{
+    FOLLOWER_THROTTLED_RATE, LEADER_THROTTLED_RATE, LOG_CLEANER_BACKOFF_MS,
+};
 use leasehold_metadata::image::{Image, Topic};
 use leasehold_types::seams::{self, HashMap, HashSet};
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, Offset};
@@ -59,6 +61,10 @@ pub struct ReplicaSettings {
     pub cleaner_backoff: Duration,
     /// How many different keys the cleaner keeps in memory at a time, in about 30 bytes each.
     pub cleaner_keys: usize,
+    /// `leader.replication.throttled.rate`, in bytes per second, where it is not set while the broker runs.
+    pub leader_throttled_rate: i64,
+    /// `follower.replication.throttled.rate`, likewise.
+    pub follower_throttled_rate: i64,
     /// `log.dir.min.free.bytes`; 0 watches nothing.
     pub min_free_bytes: u64,
     /// How long a log folder that was found at the start and belongs to no replica is kept.
@@ -81,6 +87,8 @@ impl Default for ReplicaSettings {
             cleaner_backoff: Duration::from_secs(15),
             // A hash table doubles: this is what one of 2^21 places takes before it does.
             cleaner_keys: (1 << 21) / 8 * 7,
+            leader_throttled_rate: i64::MAX,
+            follower_throttled_rate: i64::MAX,
             min_free_bytes: 0,
             stray_delay: Duration::from_secs(60),
             io_threads: 8,
@@ -115,7 +123,7 @@ pub struct ReplicaManager {
     marks: HashMap<PartitionKey, Offset>,
     leaderships: Arc<Leaderships>,
     counters: Arc<Counters>,
-    pub(super) throttle: Throttle,
+    pub(super) throttles: Arc<Throttles>,
     transactions: Arc<TransactionSeams>,
     proof: Proof,
     isr_due: mpsc::UnboundedSender<Arc<Partition>>,
@@ -140,10 +148,12 @@ impl ReplicaManager {
             session_timeout: settings.session_timeout,
         };
         let disks = Arc::new(Disks::new(parts.log_dirs, settings.min_free_bytes));
+        let throttles = Arc::new(Throttles::default());
         let fetchers = Fetchers::new(
             (parts.broker, parts.incarnation),
             parts.endpoints,
             counters.clone(),
+            throttles.clone(),
             &settings,
         );
         let manager = Arc::new(Self {
@@ -157,7 +167,7 @@ impl ReplicaManager {
             newest: parts.image.clone(),
             leaderships: Arc::default(),
             counters,
-            throttle: Throttle::default(),
+            throttles,
             transactions: Arc::default(),
             proof,
             isr_due,
@@ -233,6 +243,26 @@ impl ReplicaManager {
                 .ok()
         });
         set.map_or(self.settings.cleaner_backoff, Duration::from_millis)
+    }
+
+    /// Takes in what is set for this broker, else for all, else in its file.
+    fn limit(&self, image: &Image) {
+        let (throttles, settings) = (&self.throttles, &self.settings);
+        for (key, throttle, file) in [
+            (
+                LEADER_THROTTLED_RATE,
+                &throttles.leader,
+                settings.leader_throttled_rate,
+            ),
+            (
+                FOLLOWER_THROTTLED_RATE,
+                &throttles.follower,
+                settings.follower_throttled_rate,
+            ),
+        ] {
+            let set = image.dynamic_config(self.me, key);
+            throttle.set(set.and_then(|value| value.parse().ok()).unwrap_or(file));
+        }
     }
 
     /// What was counted so far.
@@ -353,6 +383,7 @@ impl ReplicaManager {
         if configs_changed {
             // Its pause may be another now.
             self.cleaner_due.notify_one();
+            self.limit(image);
         }
         for topic in image.topics.values() {
             let known = before.as_ref().and_then(|before| before.topic(&topic.id));

@@ -19,6 +19,8 @@ fn view(leader: Option<BrokerId>, epoch: i32) -> Arc<View> {
         effective_min: 2,
         unclean: false,
         moves: false,
+        throttled_leaders: Default::default(),
+        throttled_followers: Default::default(),
         members: [ME, OTHER]
             .map(|id| Member {
                 id,

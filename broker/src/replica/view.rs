@@ -3,6 +3,7 @@
 //! A [`View`] is one snapshot: the ISR and the incarnations in it come from the same image, so a
 //! follower's eligibility and the incarnation that goes into a proposal are judged together.
 
+use super::throttle::Named;
 use leasehold_types::{BrokerId, Incarnation, LeaderEpoch, PartitionEpoch};
 
 /// A registered broker as one image shows it.
@@ -29,6 +30,10 @@ pub struct View {
     pub unclean: bool,
     /// The controller moves it on its own account: newcomers are sent no more than it allows.
     pub moves: bool,
+    /// Leaders that hold back followers which are not in sync.
+    pub throttled_leaders: Named,
+    /// Followers that hold themselves back while they are not in sync.
+    pub throttled_followers: Named,
     /// The registered ones among the replicas.
     pub members: Vec<Member>,
 }

@@ -90,6 +90,8 @@ impl World {
             effective_min: if seed.is_multiple_of(3) { 1 } else { 2 },
             unclean: false,
             moves: false,
+            throttled_leaders: Default::default(),
+            throttled_followers: Default::default(),
             members: BROKERS.map(member).to_vec(),
         };
         let node = |id| {

@@ -129,7 +129,7 @@ pub const INTENDED: &[Intended] = &[
         "DescribeConfigs",
         "Results[].Configs[].Synonyms*",
         always,
-        "The key of a broker from which a topic's default comes is told by the name in the finest unit (`log.retention.ms`), where Kafka lists the coarser ones; for what is not built (tiering, throttles) the topic's own name stands in.",
+        "The key of a broker from which a topic's default comes is told by the name in the finest unit (`log.retention.ms`), where Kafka lists the coarser ones; for what no broker key gives a default (tiering, throttles) the topic's own name stands in.",
     ),
     of(
         "*",

@@ -115,7 +115,8 @@ fn well_formed(kind: Kind, value: &str) -> Result<(), String> {
         },
         // An empty list has no parts, and "a," has an empty one.
         Kind::List(values) => parts(value).try_for_each(|part| choice(values, part)),
-        Kind::Replicas => Ok(()),
+        Kind::Replicas if value.trim() == "*" => Ok(()),
+        Kind::Replicas => parts(value).try_for_each(pair),
     }
 }
 
@@ -123,6 +124,18 @@ fn well_formed(kind: Kind, value: &str) -> Result<(), String> {
 fn parts(value: &str) -> impl Iterator<Item = &str> {
     let empty = value.trim().is_empty();
     value.split(',').map(str::trim).skip(usize::from(empty))
+}
+
+/// `partition:broker`.
+fn pair(text: &str) -> Result<(), String> {
+    let number =
+        |text: &str| text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<i32>().is_ok();
+    match text.split_once(':') {
+        Some((partition, broker)) if number(partition) && number(broker) => Ok(()),
+        _ => Err(format!(
+            "{text:?} is no pair of partition and broker, such as 0:1"
+        )),
+    }
 }
 
 fn choice(values: &[&str], value: &str) -> Result<(), String> {

@@ -4,7 +4,6 @@ use super::{Kind, Support, TopicKey};
 
 const NO_TIERS: &str = "tiered storage is not part of it";
 const ONE_LZ4: &str = "the lz4 encoder has one level, which is Kafka's default";
-const NO_THROTTLE: &str = "replication is not throttled";
 const MAX: i64 = i64::MAX;
 const INT: i64 = i32::MAX as i64;
 
@@ -124,8 +123,8 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         Kind::Replicas,
         "",
         "",
-        DefaultOnly(NO_THROTTLE),
-        "Replicas whose replication is throttled on the follower's side.",
+        Full,
+        "Followers whose copying is held to their `follower.replication.throttled.rate` while they are not in sync: pairs `partition:broker`, or `*`.",
     ),
     row(
         "index.interval.bytes",
@@ -140,8 +139,8 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         Kind::Replicas,
         "",
         "",
-        DefaultOnly(NO_THROTTLE),
-        "Replicas whose replication is throttled on the leader's side.",
+        Full,
+        "Leaders that hold what they send to followers that are not in sync to their `leader.replication.throttled.rate`: pairs `partition:broker`, or `*`.",
     ),
     row(
         "local.retention.bytes",

@@ -90,7 +90,6 @@ fn what_is_absent_is_refused_with_the_reason() {
         ("compression.lz4.level", "12"),
         ("remote.storage.enable", "true"),
         ("local.retention.ms", "5"),
-        ("leader.replication.throttled.replicas", "0:1"),
     ] {
         let error = validate(key, value).unwrap_err();
         assert!(

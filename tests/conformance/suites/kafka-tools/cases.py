@@ -264,7 +264,12 @@ def _(t):
     produce(t, 10)
     plan = file("plan.json", json.dumps({"version": 1, "partitions": [{"topic": t, "partition": 0, "replicas": [2, 1]}]}))
     run("reassign-partitions", "--reassignment-json-file", plan, "--throttle", 50_000_000, "--execute")
+    want(run("configs", "--describe", "--topic", t), "leader.replication.throttled.replicas=0:[01]", "follower.replication.throttled.replicas=0:2")
+    want(run("configs", "--describe", "--broker", 2), "follower.replication.throttled.rate=50000000")
     until("the end of it", lambda: "still in progress" not in run("reassign-partitions", "--reassignment-json-file", plan, "--verify"))
+    for left in (run("configs", "--describe", "--topic", t), run("configs", "--describe", "--broker", 2)):
+        if "throttled" in left:
+            raise Failed(left)
 
 
 @scene("leader-election: preferred")
