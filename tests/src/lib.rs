@@ -4,6 +4,7 @@
 //! - [`bench`] measures Leasehold and Apache Kafka side by side;
 //! - [`chaos`] strikes such a cluster with one fault after the other;
 //! - [`cluster`] talks to a real Kubernetes and hurts the pods in it;
+//! - [`controller`] asks a laptop cluster's controller what the operator asks;
 //! - [`differential`] asks Leasehold and Apache Kafka the same and compares their answers;
 //! - [`kafka`] starts a node of Apache Kafka;
 //! - [`dev`] starts `leasehold-broker dev` on free ports and kills its brokers;
@@ -20,6 +21,7 @@ pub mod bench;
 pub mod chaos;
 pub mod cluster;
 pub mod conditions;
+pub mod controller;
 pub mod dev;
 pub mod differential;
 pub mod http;

@@ -1,13 +1,17 @@
-//! Emptying cordoned brokers: leaders first, then replicas, a bounded number at a time.
+//! Emptying cordoned brokers: replicas, a bounded number at a time, each with its leadership; and at the same time
+//! the leaderships of those that wait for their turn, or find no other broker. Both at the [pace](super::pace) of what is planned.
 //!
 //! Progress is what [`crate::image::Image::hosted`] counts. Lifting the cordon calls the moves off.
 
 use super::edit::without;
+use super::pace::in_turn;
 use super::{At, Controller, Event};
 use crate::assign;
+use crate::image::Partition;
 use crate::rpc::{Outcome, codes};
 use leasehold_types::BrokerId;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Leaderships moved off cordoned brokers in one step at most.
 const LEADERS_AT_A_TIME: usize = 500;
@@ -71,9 +75,13 @@ impl Controller {
         if cordoned.is_empty() {
             return;
         }
-        self.drain_leaders(&cordoned);
         self.replan_moves();
-        for &broker in &cordoned {
+        self.begin_moves_off(&cordoned);
+        self.drain_leaders(&cordoned);
+    }
+
+    fn begin_moves_off(&mut self, cordoned: &[BrokerId]) {
+        for &broker in cordoned {
             let hosted: Vec<At> = self.index.hosted(broker).collect();
             for at in hosted {
                 if self.index.draining.len() >= self.settings.max_draining {
@@ -90,22 +98,24 @@ impl Controller {
             if self.index.leaders(broker) == 0 {
                 continue;
             }
-            let hosted: Vec<At> = self.index.hosted(broker).collect();
-            for at in hosted {
+            for at in in_turn(self.index.hosted(broker)) {
+                // Of those whose replica moves the leadership goes with it: one change instead of two.
+                let leads = |p: &Arc<Partition>| p.leader == Some(broker) && !p.draining;
+                if !self.image.partition(&at.0, at.1).is_some_and(leads) {
+                    continue;
+                }
                 if moved == LEADERS_AT_A_TIME {
                     self.drain_wanted = true;
                     return;
                 }
-                let leads = self
-                    .image
-                    .partition(&at.0, at.1)
-                    .is_some_and(|p| p.leader == Some(broker));
+                if !self.may_change_leader() {
+                    return;
+                }
                 let why = format!("broker {broker} is being drained");
-                if leads
-                    && self.change(at, &why, |edit| {
-                        edit.move_leader_off(|b| cordoned.contains(&b));
-                    })
-                {
+                if self.change(at, &why, |edit| {
+                    edit.move_leader_off(|b| cordoned.contains(&b));
+                }) {
+                    self.count_change();
                     moved += 1;
                 }
             }
@@ -157,6 +167,13 @@ impl Controller {
                 // No one is left to take it; the count of replicas tells.
                 None => return,
             }
+        }
+        // Whoever leads already, and stays, does so in the first place: nothing is to be given back afterwards.
+        let leader = p.leader.filter(|b| !self.is_cordoned(*b));
+        if original.first().is_some_and(|b| self.is_cordoned(*b))
+            && let Some(place) = leader.and_then(|l| target.iter().position(|b| *b == l))
+        {
+            target.swap(0, place);
         }
         if target == without(&p.replicas, &p.removing) {
             return;

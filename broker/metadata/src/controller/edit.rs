@@ -22,6 +22,8 @@ pub(super) struct Edit<'a> {
     pub unclean: bool,
     /// Raise the partition epoch even if nothing changed.
     pub touch: bool,
+    /// A move of the controller's own may end now, which raises the leader epoch.
+    pub may_complete: bool,
 }
 
 impl<'a> Edit<'a> {
@@ -34,6 +36,7 @@ impl<'a> Edit<'a> {
             lost: Vec::new(),
             unclean: false,
             touch: false,
+            may_complete: true,
         }
     }
 
@@ -198,8 +201,8 @@ impl<'a> Edit<'a> {
         self.settle_elr();
         let p = &self.new;
         let target = without(&p.replicas, &p.removing);
-        let awaited = without(&p.adding, &p.removing);
-        if !awaited.iter().all(|b| p.isr.contains(b)) {
+        let waits_its_turn = (p.draining || p.balancing) && !self.may_complete;
+        if !has_all_newcomers(p) || waits_its_turn {
             return;
         }
         let isr = without(&p.isr, &p.removing);
@@ -294,6 +297,12 @@ impl<'a> Edit<'a> {
             recovering: changed(&old.recovering, new.recovering),
         })
     }
+}
+
+/// Whether replicas move, and all new ones are in sync.
+pub(super) fn has_all_newcomers(p: &Partition) -> bool {
+    let awaited = without(&p.adding, &p.removing);
+    p.is_reassigning() && awaited.iter().all(|b| p.isr.contains(b))
 }
 
 /// The members of `from` that are not in `minus`, in order.

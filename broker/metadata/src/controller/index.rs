@@ -77,6 +77,11 @@ impl Index {
         self.hosted.get(&broker).map_or(0, BTreeSet::len)
     }
 
+    /// Partitions that have a leader.
+    pub fn led(&self) -> usize {
+        self.leaders.values().sum()
+    }
+
     pub fn leaders(&self, broker: BrokerId) -> usize {
         self.leaders.get(&broker).copied().unwrap_or(0)
     }

@@ -1,9 +1,11 @@
 //! Leaders outside the ordinary: preferred ones, the longest log after a loss, and on request.
 
+use super::pace::in_turn;
 use super::{At, Controller};
 use crate::image::Partition;
 use crate::rpc::{ElectionKind, Outcome, codes};
 use leasehold_types::BrokerId;
+use std::collections::BTreeMap;
 
 impl Controller {
     /// Gives leadership back to the first of the assignment where that broker has been back long enough.
@@ -32,7 +34,9 @@ impl Controller {
                     self.preferred_due = run + 100;
                     break 'all;
                 }
-                if let Some(preferred) = preferred(p)
+                // Where replicas move, who leads is settled with the end of that.
+                if !(p.draining || p.balancing)
+                    && let Some(preferred) = preferred(p)
                     && p.leader.is_some_and(|leader| leader != preferred)
                     && settled(preferred)
                 {
@@ -40,9 +44,21 @@ impl Controller {
                 }
             }
         }
-        for (at, leader) in wanted {
+        let turns = in_turn(wanted.iter().map(|(at, _)| *at));
+        let wanted: BTreeMap<At, BrokerId> = wanted.into_iter().collect();
+        for at in turns {
+            if !self.may_change_leader() {
+                let again = self.pace.waits_until().unwrap_or(run);
+                self.preferred_due = self.preferred_due.min(again);
+                return;
+            }
+            let Some(&leader) = wanted.get(&at) else {
+                continue;
+            };
             let why = format!("broker {leader} is preferred and has been back long enough");
-            self.change(at, &why, |edit| edit.new.leader = Some(leader));
+            if self.change(at, &why, |edit| edit.new.leader = Some(leader)) {
+                self.count_change();
+            }
         }
     }
 

@@ -28,6 +28,7 @@ mod features;
 mod index;
 mod isr;
 mod leaders;
+mod pace;
 mod quotas;
 mod reassign;
 mod restart;
@@ -47,6 +48,7 @@ use balance::Balance;
 use edit::Edit;
 use index::{At, Index};
 use leasehold_types::{BrokerId, Incarnation, Seq};
+use pace::Pace;
 use sessions::{RunClock, Session};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -79,6 +81,7 @@ pub struct Controller {
     preferred_due: u64,
     drain_wanted: bool,
     balance: Balance,
+    pace: Pace,
     started: bool,
     frozen: Option<String>,
     resigned: bool,
@@ -110,6 +113,7 @@ impl Controller {
             preferred_due: 0,
             drain_wanted: true,
             balance: Balance::default(),
+            pace: Pace::default(),
             started: false,
             frozen: None,
             resigned: false,

@@ -119,6 +119,9 @@ impl Controller {
         if self.drain_wanted || self.balance.wanted {
             wait = wait.min(50);
         }
+        if let Some(at) = self.pace.waits_until() {
+            wait = wait.min(at.saturating_sub(run).max(1));
+        }
         self.clock.last.plus(wait)
     }
 

@@ -1,5 +1,6 @@
 //! One step: dispatch, housekeeping, and the one way in which records come about.
 
+use super::edit::has_all_newcomers;
 use super::{At, Controller, Edit, Effect, Event, Input, Millis, Output, PartitionName};
 use crate::features::METADATA_VERSION;
 use crate::image::Partition;
@@ -95,7 +96,11 @@ impl Controller {
             self.housekeeping_due = self.clock.run() + 1_000;
             self.find_longest_logs();
         }
-        if due || self.drain_wanted {
+        let paced = self.pace.is_over(self.clock.run());
+        if due || paced {
+            self.complete_moves();
+        }
+        if due || paced || self.drain_wanted {
             self.drain();
         }
         if due || self.balance.wanted {
@@ -189,7 +194,9 @@ impl Controller {
         let Some(old) = topic.partition(at.1).cloned() else {
             return false;
         };
+        let moves = old.draining || old.balancing;
         let mut edit = Edit::new(&self.image, &topic, &old);
+        edit.may_complete = !moves || self.is_paced();
         decide(&mut edit);
         let unclean = edit.unclean;
         let Some(change) = edit.finish(at.1) else {
@@ -204,6 +211,11 @@ impl Controller {
         self.emit(Record::PartitionChange(change.clone()));
         if let Some(new) = self.image.partition(&at.0, at.1).map(Arc::clone) {
             self.tell(name, &old, &new, &change, unclean, why);
+            if moves && !new.is_reassigning() {
+                self.count_change();
+            } else if (new.draining || new.balancing) && has_all_newcomers(&new) {
+                self.wait_for_the_pace();
+            }
         }
         true
     }

@@ -239,6 +239,8 @@ pub struct Settings {
     pub max_partitions_per_request: usize,
     /// Partitions that are being moved off cordoned brokers at the same time.
     pub max_draining: usize,
+    /// Over how long planned changes of all partitions' leadership would be spread.
+    pub leader_spread_ms: u64,
     /// Replicas are moved to keep brokers even only once every broker has been unfenced for this long.
     pub balance_settle_ms: u64,
     /// A broker that has been away for this long is not waited for, nor is what moves to it.
@@ -289,6 +291,7 @@ impl Settings {
             delete_topics: config.delete_topic_enable,
             max_partitions_per_request: 10_000,
             max_draining: 16,
+            leader_spread_ms: 15_000,
             balance_settle_ms: 10_000,
             balance_patience_ms: 60_000,
             unclean_recovery_timeout_ms: 300_000,

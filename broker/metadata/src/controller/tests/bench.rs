@@ -39,6 +39,7 @@ pub fn genesis() -> Image {
 pub fn settings() -> Settings {
     Settings {
         default_replication_factor: 3,
+        leader_spread_ms: 0,
         ..Settings::default()
     }
 }

@@ -35,6 +35,7 @@ impl Walk {
             preferred_leader_check_ms: 500,
             unclean_recovery_timeout_ms: 20_000,
             max_draining: 2,
+            leader_spread_ms: 2_000,
             balance_settle_ms: 1_000,
             balance_patience_ms: 5_000,
             ..settings()
