@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -28,6 +28,13 @@ pub struct Joined {
     child: Child,
     /// Where it serves probes, metrics and status.
     pub http: SocketAddr,
+}
+
+impl Joined {
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("wait")
+    }
 }
 
 impl Drop for Joined {
@@ -154,12 +161,36 @@ impl Dev {
 
     /// As [`Dev::join`], with further arguments.
     pub fn join_with(&self, id: u16, more: &[String]) -> Joined {
-        let (port, dir) = (free_ports(2), self.data().join(format!("broker-{id}")));
+        let port = free_ports(2);
+        let [client, http] = [port, port + 1].map(|port| ([127, 0, 0, 1], port).into());
+        let joined = self.run(&broker_binary(), id, (client, http), more);
+        wait::until(&format!("broker {id} to be ready"), PATIENCE, || {
+            http::get(http, "/readyz").map(drop)
+        });
+        joined
+    }
+
+    /// Starts broker `id`, which `dev --no-restart` started and which has ended, from another binary.
+    pub fn start_from(&self, binary: &Path, id: u16) -> Joined {
+        self.run(binary, id, (self.client(id), self.http(id)), &[])
+    }
+
+    fn run(
+        &self,
+        binary: &Path,
+        id: u16,
+        (client, http): (SocketAddr, SocketAddr),
+        more: &[String],
+    ) -> Joined {
+        let dir = self.data().join(format!("broker-{id}"));
         std::fs::create_dir_all(&dir).expect("folder");
-        let client = format!("127.0.0.1:{port}");
-        let http: SocketAddr = ([127, 0, 0, 1], port + 1).into();
-        let log = std::fs::File::create(dir.join("broker.log")).expect("broker.log");
-        let mut command = Command::new(broker_binary());
+        let client = client.to_string();
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(dir.join("broker.log"))
+            .expect("broker.log");
+        let mut command = Command::new(binary);
         command.args(["run", "--id", &id.to_string(), "--cluster", "dev"]);
         command.args(["--store", "directory", "--store-dir"]);
         command.arg(self.data().join("metadata"));
@@ -176,11 +207,7 @@ impl Dev {
             .stderr(log)
             .spawn()
             .expect("start a broker");
-        let joined = Joined { child, http };
-        wait::until(&format!("broker {id} to be ready"), PATIENCE, || {
-            http::get(http, "/readyz").map(drop)
-        });
-        joined
+        Joined { child, http }
     }
 
     /// Bootstrap addresses of all brokers.

@@ -295,14 +295,20 @@ fn step(producer: &Producer, consumer: &BaseConsumer) -> Result<usize, KafkaErro
     Ok(batch.len())
 }
 
-/// Kills the leader of a partition, and starts it again once it has ended.
-fn kill_leader(dev: &Dev, viewer: &Viewer, topic: &str, partition: usize) {
+/// Kills the leader of a partition, and starts it again once it has ended and `meanwhile` is done.
+fn kill_leader(
+    dev: &Dev,
+    viewer: &Viewer,
+    (topic, partition): (&str, usize),
+    meanwhile: impl FnOnce(),
+) {
     let seen = viewer.wait_in_sync(topic, PATIENCE);
     let leader = u16::try_from(seen[partition].leader).expect("a leader");
     println!("  kill -9 of broker {leader}, which leads {topic}-{partition}");
     let process = dev.pid(leader).expect("pid file");
     dev.signal(leader, Signal::KILL);
     dev.wait_ended(process);
+    meanwhile();
     dev.restart_killed();
 }
 
@@ -353,14 +359,9 @@ fn every_input_is_processed_exactly_once_while_leaders_and_coordinators_are_kill
                     now => Err(now),
                 }
             });
-            let seen = viewer.wait_in_sync(topic, PATIENCE);
-            let leader = u16::try_from(seen[partition].leader).expect("a leader");
-            println!("  kill -9 of broker {leader}, which leads {topic}-{partition}");
-            let process = dev.pid(leader).expect("pid file");
-            dev.signal(leader, Signal::KILL);
-            dev.wait_ended(process);
-            feed(share * (n + 1) + share / 2);
-            dev.restart_killed();
+            kill_leader(&dev, &viewer, (topic, partition), || {
+                feed(share * (n + 1) + share / 2);
+            });
         }
         feed(INPUTS);
         feeder.flush(PATIENCE).expect("flush");
@@ -465,7 +466,7 @@ fn kafkas_copier_copies_exactly_once_at(level: &str) -> i16 {
                 }
             });
             assert!(!copier.is_finished(), "it was done before it lost a broker");
-            kill_leader(&dev, &viewer, topic, partition);
+            kill_leader(&dev, &viewer, (topic, partition), || ());
         }
         copier.join().expect("the copier").expect_ok()
     });

@@ -36,8 +36,14 @@ impl Level {
     pub const ADMINISTERED: Self = Self(2);
     /// The level itself is a record.
     pub const RECORDED: Self = Self(3);
+    /// The made-up record of the release to come.
+    #[cfg(feature = "next-release")]
+    pub const NEXT: Self = Self(4);
     /// Where a new cluster begins.
+    #[cfg(not(feature = "next-release"))]
     pub const NEWEST: Self = Self::RECORDED;
+    #[cfg(feature = "next-release")]
+    pub const NEWEST: Self = Self::NEXT;
     /// Of Kafka's features: it is not in force, which is not recorded.
     pub const OFF: Self = Self(0);
 }
@@ -231,6 +237,8 @@ impl Record {
             },
             Self::ClientQuota { .. } | Self::Balancing(_) => Level::ADMINISTERED,
             Self::FeatureLevel { .. } => Level::RECORDED,
+            #[cfg(feature = "next-release")]
+            Self::NextRelease {} => Level::NEXT,
         }
     }
 }

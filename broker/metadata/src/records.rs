@@ -91,6 +91,9 @@ pub enum Record {
     },
     /// Nothing; proves that the writer still holds the head.
     NoOp,
+    /// Nothing that any release knows: what a release to come may write.
+    #[cfg(feature = "next-release")]
+    NextRelease {},
 }
 
 /// A broker's registration. Sets all of the broker's state; `fenced` is how it begins.

@@ -35,6 +35,16 @@ impl Controller {
             level,
         });
         self.event(Event::FeatureLevel { name, level });
+        #[cfg(feature = "next-release")]
+        self.write_what_is_new();
+    }
+
+    /// As a release does that has something new to write: whenever it is permitted, and not before.
+    #[cfg(feature = "next-release")]
+    pub(super) fn write_what_is_new(&mut self) {
+        if self.permits(Level::NEXT, "what is new").is_ok() {
+            self.emit(Record::NextRelease {});
+        }
     }
 
     /// Whether `what`, which is written from level `needed` on, may be.

@@ -79,6 +79,8 @@ impl Controller {
     /// What an earlier controller may have left undone, and what this one's file says otherwise.
     fn take_over(&mut self) {
         self.begin_at_the_newest_level();
+        #[cfg(feature = "next-release")]
+        self.write_what_is_new();
         self.sync_static_configs();
         let leaderless: Vec<At> = self.index.leaderless.iter().copied().collect();
         for at in leaderless {

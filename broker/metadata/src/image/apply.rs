@@ -219,6 +219,8 @@ impl Image {
                 ..
             } => self.recover(*epoch_jump, *producer_id_jump)?,
             Record::NoOp => {}
+            #[cfg(feature = "next-release")]
+            Record::NextRelease {} => {}
         }
         Ok(())
     }
