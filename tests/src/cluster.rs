@@ -1,23 +1,27 @@
 //! A real Kubernetes, as `tests/kubernetes/up` made it: its objects, its pods, and ways to hurt them.
+//!
+//! `brokers.rs` is about the pods, `wishes.rs` about the Clusters and Topics that scenes ask for.
+
+mod brokers;
+mod wishes;
+
+pub use wishes::{fresh, manifest, topic_manifest};
 
 use crate::wait;
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use leasehold_crds::{Cluster, Topic};
-use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long pods, images and volumes may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);
-/// CoreDNS lets its answers live for 5 s.
-const NAMES_LIVE: Duration = Duration::from_secs(6);
 
 /// A namespace of one test with one `Cluster` in it. Everything in it goes when it is dropped.
 pub struct Kube {
@@ -224,131 +228,6 @@ impl Kube {
         Ok(holder.split('/').next().context("an id")?.parse()?)
     }
 
-    /// A broker's pod name.
-    pub fn pod_name(&self, broker: i32) -> String {
-        format!("{}-broker-{broker}", self.name)
-    }
-
-    /// A broker's pod.
-    pub fn pod(&self, broker: i32) -> anyhow::Result<Pod> {
-        Ok(self.block_on(self.api::<Pod>().get(&self.pod_name(broker)))?)
-    }
-
-    /// Deletes a broker's pod; `forced` as `kubectl delete --force --grace-period=0` does.
-    pub fn delete_pod(&self, broker: i32, forced: bool) {
-        let mut how = DeleteParams::default();
-        if forced {
-            how = how.grace_period(0);
-        }
-        self.block_on(self.api::<Pod>().delete(&self.pod_name(broker), &how))
-            .expect("delete the pod");
-    }
-
-    /// Waits until a pod of broker `broker` with another uid than `old` is ready.
-    pub fn wait_replaced(&self, broker: i32, old: &str) {
-        wait::until(&format!("a new pod of broker {broker}"), PATIENCE, || {
-            let pod = self.pod(broker)?;
-            let ready = pod
-                .status
-                .as_ref()
-                .and_then(|s| s.conditions.as_ref())
-                .is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
-            if pod.metadata.uid.as_deref() == Some(old) || !ready {
-                bail!("uid {:?}, ready {ready}", pod.metadata.uid);
-            }
-            anyhow::Ok(())
-        });
-    }
-
-    /// Waits until the name of a broker resolves to its pod of now.
-    pub fn wait_name(&self, broker: i32) {
-        let what = format!("the name of broker {broker} to be the new pod's");
-        wait::until(&what, PATIENCE, || self.name_is_right(broker));
-    }
-
-    /// Waits until it has done so for longer than an answer may be kept: then no resolver gives another.
-    pub fn wait_name_settled(&self, broker: i32) {
-        let what = format!("the name of broker {broker} to be the new pod's for every resolver");
-        let mut since = None;
-        wait::until(&what, PATIENCE, || {
-            if let Err(error) = self.name_is_right(broker) {
-                since = None;
-                return Err(error);
-            }
-            let right = since.get_or_insert_with(Instant::now).elapsed();
-            anyhow::ensure!(right > NAMES_LIVE, "right for {right:?}");
-            Ok(())
-        });
-    }
-
-    fn name_is_right(&self, broker: i32) -> anyhow::Result<()> {
-        use std::net::ToSocketAddrs as _;
-        let name = format!(
-            "{}.{}-brokers.{}.svc.cluster.local:9092",
-            self.pod_name(broker),
-            self.name,
-            self.namespace
-        );
-        let ip = self
-            .pod(broker)?
-            .status
-            .and_then(|status| status.pod_ip)
-            .context("no address")?;
-        let found: Vec<String> = name
-            .to_socket_addrs()?
-            .map(|a| a.ip().to_string())
-            .collect();
-        anyhow::ensure!(found == [ip.clone()], "{name} is {found:?}, not {ip}");
-        Ok(())
-    }
-
-    /// What a broker's container wrote in the last minutes, and what the one before it did.
-    pub fn log(&self, broker: i32) -> String {
-        let (pods, name) = (self.api::<Pod>(), self.pod_name(broker));
-        let read = |previous: bool| {
-            let how = kube::api::LogParams {
-                previous,
-                ..Default::default()
-            };
-            self.block_on(pods.logs(&name, &how))
-        };
-        // A kubelet has none of a container of whose start it has not heard yet.
-        let now = wait::until(&format!("the log of {name}"), PATIENCE, || read(false));
-        // There may be no previous one.
-        read(true).unwrap_or_default() + &now
-    }
-
-    /// Waits until every partition of a Topic is led by another broker than `gone`.
-    pub fn wait_led(&self, topic: &str, gone: i32) -> Vec<leasehold_crds::PartitionState> {
-        let what = format!("leaders of {topic} other than {gone}");
-        wait::until(&what, PATIENCE, || {
-            let states = self.states(topic)?;
-            let led = |p: &leasehold_crds::PartitionState| p.leader.is_some_and(|l| l != gone);
-            anyhow::ensure!(states.iter().all(led), "{states:?}");
-            Ok(states)
-        })
-    }
-
-    /// Waits until the first `brokers` brokers are registered with their nodes' zones as racks.
-    pub fn wait_zones(&self, brokers: i32) {
-        let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(self.client.clone());
-        wait::until("every broker's rack to be its zone", PATIENCE, || {
-            let racks = self.block_on(crate::wire::racks(&self.bootstrap()))?;
-            for broker in 0..brokers {
-                let spec = self.pod(broker)?.spec.context("a spec")?;
-                let node = self.block_on(nodes.get(&spec.node_name.context("a node")?))?;
-                let labels = node.metadata.labels.unwrap_or_default();
-                let zone = labels.get("topology.kubernetes.io/zone").cloned();
-                let rack = racks.get(&broker).cloned().flatten();
-                anyhow::ensure!(
-                    zone.is_some() && rack == zone,
-                    "broker {broker} is in {zone:?}, its rack is {rack:?}"
-                );
-            }
-            Ok(())
-        });
-    }
-
     /// Has so many replicas of the operator run, and gives how many were wanted before. Waits only until there are
     /// none, if none are wanted.
     pub fn scale_operator(&self, replicas: i32) -> i32 {
@@ -409,12 +288,6 @@ impl Kube {
             .expect("delete the volume");
     }
 
-    /// The node that a broker's pod runs on.
-    pub fn node(&self, broker: i32) -> String {
-        let spec = self.pod(broker).expect("the pod").spec;
-        spec.and_then(|spec| spec.node_name).expect("a node")
-    }
-
     /// The address at which pods find the API server.
     pub fn api_service(&self) -> String {
         let services: Api<k8s_openapi::api::core::v1::Service> =
@@ -426,73 +299,6 @@ impl Kube {
             .spec
             .and_then(|spec| spec.cluster_ip)
             .expect("an address")
-    }
-
-    /// Names and restart counts of all broker pods.
-    pub fn restarts(&self) -> Vec<(String, String, i32)> {
-        let pods = self
-            .block_on(self.api::<Pod>().list(&ListParams::default()))
-            .expect("pods");
-        let count = |pod: &Pod| {
-            let statuses = pod
-                .status
-                .as_ref()
-                .and_then(|s| s.container_statuses.as_ref());
-            statuses.map_or(0, |all| all.iter().map(|s| s.restart_count).sum())
-        };
-        let name = |pod: &Pod| pod.metadata.name.clone().unwrap_or_default();
-        let uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default();
-        let mut all: Vec<_> = pods
-            .items
-            .iter()
-            .map(|p| (name(p), uid(p), count(p)))
-            .collect();
-        all.sort();
-        all
-    }
-
-    /// The process of a broker's container, as the node sees it.
-    pub fn process(&self, broker: i32) -> Pid {
-        let pid = run_script("pod-pid", &[&self.namespace, &self.pod_name(broker)]);
-        Pid::from_raw(pid.parse().expect("a process id")).expect("not 0")
-    }
-
-    /// Sends a signal to a broker's process from its node.
-    pub fn signal(&self, broker: i32, signal: Signal) {
-        kill_process(self.process(broker), signal).expect("signal");
-    }
-
-    /// Waits until every broker has heard of the same state of the metadata.
-    pub fn wait_metadata_everywhere(&self) {
-        wait::until("all brokers to know the same metadata", PATIENCE, || {
-            let mut positions = Vec::new();
-            for broker in self.bootstrap().split(',') {
-                let address: std::net::SocketAddr = broker.parse()?;
-                let status = crate::http::get_json((address.ip(), 8080).into(), "/status")?;
-                positions.push(["epoch", "claim_id", "seq"].map(|f| status["metadata"][f].clone()));
-            }
-            let first = positions.first();
-            let same = positions.iter().all(|p| Some(p) == first);
-            anyhow::ensure!(same && first.is_some(), "{positions:?}");
-            Ok(())
-        });
-    }
-
-    /// `bootstrap.servers` by the pods' addresses, which this machine can reach.
-    pub fn bootstrap(&self) -> String {
-        let labels = format!("leasehold.dev/cluster={}", self.name);
-        let pods = self.block_on(
-            self.api::<Pod>()
-                .list(&ListParams::default().labels(&labels)),
-        );
-        let addresses: Vec<String> = pods
-            .expect("pods")
-            .items
-            .iter()
-            .filter_map(|pod| pod.status.as_ref()?.pod_ip.clone())
-            .map(|ip| format!("{ip}:9092"))
-            .collect();
-        addresses.join(",")
     }
 
     /// A connection that passes a refusal on at once; the usual one repeats what got 429 or 503 for minutes.
@@ -564,83 +370,5 @@ impl Drop for Kube {
         if std::thread::panicking() {
             eprintln!("{}", self.describe());
         }
-    }
-}
-
-/// A Cluster manifest of `replicas` brokers for the tests: small volumes, RF 3.
-pub fn manifest(name: &str, replicas: i32) -> String {
-    format!(
-        "apiVersion: leasehold.dev/v1alpha1
-kind: Cluster
-metadata: {{name: {name}}}
-spec:
-  replicas: {replicas}
-  storage: {{type: Persistent, size: 1Gi}}
-  config:
-    default.replication.factor: 3
-    min.insync.replicas: 2
-    group.initial.rebalance.delay.ms: 0
-"
-    )
-}
-
-/// A name that no earlier run over the same cluster has used.
-pub fn fresh(name: &str) -> String {
-    format!("{name}-{:x}", rand::random::<u32>())
-}
-
-/// A Topic manifest.
-pub fn topic_manifest(name: &str, cluster: &str, partitions: i32, replication: i32) -> String {
-    format!(
-        "apiVersion: leasehold.dev/v1alpha1
-kind: Topic
-metadata: {{name: {name}}}
-spec: {{cluster: {cluster}, partitions: {partitions}, replicationFactor: {replication}}}
-"
-    )
-}
-
-impl Kube {
-    /// Namespace `namespace` with a ready Cluster of `replicas` brokers in it.
-    pub fn with_cluster(namespace: &str, name: &str, replicas: i32) -> Self {
-        let kube = Self::connect(namespace, name);
-        kube.apply(&manifest(name, replicas));
-        kube.wait_condition("Cluster", name, "Ready", "True");
-        (0..replicas).for_each(|broker| kube.wait_name(broker));
-        kube
-    }
-
-    /// Applies a Topic and waits until it is ready and fully in sync.
-    pub fn ready_topic(&self, name: &str, partitions: i32) {
-        self.apply(&topic_manifest(name, &self.name, partitions, 3));
-        self.wait_condition("Topic", name, "Ready", "True");
-        self.wait_whole(name);
-    }
-
-    /// Waits until every partition of a Topic has a leader and all replicas in sync, by its status.
-    pub fn wait_whole(&self, topic: &str) -> Vec<leasehold_crds::PartitionState> {
-        wait::until(
-            &format!("every replica of {topic} in sync"),
-            PATIENCE,
-            || {
-                let states = self.states(topic)?;
-                let whole = |p: &leasehold_crds::PartitionState| {
-                    p.leader.is_some() && p.isr.len() == p.replicas.len()
-                };
-                if states.is_empty() || !states.iter().all(whole) {
-                    bail!("{states:?}");
-                }
-                anyhow::Ok(states)
-            },
-        )
-    }
-
-    /// The partitions as the Topic's status tells them.
-    pub fn states(&self, topic: &str) -> anyhow::Result<Vec<leasehold_crds::PartitionState>> {
-        Ok(self
-            .topic(topic)?
-            .status
-            .context("no status")?
-            .partition_states)
     }
 }
