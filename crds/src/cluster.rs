@@ -2,6 +2,7 @@
 
 use crate::condition::Condition;
 use crate::listener::{ListenerSpec, ListenerStatus};
+use crate::network::NetworkPolicySpec;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,10 @@ pub struct ClusterSpec {
     )]
     #[schemars(length(max = 8))]
     pub listeners: Vec<ListenerSpec>,
+
+    /// Who may reach the brokers' pods, apart from their listeners. A change restarts nobody.
+    #[serde(default)]
+    pub network_policy: NetworkPolicySpec,
 
     /// CPU and memory of a broker's container, as in a pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]

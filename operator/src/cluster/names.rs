@@ -41,6 +41,11 @@ pub fn claim(cluster: &str, broker: i32) -> String {
     format!("data-{cluster}-broker-{broker}")
 }
 
+/// The NetworkPolicy of the brokers' pods.
+pub fn network_policy(cluster: &str) -> String {
+    format!("{cluster}-brokers")
+}
+
 /// The headless Service that gives each pod its DNS name.
 pub fn headless(cluster: &str) -> String {
     format!("{cluster}-brokers")

@@ -18,6 +18,31 @@ pub struct Defaults {
     pub image: String,
     /// When that image is pulled; empty leaves it to Kubernetes.
     pub image_pull_policy: Option<String>,
+    /// Where the operator's own pods are, which brokers let in; `None`: no NetworkPolicies are made, as they would
+    /// keep the operator itself out.
+    pub operator: Option<OperatorPods>,
+}
+
+/// How a NetworkPolicy knows the operator's pods.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OperatorPods {
+    pub namespace: String,
+    pub labels: PodLabels,
+}
+
+/// The labels of pods.
+pub type PodLabels = BTreeMap<String, String>;
+
+/// Reads labels that are written `key=value,key=value`.
+pub fn pod_labels(text: &str) -> Result<PodLabels, String> {
+    let pairs = text.split(',').map(|pair| {
+        let found = pair.split_once('=');
+        let found = found.filter(|(key, value)| !key.is_empty() && !value.is_empty());
+        let (key, value) =
+            found.ok_or_else(|| format!("{pair:?} is not a label such as app=operator"))?;
+        Ok((key.to_owned(), value.to_owned()))
+    });
+    pairs.collect()
 }
 
 /// A Cluster that can be built.
@@ -29,6 +54,8 @@ pub struct ValidCluster {
     pub spec: ClusterSpec,
     pub image: String,
     pub image_pull_policy: Option<String>,
+    /// The operator's pods, as in [`Defaults`].
+    pub operator: Option<OperatorPods>,
     /// Kafka's keys, values as text.
     pub config: BTreeMap<String, String>,
     /// The same, typed, with defaults.
@@ -100,6 +127,7 @@ pub fn validate(cluster: &Cluster, defaults: &Defaults) -> Result<ValidCluster, 
                 None if spec.image.is_none() => defaults.image_pull_policy.clone(),
                 None => None,
             },
+            operator: defaults.operator.clone(),
             config,
             broker_config,
             listeners,
@@ -148,6 +176,10 @@ pub(crate) mod tests {
         Defaults {
             image: "example.org/leasehold:1.2.3".to_owned(),
             image_pull_policy: None,
+            operator: Some(OperatorPods {
+                namespace: "leasehold-system".to_owned(),
+                labels: pod_labels("app=operator").unwrap(),
+            }),
         }
     }
 
@@ -199,14 +231,26 @@ pub(crate) mod tests {
         }
     }
 
-    #[test]
-    fn the_example_of_the_page_about_listeners_is_valid() {
-        let page = include_str!("../../../docs/listeners.md");
+    /// The example of a page, as a user would take it from there.
+    fn example(page: &str) -> ValidCluster {
         let (_, rest) = page.split_once("```yaml\n").unwrap();
         let (example, _) = rest.split_once("```").unwrap();
         let mut cluster: Cluster = serde_yaml::from_str(example).unwrap();
         cluster.metadata.uid = Some("u-1".to_owned());
-        let valid = validate(&cluster, &defaults()).unwrap();
+        validate(&cluster, &defaults()).unwrap()
+    }
+
+    #[test]
+    fn the_example_of_the_page_about_the_network_is_valid() {
+        let valid = example(include_str!("../../../docs/network.md"));
+        let from = valid.spec.listeners.iter().map(|l| l.from.len());
+        assert_eq!(from.collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(valid.spec.network_policy.metrics_from.len(), 1);
+    }
+
+    #[test]
+    fn the_example_of_the_page_about_listeners_is_valid() {
+        let valid = example(include_str!("../../../docs/listeners.md"));
         assert_eq!(valid.listeners.main, "plain");
         assert_eq!(valid.listeners.external().count(), 2);
     }
@@ -219,6 +263,15 @@ pub(crate) mod tests {
             .to_string();
         assert!(text.contains("no.such.key"), "{text}");
         assert!(text.contains("spec.listeners[0].port: 9091"), "{text}");
+    }
+
+    #[test]
+    fn labels_that_select_nothing_or_everything_are_no_operator() {
+        let labels = pod_labels("a=b,c.d/e=f").unwrap();
+        assert_eq!((labels["a"].as_str(), labels["c.d/e"].as_str()), ("b", "f"));
+        for wrong in ["", "a", "a=", "=b", "a=b,", "a=b,c"] {
+            assert!(pod_labels(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -8,11 +8,13 @@ mod access;
 mod listeners;
 mod network;
 mod pods;
+mod policy;
 
 use super::topic_defaults;
 use super::validate::ValidCluster;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -31,6 +33,9 @@ pub struct Objects {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<Service>,
     pub disruption_budget: PodDisruptionBudget,
+    /// Who may reach the brokers; `None`: there is to be none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<NetworkPolicy>,
     pub stateful_set: StatefulSet,
     /// What a pod of today's specification is made from; pods of another need a restart.
     #[serde(skip)]
@@ -69,6 +74,7 @@ pub fn build(cluster: &ValidCluster, inputs: &Inputs<'_>) -> Result<Objects, Bui
         bootstrap: network::bootstrap(cluster),
         listeners: listeners::services(cluster, inputs.replicas),
         disruption_budget: network::disruption_budget(cluster, inputs.may_disrupt),
+        network_policy: policy::network_policy(cluster),
         stateful_set: pods::stateful_set(cluster, inputs, template),
         revision,
     })
