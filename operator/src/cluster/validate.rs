@@ -6,7 +6,7 @@
 use super::listeners::Listeners;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
-use leasehold_crds::{Cluster, ClusterSpec};
+use leasehold_crds::{Cluster, ClusterSpec, StorageKind};
 use leasehold_metadata::broker_config::BrokerConfig;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -95,8 +95,17 @@ pub fn validate(cluster: &Cluster, defaults: &Defaults) -> Result<ValidCluster, 
     {
         // What lies beside the volume goes with the container, and its replicas with it.
         problems.push(format!(
-            "spec.config: {key} is not supported in a Cluster in this release: each broker has the one volume of spec.storage"
+            "spec.config: {key} is not supported in a Cluster: each broker has the volumes of spec.storage, as many as spec.storage.volumes says"
         ));
+    }
+    let volumes = spec.storage.volumes;
+    if !(1..=8).contains(&volumes) {
+        problems.push(format!(
+            "spec.storage.volumes: {volumes} is not between 1 and 8"
+        ));
+    }
+    if volumes > 1 && spec.storage.kind == StorageKind::Ephemeral {
+        problems.push("spec.storage.volumes: several are for storage.type Persistent".to_owned());
     }
     if let Some(over) = &spec.pod_template {
         problems.extend(super::overrides::problems(over));
@@ -238,6 +247,19 @@ pub(crate) mod tests {
         let mut cluster: Cluster = serde_yaml::from_str(example).unwrap();
         cluster.metadata.uid = Some("u-1".to_owned());
         validate(&cluster, &defaults()).unwrap()
+    }
+
+    #[test]
+    fn several_volumes_are_for_storage_that_stays_and_are_not_too_many() {
+        let problems = |storage: &str| {
+            let spec = format!("{{storage: {storage}}}");
+            validate(&cluster(&spec), &defaults()).map_or_else(|e| e.to_string(), |_| String::new())
+        };
+        assert_eq!(problems("{volumes: 8}"), "");
+        assert!(problems("{volumes: 9}").contains("9 is not between 1 and 8"));
+        assert!(problems("{volumes: 0}").contains("0 is not between 1 and 8"));
+        assert!(problems("{volumes: 2, type: Ephemeral}").contains("storage.type Persistent"));
+        assert_eq!(problems("{volumes: 1, type: Ephemeral}"), "");
     }
 
     #[test]

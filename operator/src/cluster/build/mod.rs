@@ -93,11 +93,20 @@ fn owned(cluster: &ValidCluster, name: String) -> ObjectMeta {
 
 fn config_text(cluster: &ValidCluster, wanted: impl Fn(&str) -> bool) -> String {
     // JSON strings are YAML strings: no value can be read as another type, or break out of its line.
-    cluster
-        .config
-        .iter()
+    let storage = &cluster.spec.storage;
+    let directories = (0..storage.volumes).map(pods::directory);
+    // One volume is where logs are anyway.
+    let several = (storage.volumes > 1).then(|| {
+        let all = directories.collect::<Vec<_>>().join(",");
+        ("log.dirs", all)
+    });
+    let several = several.iter().map(|(key, value)| (*key, value.as_str()));
+    let config = cluster.config.iter();
+    config
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .chain(several)
         .filter(|(key, _)| wanted(key))
-        .map(|(key, value)| format!("{key}: {}\n", serde_json::Value::from(value.as_str())))
+        .map(|(key, value)| format!("{key}: {}\n", serde_json::Value::from(value)))
         .collect()
 }
 
@@ -152,6 +161,48 @@ mod tests {
                 .iter()
                 .any(|v| v.name == "data" && v.empty_dir.is_some())
         );
+    }
+
+    #[test]
+    fn each_of_several_volumes_has_a_claim_a_mount_and_a_log_directory() {
+        let objects = built("{storage: {volumes: 3}, config: {num.partitions: 2}}", 2);
+        let spec = objects.stateful_set.spec.unwrap();
+        let claims = spec.volume_claim_templates.unwrap();
+        let names: Vec<_> = claims
+            .iter()
+            .map(|c| c.metadata.name.clone().unwrap())
+            .collect();
+        assert_eq!(names, ["data", "data-1", "data-2"]);
+        for claim in &claims {
+            assert_eq!(claim.spec, claims[0].spec);
+            assert_eq!(claim.metadata.annotations, claims[0].metadata.annotations);
+        }
+        let mounts = spec
+            .template
+            .spec
+            .unwrap()
+            .containers
+            .remove(0)
+            .volume_mounts;
+        let mounts: Vec<_> = mounts
+            .iter()
+            .flatten()
+            .map(|m| (m.name.as_str(), m.mount_path.as_str()))
+            .collect();
+        assert_eq!(
+            mounts[..3],
+            [
+                ("data", "/var/lib/leasehold"),
+                ("data-1", "/var/lib/leasehold-1"),
+                ("data-2", "/var/lib/leasehold-2"),
+            ]
+        );
+        assert_eq!(
+            objects.config.data.unwrap()["broker.yaml"],
+            "num.partitions: \"2\"\nlog.dirs: \"/var/lib/leasehold,/var/lib/leasehold-1,/var/lib/leasehold-2\"\n"
+        );
+        let one = built("{storage: {volumes: 1}}", 2);
+        assert_eq!(one.revision, built("{}", 2).revision);
     }
 
     #[test]
