@@ -2,6 +2,7 @@
 
 use crate::condition::Condition;
 use crate::listener::{ListenerSpec, ListenerStatus};
+use crate::network::NetworkPolicySpec;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,10 @@ pub struct ClusterSpec {
     )]
     #[schemars(length(max = 8))]
     pub listeners: Vec<ListenerSpec>,
+
+    /// Who may reach the brokers' pods, apart from their listeners. A change restarts nobody.
+    #[serde(default)]
+    pub network_policy: NetworkPolicySpec,
 
     /// CPU and memory of a broker's container, as in a pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -168,17 +173,25 @@ impl PullPolicy {
 #[x_kube(validation = Rule::new("!has(oldSelf.size) || has(self.size)").message("storage.size cannot be taken away"))]
 #[x_kube(validation = Rule::new("!has(oldSelf.size) || !has(self.size) || quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0").message("storage.size can only grow: no volume becomes smaller"))]
 #[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storage.storageClassName cannot be changed: the volume claims of a StatefulSet are fixed"))]
+#[x_kube(validation = Rule::new("self.volumes == oldSelf.volumes").message("storage.volumes cannot be changed in this release: the replicas of a volume that is taken away would be lost, and a new one would stay empty; make a new Cluster"))]
+#[x_kube(validation = Rule::new("self.volumes == 1 || self.type == 'Persistent'").message("several storage.volumes are for storage.type Persistent: an Ephemeral broker has the one directory of its pod"))]
 pub struct StorageSpec {
-    /// `Persistent`: a volume per broker. `Ephemeral`: lost with the pod; for trying things out.
+    /// `Persistent`: volumes of each broker's own. `Ephemeral`: lost with the pod; for trying things out.
     #[serde(rename = "type", default)]
     pub kind: StorageKind,
 
-    /// Size of each broker's volume, such as `100Gi`; with `Ephemeral`, the limit of the directory. It can grow where
+    /// Size of each of a broker's volumes, such as `100Gi`; with `Ephemeral`, the limit of the directory. It can grow where
     /// the StorageClass allows it (`allowVolumeExpansion`), without a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))").message("storage.size must be a quantity above zero, such as 100Gi"))]
     #[schemars(length(min = 1, max = 32))]
     pub size: Option<String>,
+
+    /// How many volumes each broker has, each of `size`: its replicas are spread over them, and one that fails takes
+    /// only those with it that lie there.
+    #[serde(default = "one_volume")]
+    #[schemars(range(min = 1, max = 8))]
+    pub volumes: i32,
 
     /// StorageClass of the volumes. Default: the Kubernetes cluster's default class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -193,6 +206,10 @@ pub struct StorageSpec {
     /// nodes that are no more.
     #[serde(default)]
     pub on_loss: LossPolicy,
+}
+
+fn one_volume() -> i32 {
+    1
 }
 
 /// What happens when a broker's volume is gone for good.

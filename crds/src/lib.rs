@@ -8,6 +8,7 @@
 mod cluster;
 mod condition;
 mod listener;
+mod network;
 mod schema;
 mod topic;
 mod yaml;
@@ -19,6 +20,7 @@ pub use cluster::{
 };
 pub use condition::{Condition, Conditions};
 pub use listener::{ListenerBroker, ListenerKind, ListenerSpec, ListenerStatus, TrafficPolicy};
+pub use network::{IpBlock, Labels, NetworkPolicySpec, Peer};
 pub use topic::{
     Fulfilled, PartitionState, Topic, TopicDrift, TopicReclaimPolicy, TopicSpec, TopicStatus,
 };

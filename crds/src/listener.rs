@@ -1,5 +1,6 @@
 //! `spec.listeners` of a Cluster, and what `status.listeners` tells of them.
 
+use crate::network::Peer;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,11 @@ pub struct ListenerSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::schema::annotations")]
     pub annotations: BTreeMap<String, String>,
+
+    /// Who may reach this listener, by the brokers' NetworkPolicy. Default: everyone. A change restarts nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub from: Vec<Peer>,
 }
 
 /// From where a listener is reached.

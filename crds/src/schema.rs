@@ -38,3 +38,12 @@ pub(crate) fn annotations(_: &mut SchemaGenerator) -> Schema {
         "additionalProperties": { "type": "string", "maxLength": 1024 },
     })
 }
+
+/// Labels of pods or namespaces that are looked for.
+pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": { "type": "string", "maxLength": 63 },
+    })
+}

@@ -1,5 +1,6 @@
 //! The command line of `leasehold-operator`.
 
+use crate::cluster::validate::{PodLabels, pod_labels};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 
@@ -41,6 +42,10 @@ pub struct RunArgs {
     /// When that image is pulled (Always, IfNotPresent, Never). Default: Kubernetes' own.
     #[arg(long, env = "BROKER_IMAGE_PULL_POLICY")]
     pub broker_image_pull_policy: Option<String>,
+    /// Labels of this operator's pods, as `key=value,key=value`, by which brokers' NetworkPolicies let it in.
+    /// Without them no NetworkPolicy is made.
+    #[arg(long, env = "POD_SELECTOR", value_parser = pod_labels)]
+    pub pod_selector: Option<PodLabels>,
     /// Where probes and metrics are served.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub http_listen: SocketAddr,

@@ -8,7 +8,7 @@ use crate::cli::RunArgs;
 use crate::cluster::apply::Applied;
 use crate::cluster::listeners::look::Nodes;
 use crate::cluster::names::MANAGER;
-use crate::cluster::validate::Defaults;
+use crate::cluster::validate::{Defaults, OperatorPods};
 use crate::context::{Backoff, Context, Told};
 use crate::events::{self, Events};
 use crate::http::{self, Health};
@@ -23,6 +23,7 @@ use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::DeserializeGuard;
@@ -56,6 +57,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         .identity
         .clone()
         .unwrap_or_else(|| format!("operator-{:08x}", rand::random::<u32>()));
+    if args.pod_selector.is_none() {
+        tracing::info!("without --pod-selector no NetworkPolicies are made");
+    }
     let metrics = Metrics::default();
     let health = Health::default();
     let leadership = Leadership::default();
@@ -173,6 +177,10 @@ async fn act(
                 .broker_image_pull_policy
                 .clone()
                 .filter(|policy| !policy.is_empty()),
+            operator: args.pod_selector.clone().map(|labels| OperatorPods {
+                namespace: args.own_namespace.clone(),
+                labels,
+            }),
         },
         leadership: leadership.clone(),
         views: views.clone(),
@@ -246,6 +254,7 @@ fn children(
     let controller = child::<Role>(controller, applied, client, scope);
     let controller = child::<RoleBinding>(controller, applied, client, scope);
     let controller = child::<PodDisruptionBudget>(controller, applied, client, scope);
+    let controller = child::<NetworkPolicy>(controller, applied, client, scope);
     let controller = child::<ConfigMap>(controller, applied, client, scope);
     let controller = child::<PersistentVolumeClaim>(controller, applied, client, scope);
     child::<Pod>(controller, applied, client, scope)

@@ -9,6 +9,7 @@
 //! - [`kafka`] starts a node of Apache Kafka;
 //! - [`dev`] starts `leasehold-broker dev` on free ports and kills its brokers;
 //! - [`load`] runs a librdkafka producer and keeps the history of its acknowledgements;
+//! - [`network_policy`] enforces NetworkPolicies where the network does not;
 //! - [`pods`] keeps which pods went when;
 //! - [`readback`] reads everything back and holds it against that history; [`reader`] reads meanwhile;
 //! - [`http`] asks a broker's HTTP port; [`wait`] waits for a condition and says what it saw last;
@@ -27,6 +28,7 @@ pub mod differential;
 pub mod http;
 pub mod kafka;
 pub mod load;
+pub mod network_policy;
 pub mod pods;
 pub mod prometheus;
 pub mod readback;

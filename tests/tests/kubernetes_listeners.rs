@@ -136,6 +136,17 @@ fn balancers(kube: &Kube) -> Vec<String> {
         .collect()
 }
 
+/// Waits for an Event of the Cluster with this reason and type.
+fn wait_event(kube: &Kube, reason: &str, kind: &str) {
+    let told = format!("reason={reason},type={kind}");
+    wait::until(&format!("an Event with {told}"), PATIENCE, || {
+        let events = ["get", "events", "--field-selector", &told, "-o", "name"];
+        let found = leasehold_tests::cluster::kubectl(&kube.namespace, &events);
+        anyhow::ensure!(!found.trim().is_empty(), "none");
+        anyhow::Ok(())
+    });
+}
+
 fn wait_listeners(kube: &Kube, status: &str) -> String {
     let object = kube.wait_condition("Cluster", NAME, "ListenersReady", status);
     condition(&object, "ListenersReady").1
@@ -194,6 +205,7 @@ fn clients_outside_reach_every_broker_and_an_address_changes_without_a_restart()
     );
     assert!(!why.contains("listener out"), "{why}");
     assert_eq!(addresses(&kube, "lb").expect("status"), Brokers::new());
+    wait_event(&kube, "ListenerAddressMissing", "Normal");
     let given = balancers(&kube);
     let at = |host: &str| format!("{host}:{LB_PORT}");
     provide(&kube, 0, Some(&given[0]));
@@ -228,6 +240,8 @@ fn clients_outside_reach_every_broker_and_an_address_changes_without_a_restart()
     provide(&kube, 0, None);
     let without = Brokers::from([(1, balanced[&1].clone()), (2, balanced[&2].clone())]);
     wait_told(&balanced[&1], &without);
+    wait_event(&kube, "ListenerAddressMissing", "Warning");
+    wait_event(&kube, "ListenersAddressed", "Normal");
     provide(&kube, 0, Some(&given[0]));
     wait_told(&balanced[&1], &balanced);
     wait_listeners(&kube, "True");

@@ -1,10 +1,10 @@
 //! The chart's alerts and dashboard in a real Prometheus that looks at brokers and operator: every panel
 //! shows something, nothing fires while all is well, and each alert fires under its fault and ends with it.
 
-use k8s_openapi::api::core::v1::{ConfigMap, ContainerPort, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerPort, Pod, Service};
 use kube::ResourceExt as _;
-use kube::api::{Api, ListParams, PostParams};
-use leasehold_tests::cluster::{Kube, PATIENCE, fresh, helm, run_script, topic_manifest};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use leasehold_tests::cluster::{Kube, PATIENCE, fresh, helm, manifest, run_script, topic_manifest};
 use leasehold_tests::prometheus::{Prometheus, chart_file};
 use leasehold_tests::wait;
 use rustix::process::Signal;
@@ -18,7 +18,7 @@ const NAME: &str = "main";
 
 const ACTING: &str = "leasehold_operator_acting == 1";
 
-/// A cluster of one broker whose disk can never be free enough.
+/// A cluster of one broker whose disk can never be free enough, and whose load balancer nobody provides.
 const FULL: &str = "
 apiVersion: leasehold.dev/v1alpha1
 kind: Cluster
@@ -26,6 +26,7 @@ metadata: {name: full}
 spec:
   replicas: 1
   storage: {type: Ephemeral}
+  listeners: [{name: lb, type: LoadBalancer, port: 9095}]
   config: {default.replication.factor: 1, min.insync.replicas: 1, log.dir.min.free.bytes: 1000000000000000}
 ";
 
@@ -126,7 +127,12 @@ fn see(kube: &Kube, prometheus: &Prometheus, file: &Path, query: &str, wanted: u
 
 /// A cluster, and a Prometheus that sees it; the file says where the pods are.
 fn begun(file: &Path) -> (Kube, Prometheus) {
-    let kube = Kube::with_cluster(NAMESPACE, NAME, 3);
+    let kube = Kube::connect(NAMESPACE, NAME);
+    let listeners = "  listeners: [{name: out, type: NodePort, port: 9094}]\n";
+    kube.apply(&(manifest(NAME, 3) + listeners));
+    kube.wait_condition("Cluster", NAME, "Ready", "True");
+    kube.wait_condition("Cluster", NAME, "ListenersReady", "True");
+    (0..3).for_each(|broker| kube.wait_name(broker));
     kube.apply(FULL);
     kube.ready_topic("safe", 6);
     kube.apply(&topic_manifest("alone", NAME, 6, 1));
@@ -175,6 +181,15 @@ fn every_panel_of_the_dashboard_shows_something_and_every_alert_fires_under_its_
     let main = [("namespace", NAMESPACE), ("leasehold_cluster", NAME)];
     let full = [("namespace", NAMESPACE), ("leasehold_cluster", "full")];
     prometheus.wait("LeaseholdDiskNearlyFull", &full, true);
+
+    // Nobody says how clients come through the load balancer, and then somebody does.
+    prometheus.wait("LeaseholdListenerUnaddressed", &full, true);
+    let services = kube.api::<Service>();
+    let given = json!({"status": {"loadBalancer": {"ingress": [{"ip": "198.18.200.9"}]}}});
+    let (how, given) = (PatchParams::default(), Patch::Merge(&given));
+    kube.block_on(services.patch_status("full-broker-0-lb", &how, &given))
+        .expect("the load balancer's status");
+    prometheus.wait("LeaseholdListenerUnaddressed", &full, false);
 
     // Two of three brokers stand still.
     let controller = kube.controller().expect("a controller");

@@ -1,12 +1,13 @@
 //! Volumes that are to grow, and volumes that are gone: claims grow without a restart; a lost volume is told, and
 //! replaced where the user wants that; nothing acknowledged is lost.
 
+use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use leasehold_crds::Cluster;
-use leasehold_tests::cluster::{Kube, PATIENCE, fresh, manifest, run_script};
+use leasehold_tests::cluster::{Kube, PATIENCE, fresh, kubectl, manifest, run_script};
 use leasehold_tests::conditions::condition;
 use leasehold_tests::load::Load;
 use leasehold_tests::topics::Viewer;
@@ -145,6 +146,128 @@ fn volumes_grow_under_running_pods_and_those_of_brokers_to_come_are_as_large() {
             .contains("data-fixed-broker-0 cannot grow to 2Gi")
     );
     fixed.wait_condition("Cluster", "fixed", "Ready", "True");
+    kube.remove_namespace();
+}
+
+/// How many partitions' folders lie on each of a broker's two volumes.
+fn spread(kube: &Kube, broker: i32) -> anyhow::Result<[usize; 2]> {
+    let pod = kube.pod_name(broker);
+    let count = |folder: &str| {
+        // A partition's folder ends with its number, behind the topic's id.
+        let script = format!("ls -d {folder}/*-[0-9]* 2>/dev/null | wc -l");
+        let told = kubectl(&kube.namespace, &["exec", &pod, "--", "sh", "-c", &script]);
+        told.trim()
+            .parse::<usize>()
+            .with_context(|| format!("{pod}: {told:?}"))
+    };
+    Ok([count("/var/lib/leasehold")?, count("/var/lib/leasehold-1")?])
+}
+
+fn wait_spread(kube: &Kube, broker: i32, expected: [usize; 2]) {
+    let what = format!("the partitions of broker {broker} to lie on {expected:?} of its volumes");
+    wait::until(&what, PATIENCE, || {
+        let found = spread(kube, broker)?;
+        anyhow::ensure!(found == expected, "{found:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn several_volumes_share_what_a_broker_holds_and_one_that_is_lost_takes_only_its_own() {
+    let kube = Kube::connect("several", NAME);
+    let with = |storage: &str| manifest(NAME, 3).replace("size: 1Gi", storage);
+    for (wrong, why) in [
+        ("size: 1Gi, volumes: 9", "should be less than or equal to 8"),
+        (
+            "size: 1Gi, volumes: 0",
+            "should be greater than or equal to 1",
+        ),
+    ] {
+        let refused = kube.try_apply(&with(wrong)).expect_err("refused");
+        let refused = format!("{refused:#}");
+        assert!(refused.contains(why), "{refused}");
+    }
+    kube.apply(&with("size: 1Gi, volumes: 2, onLoss: Replace"));
+    kube.wait_condition("Cluster", NAME, "Ready", "True");
+    (0..3).for_each(|broker| kube.wait_name(broker));
+    kube.wait_reason("Cluster", NAME, STORAGE, "True", "Ready");
+    let refused = set_storage(&kube, &json!({"volumes": 3})).expect_err("it is refused");
+    assert!(
+        refused.to_string().contains("cannot be changed"),
+        "{refused}"
+    );
+
+    // Six partitions on each of three brokers: three on each of its volumes.
+    let (topic, load) = load(&kube);
+    (0..3).for_each(|broker| wait_spread(&kube, broker, [3, 3]));
+
+    // The second volume of broker 1 is gone for good; the first stays.
+    let second = || -> anyhow::Result<PersistentVolumeClaim> {
+        let name = format!("data-1-{}", kube.pod_name(1));
+        Ok(kube.block_on(kube.api().get(&name))?)
+    };
+    let (first, old) = (
+        claim(&kube, 1).expect("a claim"),
+        second().expect("a claim"),
+    );
+    let volume = old.spec.as_ref().and_then(|s| s.volume_name.clone());
+    let volume = volume.expect("a volume");
+    let volumes: Api<PersistentVolume> = Api::all(kube.client());
+    kube.block_on(volumes.delete(&volume, &DeleteParams::default()))
+        .expect("delete the volume");
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    kube.block_on(volumes.patch(&volume, &PatchParams::default(), &patch))
+        .expect("take its guards away");
+    let told = kube.wait_reason("Cluster", NAME, STORAGE, "False", "VolumeLost");
+    let told = condition(&told, STORAGE).1;
+    assert!(
+        told.contains("the volume of data-1-main-broker-1 is gone"),
+        "{told}"
+    );
+    kube.delete_pod(1, true);
+    wait::until("another claim of the second volume", PATIENCE, || {
+        let now = second()?;
+        anyhow::ensure!(now.uid() != old.uid(), "{:?}", now.status);
+        Ok(())
+    });
+    kube.wait_condition("Cluster", NAME, "Ready", "True");
+    kube.wait_name(1);
+    Viewer::new(&kube.bootstrap()).wait_in_sync(&topic, PATIENCE);
+    kube.wait_reason("Cluster", NAME, STORAGE, "True", "Ready");
+    let kept = claim(&kube, 1).expect("a claim");
+    assert_eq!(kept.uid(), first.uid(), "the first volume is the same");
+    let now = spread(&kube, 1).expect("folders");
+    assert_eq!(now[0] + now[1], 6, "{now:?}");
+    println!("after the loss: {now:?}");
+    load.wait_flowing(PATIENCE);
+    let history = load.stop();
+    assert!(history.failed.is_empty(), "{:?}", history.failed);
+    readback::check(&kube.bootstrap(), &topic, &history);
+
+    // Made again over the same volumes: with fewer of them it is refused, with all of them everything is there.
+    let clusters = kube.api::<Cluster>();
+    kube.block_on(clusters.delete(NAME, &DeleteParams::default()))
+        .expect("delete the Cluster");
+    wait::until("the brokers to be gone", PATIENCE, || {
+        let left = kube.restarts();
+        anyhow::ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    });
+    kube.apply(&with("size: 1Gi"));
+    let told = kube.wait_reason("Cluster", NAME, "Accepted", "False", "InvalidSpec");
+    let told = condition(&told, "Accepted").1;
+    assert!(
+        told.contains("data-1-main-broker") && told.contains("set it to 2"),
+        "{told}"
+    );
+    assert!(kube.restarts().is_empty(), "no broker was made");
+    kube.block_on(clusters.delete(NAME, &DeleteParams::default()))
+        .expect("delete the Cluster");
+    kube.apply(&with("size: 1Gi, volumes: 2"));
+    kube.wait_condition("Cluster", NAME, "Ready", "True");
+    (0..3).for_each(|broker| kube.wait_name(broker));
+    readback::check(&kube.bootstrap(), &topic, &history);
+    println!("{} acknowledged records read back", history.acked_total());
     kube.remove_namespace();
 }
 

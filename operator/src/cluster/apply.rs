@@ -7,7 +7,9 @@ use super::build::Objects;
 use super::names::MANAGER;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use leasehold_crds::CLUSTER_LABEL;
 use parking_lot::Mutex;
@@ -88,6 +90,10 @@ pub async fn apply_all(
         apply(client, applied, service, None).await?;
     }
     apply(client, applied, &objects.disruption_budget, None).await?;
+    match &objects.network_policy {
+        Some(policy) => apply(client, applied, policy, None).await?,
+        None => absent(client, applied, &objects.headless).await?,
+    }
     apply::<StatefulSet>(client, applied, &objects.stateful_set, stateful_set_version).await
 }
 
@@ -161,5 +167,45 @@ where
         .map_err(failed)?;
     applied.hashes.lock().insert(id, hash);
     tracing::info!(kind, namespace = %namespace, name = %name, "applied");
+    Ok(())
+}
+
+/// Takes a cluster's NetworkPolicy away, if it is the operator's. `of` is an object of the same cluster.
+async fn absent(client: &Client, applied: &Applied, of: &Service) -> Result<(), ApplyError> {
+    const KIND: &str = "NetworkPolicy";
+    /// No object has it: the hash of what is not there.
+    const NOTHING: u64 = 0;
+    let cluster = of.labels().get(CLUSTER_LABEL).cloned().unwrap_or_default();
+    let name = super::names::network_policy(&cluster);
+    let namespace = of.namespace().unwrap_or_default();
+    let id = (KIND, namespace.clone(), name.clone());
+    if applied.hashes.lock().get(&id) == Some(&NOTHING) {
+        return Ok(());
+    }
+    let failed = |source| ApplyError::Api {
+        kind: KIND.to_owned(),
+        name: name.clone(),
+        source: Box::new(source),
+    };
+    let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), &namespace);
+    let live = api.get_metadata_opt(&name).await.map_err(failed)?;
+    let owner = of.owner_references().first().map(|owner| &owner.uid);
+    let ours = |live: &kube::core::PartialObjectMeta<NetworkPolicy>| {
+        live.owner_references().first().map(|owner| &owner.uid) == owner
+    };
+    if let Some(live) = live.filter(ours) {
+        let only = DeleteParams::default().preconditions(Preconditions {
+            uid: live.uid(),
+            resource_version: None,
+        });
+        match api.delete(&name, &only).await {
+            Ok(_) => {
+                tracing::info!(kind = KIND, %namespace, %name, "deleted: it is switched off");
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    applied.hashes.lock().insert(id, NOTHING);
     Ok(())
 }

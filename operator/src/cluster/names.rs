@@ -36,9 +36,22 @@ pub fn pod(cluster: &str, broker: i32) -> String {
     format!("{cluster}-broker-{broker}")
 }
 
-/// The volume claim of one broker.
-pub fn claim(cluster: &str, broker: i32) -> String {
-    format!("data-{cluster}-broker-{broker}")
+/// The name of a broker's volume in its pod, and in the claim template, counted from 0.
+pub fn volume(number: i32) -> String {
+    match number {
+        0 => "data".to_owned(),
+        more => format!("data-{more}"),
+    }
+}
+
+/// The claim of one volume of one broker.
+pub fn claim(cluster: &str, broker: i32, number: i32) -> String {
+    format!("{}-{}", volume(number), pod(cluster, broker))
+}
+
+/// The NetworkPolicy of the brokers' pods.
+pub fn network_policy(cluster: &str) -> String {
+    format!("{cluster}-brokers")
 }
 
 /// The headless Service that gives each pod its DNS name.
@@ -71,10 +84,25 @@ pub fn service_account(cluster: &str) -> String {
     format!("{cluster}{SERVICE_ACCOUNT_SUFFIX}")
 }
 
-/// The number at the end of a broker's pod name, or of its claim's.
+/// The number at the end of a broker's pod name, or of one of its claims'.
 pub fn ordinal(cluster: &str, name: &str) -> Option<i32> {
-    let pod = name.strip_prefix("data-").unwrap_or(name);
-    let number = pod.strip_prefix(&format!("{cluster}-broker-"))?;
+    // A cluster may itself be called `data`.
+    of_pod(cluster, name).or_else(|| claimed(cluster, name).map(|(broker, _)| broker))
+}
+
+/// The broker and the volume that a claim is of.
+pub fn claimed(cluster: &str, name: &str) -> Option<(i32, i32)> {
+    let claim = name.strip_prefix("data-")?;
+    if let Some(broker) = of_pod(cluster, claim) {
+        return Some((broker, 0));
+    }
+    let (volume, pod) = claim.split_once('-')?;
+    let volume = volume.parse::<u8>().ok().filter(|number| *number > 0)?;
+    Some((of_pod(cluster, pod)?, volume.into()))
+}
+
+fn of_pod(cluster: &str, name: &str) -> Option<i32> {
+    let number = name.strip_prefix(&format!("{cluster}-broker-"))?;
     number.parse().ok().filter(|n| *n >= 0)
 }
 
@@ -116,6 +144,20 @@ mod tests {
     fn only_a_brokers_own_pod_or_claim_has_an_ordinal() {
         assert_eq!(super::ordinal("demo", "demo-broker-11"), Some(11));
         assert_eq!(super::ordinal("demo", "data-demo-broker-0"), Some(0));
+        for (volume, name) in [
+            (0, "data-demo-broker-3"),
+            (1, "data-1-demo-broker-3"),
+            (7, "data-7-demo-broker-3"),
+        ] {
+            assert_eq!(super::claim("demo", 3, volume), name);
+            assert_eq!(super::ordinal("demo", name), Some(3));
+            assert_eq!(super::claimed("demo", name), Some((3, volume)));
+        }
+        assert_eq!(super::ordinal("data", "data-broker-2"), Some(2));
+        assert_eq!(super::ordinal("data", "data-data-broker-2"), Some(2));
+        assert_eq!(super::claimed("data", "data-broker-2"), None, "a pod");
+        assert_eq!(super::claimed("data", "data-1-data-broker-2"), Some((2, 1)));
+        assert_eq!(super::ordinal("demo", "data-x-demo-broker-3"), None);
         assert_eq!(super::ordinal("demo", "demo-broker-x"), None);
         assert_eq!(super::ordinal("demo", "demo-broker-broker-1"), None);
         assert_eq!(super::ordinal("demo", "other-broker-1"), None);

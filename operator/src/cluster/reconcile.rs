@@ -16,7 +16,7 @@ use super::status::Findings;
 use super::teardown::{self, TeardownError};
 use super::tell::publish;
 use super::validate::validate;
-use super::volumes::VolumeError;
+use super::volumes::{self, VolumeError};
 use crate::admin;
 use crate::context::Context;
 use crate::finalizer;
@@ -26,6 +26,7 @@ use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
 use leasehold_crds::{
     CLUSTER_FINALIZER, Cluster, MAINTENANCE_ANNOTATION, PAUSED_ANNOTATION, ReclaimPolicy,
+    StorageKind,
 };
 use leasehold_metadata::head::genesis::{self as head, Genesis, GenesisError};
 use leasehold_metadata::head::keys::CLUSTER_ID;
@@ -151,6 +152,14 @@ async fn round(cluster: &Cluster, context: &Context) -> Result<Action, ClusterEr
             return Ok(Action::requeue(IDLE));
         }
     };
+    // Where storage goes with the pod there are no claims, but for those of an earlier cluster.
+    let persistent = valid.spec.storage.kind == StorageKind::Persistent;
+    let unmounted = volumes::unmounted(&existing.claims, valid.spec.storage.volumes);
+    if let Some(why) = unmounted.filter(|_| persistent) {
+        findings.invalid = Some(why);
+        publish(cluster, context, &findings);
+        return Ok(Action::requeue(IDLE));
+    }
     match recover::run(cluster, context, &key, &valid, &existing).await? {
         Progress::Idle => {}
         Progress::Waiting(why) => {

@@ -9,7 +9,9 @@ use super::maintenance::Maintenance;
 use super::reconcile::KIND;
 use super::roll::Roll;
 use super::round::was_rolling;
-use super::status::{BALANCED, FROZEN, Findings, MAINTENANCE, ROLLING, STORAGE, STUCK, status};
+use super::status::{
+    BALANCED, FROZEN, Findings, LISTENERS, MAINTENANCE, ROLLING, STORAGE, STUCK, status,
+};
 use super::volumes::Storage;
 use crate::context::Context;
 use crate::events::News;
@@ -36,6 +38,7 @@ pub(super) fn publish(cluster: &Cluster, context: &Context, findings: &Findings<
     tell_balance(cluster, context, findings, &next);
     tell_storage(cluster, context, findings, &next);
     tell_maintenance(cluster, context, findings, &next);
+    tell_listeners(cluster, context, &next);
     let current = serde_json::to_value(&cluster.status).unwrap_or_default();
     context.statuses.put(
         key_of(cluster),
@@ -194,6 +197,49 @@ fn tell_maintenance(
     context.events.tell(cluster.object_ref(&()), news);
 }
 
+/// Tells people when it is not known how clients reach a broker, and when it is again.
+fn tell_listeners(cluster: &Cluster, context: &Context, next: &ClusterStatus) {
+    let find = |status: &ClusterStatus| {
+        let mut all = status.conditions.iter();
+        all.find(|c| c.type_ == LISTENERS).cloned()
+    };
+    let before = cluster.status.as_ref().and_then(find);
+    let Some(now) = find(next) else {
+        return;
+    };
+    let before = before.map(|condition| condition.status == "True");
+    let Some((warning, reason)) = listener_news(before, now.status == "True") else {
+        return;
+    };
+    // What exactly is waited for changes with every broker; that it is waited at all is the news.
+    let about = format!("{}/listeners", key_of(cluster).uid);
+    if !context.told.is_news(&about, reason, "") {
+        return;
+    }
+    let note = match now.message.as_str() {
+        "" => "it is known how clients reach every broker".to_owned(),
+        waiting => waiting.to_owned(),
+    };
+    let news = News {
+        warning,
+        reason,
+        action: "FindAddresses",
+        note,
+    };
+    context.events.tell(cluster.object_ref(&()), news);
+}
+
+/// Whether an Event is a warning, and its reason, if all addresses were known `before` and are known `now`. A listener
+/// that was just asked for has none yet, which is as it should be.
+fn listener_news(before: Option<bool>, now: bool) -> Option<(bool, &'static str)> {
+    match (before, now) {
+        (Some(true), false) => Some((true, "ListenerAddressMissing")),
+        (None, false) => Some((false, "ListenerAddressMissing")),
+        (Some(false), true) => Some((false, "ListenersAddressed")),
+        (None | Some(true), true) | (Some(false), false) => None,
+    }
+}
+
 /// The reason and note of an Event, if the condition's reason was `before` and the brokers are as `balance` says.
 fn balance_news(before: Option<&str>, balance: &Balance) -> Option<(&'static str, String)> {
     let began = matches!(before, Some("Moving" | "Settling"));
@@ -222,6 +268,20 @@ fn reason(status: &ClusterStatus, kind: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_goes_missing_is_a_warning_and_one_that_is_not_there_yet_is_none() {
+        let missing = "ListenerAddressMissing";
+        assert_eq!(listener_news(Some(true), false), Some((true, missing)));
+        assert_eq!(listener_news(None, false), Some((false, missing)));
+        assert_eq!(
+            listener_news(Some(false), true),
+            Some((false, "ListenersAddressed"))
+        );
+        for (before, now) in [(None, true), (Some(true), true), (Some(false), false)] {
+            assert_eq!(listener_news(before, now), None);
+        }
+    }
 
     #[test]
     fn people_hear_when_brokers_begin_to_be_evened_and_when_they_are() {

@@ -6,7 +6,7 @@
 use super::listeners::Listeners;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
-use leasehold_crds::{Cluster, ClusterSpec};
+use leasehold_crds::{Cluster, ClusterSpec, StorageKind};
 use leasehold_metadata::broker_config::BrokerConfig;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -18,6 +18,31 @@ pub struct Defaults {
     pub image: String,
     /// When that image is pulled; empty leaves it to Kubernetes.
     pub image_pull_policy: Option<String>,
+    /// Where the operator's own pods are, which brokers let in; `None`: no NetworkPolicies are made, as they would
+    /// keep the operator itself out.
+    pub operator: Option<OperatorPods>,
+}
+
+/// How a NetworkPolicy knows the operator's pods.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OperatorPods {
+    pub namespace: String,
+    pub labels: PodLabels,
+}
+
+/// The labels of pods.
+pub type PodLabels = BTreeMap<String, String>;
+
+/// Reads labels that are written `key=value,key=value`.
+pub fn pod_labels(text: &str) -> Result<PodLabels, String> {
+    let pairs = text.split(',').map(|pair| {
+        let found = pair.split_once('=');
+        let found = found.filter(|(key, value)| !key.is_empty() && !value.is_empty());
+        let (key, value) =
+            found.ok_or_else(|| format!("{pair:?} is not a label such as app=operator"))?;
+        Ok((key.to_owned(), value.to_owned()))
+    });
+    pairs.collect()
 }
 
 /// A Cluster that can be built.
@@ -29,6 +54,8 @@ pub struct ValidCluster {
     pub spec: ClusterSpec,
     pub image: String,
     pub image_pull_policy: Option<String>,
+    /// The operator's pods, as in [`Defaults`].
+    pub operator: Option<OperatorPods>,
     /// Kafka's keys, values as text.
     pub config: BTreeMap<String, String>,
     /// The same, typed, with defaults.
@@ -68,8 +95,17 @@ pub fn validate(cluster: &Cluster, defaults: &Defaults) -> Result<ValidCluster, 
     {
         // What lies beside the volume goes with the container, and its replicas with it.
         problems.push(format!(
-            "spec.config: {key} is not supported in a Cluster in this release: each broker has the one volume of spec.storage"
+            "spec.config: {key} is not supported in a Cluster: each broker has the volumes of spec.storage, as many as spec.storage.volumes says"
         ));
+    }
+    let volumes = spec.storage.volumes;
+    if !(1..=8).contains(&volumes) {
+        problems.push(format!(
+            "spec.storage.volumes: {volumes} is not between 1 and 8"
+        ));
+    }
+    if volumes > 1 && spec.storage.kind == StorageKind::Ephemeral {
+        problems.push("spec.storage.volumes: several are for storage.type Persistent".to_owned());
     }
     if let Some(over) = &spec.pod_template {
         problems.extend(super::overrides::problems(over));
@@ -100,6 +136,7 @@ pub fn validate(cluster: &Cluster, defaults: &Defaults) -> Result<ValidCluster, 
                 None if spec.image.is_none() => defaults.image_pull_policy.clone(),
                 None => None,
             },
+            operator: defaults.operator.clone(),
             config,
             broker_config,
             listeners,
@@ -148,6 +185,10 @@ pub(crate) mod tests {
         Defaults {
             image: "example.org/leasehold:1.2.3".to_owned(),
             image_pull_policy: None,
+            operator: Some(OperatorPods {
+                namespace: "leasehold-system".to_owned(),
+                labels: pod_labels("app=operator").unwrap(),
+            }),
         }
     }
 
@@ -199,14 +240,39 @@ pub(crate) mod tests {
         }
     }
 
-    #[test]
-    fn the_example_of_the_page_about_listeners_is_valid() {
-        let page = include_str!("../../../docs/listeners.md");
+    /// The example of a page, as a user would take it from there.
+    fn example(page: &str) -> ValidCluster {
         let (_, rest) = page.split_once("```yaml\n").unwrap();
         let (example, _) = rest.split_once("```").unwrap();
         let mut cluster: Cluster = serde_yaml::from_str(example).unwrap();
         cluster.metadata.uid = Some("u-1".to_owned());
-        let valid = validate(&cluster, &defaults()).unwrap();
+        validate(&cluster, &defaults()).unwrap()
+    }
+
+    #[test]
+    fn several_volumes_are_for_storage_that_stays_and_are_not_too_many() {
+        let problems = |storage: &str| {
+            let spec = format!("{{storage: {storage}}}");
+            validate(&cluster(&spec), &defaults()).map_or_else(|e| e.to_string(), |_| String::new())
+        };
+        assert_eq!(problems("{volumes: 8}"), "");
+        assert!(problems("{volumes: 9}").contains("9 is not between 1 and 8"));
+        assert!(problems("{volumes: 0}").contains("0 is not between 1 and 8"));
+        assert!(problems("{volumes: 2, type: Ephemeral}").contains("storage.type Persistent"));
+        assert_eq!(problems("{volumes: 1, type: Ephemeral}"), "");
+    }
+
+    #[test]
+    fn the_example_of_the_page_about_the_network_is_valid() {
+        let valid = example(include_str!("../../../docs/network.md"));
+        let from = valid.spec.listeners.iter().map(|l| l.from.len());
+        assert_eq!(from.collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(valid.spec.network_policy.metrics_from.len(), 1);
+    }
+
+    #[test]
+    fn the_example_of_the_page_about_listeners_is_valid() {
+        let valid = example(include_str!("../../../docs/listeners.md"));
         assert_eq!(valid.listeners.main, "plain");
         assert_eq!(valid.listeners.external().count(), 2);
     }
@@ -219,6 +285,15 @@ pub(crate) mod tests {
             .to_string();
         assert!(text.contains("no.such.key"), "{text}");
         assert!(text.contains("spec.listeners[0].port: 9091"), "{text}");
+    }
+
+    #[test]
+    fn labels_that_select_nothing_or_everything_are_no_operator() {
+        let labels = pod_labels("a=b,c.d/e=f").unwrap();
+        assert_eq!((labels["a"].as_str(), labels["c.d/e"].as_str()), ("b", "f"));
+        for wrong in ["", "a", "a=", "=b", "a=b,", "a=b,c"] {
+            assert!(pod_labels(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -8,11 +8,13 @@ mod access;
 mod listeners;
 mod network;
 mod pods;
+mod policy;
 
 use super::topic_defaults;
 use super::validate::ValidCluster;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -31,6 +33,9 @@ pub struct Objects {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<Service>,
     pub disruption_budget: PodDisruptionBudget,
+    /// Who may reach the brokers; `None`: there is to be none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<NetworkPolicy>,
     pub stateful_set: StatefulSet,
     /// What a pod of today's specification is made from; pods of another need a restart.
     #[serde(skip)]
@@ -69,6 +74,7 @@ pub fn build(cluster: &ValidCluster, inputs: &Inputs<'_>) -> Result<Objects, Bui
         bootstrap: network::bootstrap(cluster),
         listeners: listeners::services(cluster, inputs.replicas),
         disruption_budget: network::disruption_budget(cluster, inputs.may_disrupt),
+        network_policy: policy::network_policy(cluster),
         stateful_set: pods::stateful_set(cluster, inputs, template),
         revision,
     })
@@ -87,11 +93,20 @@ fn owned(cluster: &ValidCluster, name: String) -> ObjectMeta {
 
 fn config_text(cluster: &ValidCluster, wanted: impl Fn(&str) -> bool) -> String {
     // JSON strings are YAML strings: no value can be read as another type, or break out of its line.
-    cluster
-        .config
-        .iter()
+    let storage = &cluster.spec.storage;
+    let directories = (0..storage.volumes).map(pods::directory);
+    // One volume is where logs are anyway.
+    let several = (storage.volumes > 1).then(|| {
+        let all = directories.collect::<Vec<_>>().join(",");
+        ("log.dirs", all)
+    });
+    let several = several.iter().map(|(key, value)| (*key, value.as_str()));
+    let config = cluster.config.iter();
+    config
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .chain(several)
         .filter(|(key, _)| wanted(key))
-        .map(|(key, value)| format!("{key}: {}\n", serde_json::Value::from(value.as_str())))
+        .map(|(key, value)| format!("{key}: {}\n", serde_json::Value::from(value)))
         .collect()
 }
 
@@ -146,6 +161,48 @@ mod tests {
                 .iter()
                 .any(|v| v.name == "data" && v.empty_dir.is_some())
         );
+    }
+
+    #[test]
+    fn each_of_several_volumes_has_a_claim_a_mount_and_a_log_directory() {
+        let objects = built("{storage: {volumes: 3}, config: {num.partitions: 2}}", 2);
+        let spec = objects.stateful_set.spec.unwrap();
+        let claims = spec.volume_claim_templates.unwrap();
+        let names: Vec<_> = claims
+            .iter()
+            .map(|c| c.metadata.name.clone().unwrap())
+            .collect();
+        assert_eq!(names, ["data", "data-1", "data-2"]);
+        for claim in &claims {
+            assert_eq!(claim.spec, claims[0].spec);
+            assert_eq!(claim.metadata.annotations, claims[0].metadata.annotations);
+        }
+        let mounts = spec
+            .template
+            .spec
+            .unwrap()
+            .containers
+            .remove(0)
+            .volume_mounts;
+        let mounts: Vec<_> = mounts
+            .iter()
+            .flatten()
+            .map(|m| (m.name.as_str(), m.mount_path.as_str()))
+            .collect();
+        assert_eq!(
+            mounts[..3],
+            [
+                ("data", "/var/lib/leasehold"),
+                ("data-1", "/var/lib/leasehold-1"),
+                ("data-2", "/var/lib/leasehold-2"),
+            ]
+        );
+        assert_eq!(
+            objects.config.data.unwrap()["broker.yaml"],
+            "num.partitions: \"2\"\nlog.dirs: \"/var/lib/leasehold,/var/lib/leasehold-1,/var/lib/leasehold-2\"\n"
+        );
+        let one = built("{storage: {volumes: 1}}", 2);
+        assert_eq!(one.revision, built("{}", 2).revision);
     }
 
     #[test]

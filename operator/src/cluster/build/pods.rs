@@ -17,10 +17,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use leasehold_crds::{CLUSTER_ID_ANNOTATION, RACK_ANNOTATION, REVISION_ANNOTATION, StorageKind};
 use serde_json::{Value, json};
 
-/// Where a broker keeps its log.
+/// Where a broker's first volume is: its copy of the metadata, and a part of its log.
 const DATA: &str = "/var/lib/leasehold";
 /// The user that the image runs as.
 const USER: i64 = 65532;
+
+/// Where one of a broker's volumes is in its pod.
+pub(super) fn directory(volume: i32) -> String {
+    match volume {
+        0 => DATA.to_owned(),
+        more => format!("{DATA}-{more}"),
+    }
+}
 
 /// The pod template and its revision.
 pub(super) fn template(
@@ -110,6 +118,7 @@ fn container(cluster: &ValidCluster) -> Value {
     let ValidCluster {
         name, namespace, ..
     } = cluster;
+    let spec = &cluster.spec;
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let inside = format!(
         "$(POD_NAME).{}.{namespace}.svc.{}",
@@ -156,11 +165,15 @@ fn container(cluster: &ValidCluster) -> Value {
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [
-            {"name": "data", "mountPath": DATA},
             {"name": "config", "mountPath": "/etc/leasehold", "readOnly": true},
             {"name": "podinfo", "mountPath": "/etc/podinfo", "readOnly": true},
         ],
     });
+    let mounts = (0..spec.storage.volumes)
+        .map(|volume| json!({"name": names::volume(volume), "mountPath": directory(volume)}));
+    if let Some(all) = container["volumeMounts"].as_array_mut() {
+        all.splice(0..0, mounts);
+    }
     for listener in &cluster.listeners.further {
         let argument = super::listeners::argument(listener, &inside);
         let port = json!({"containerPort": listener.spec.port});
@@ -212,7 +225,7 @@ pub(super) fn stateful_set(
                     when_scaled: keep,
                 },
             ),
-            volume_claim_templates: claim(cluster, inputs).map(|claim| vec![claim]),
+            volume_claim_templates: claims(cluster, inputs),
             template,
             ..StatefulSetSpec::default()
         }),
@@ -220,17 +233,27 @@ pub(super) fn stateful_set(
     }
 }
 
-fn claim(cluster: &ValidCluster, inputs: &Inputs<'_>) -> Option<PersistentVolumeClaim> {
-    let cluster_id = inputs.cluster_id;
+fn claims(cluster: &ValidCluster, inputs: &Inputs<'_>) -> Option<Vec<PersistentVolumeClaim>> {
     let storage = &cluster.spec.storage;
     if storage.kind == StorageKind::Ephemeral {
         return None;
     }
+    let volumes = 0..storage.volumes;
+    Some(
+        volumes
+            .map(|number| claim(cluster, inputs, number))
+            .collect(),
+    )
+}
+
+fn claim(cluster: &ValidCluster, inputs: &Inputs<'_>, volume: i32) -> PersistentVolumeClaim {
+    let cluster_id = inputs.cluster_id;
+    let storage = &cluster.spec.storage;
     let size = inputs.claim_size.or(storage.size.as_deref());
     let size = Quantity(size.unwrap_or_default().to_owned());
-    Some(PersistentVolumeClaim {
+    PersistentVolumeClaim {
         metadata: ObjectMeta {
-            name: Some("data".to_owned()),
+            name: Some(names::volume(volume)),
             labels: Some(names::labels(&cluster.name)),
             annotations: Some([(CLUSTER_ID_ANNOTATION.to_owned(), cluster_id.to_owned())].into()),
             ..ObjectMeta::default()
@@ -245,5 +268,5 @@ fn claim(cluster: &ValidCluster, inputs: &Inputs<'_>) -> Option<PersistentVolume
             ..PersistentVolumeClaimSpec::default()
         }),
         status: None,
-    })
+    }
 }

@@ -15,6 +15,8 @@ pub struct ClaimFacts {
     pub name: String,
     pub uid: String,
     pub ordinal: i32,
+    /// Which of its broker's volumes it is, from 0.
+    pub volume: i32,
     pub cluster_id: Option<String>,
     /// The size that it asks for, and the one that it has.
     pub asked: Option<String>,
@@ -51,22 +53,23 @@ pub async fn claims(
 
 fn facts(cluster: &str, claim: &PersistentVolumeClaim) -> Option<ClaimFacts> {
     let name = claim.name_any();
-    let ordinal = names::ordinal(cluster, &name)?;
+    let (ordinal, volume) = names::claimed(cluster, &name)?;
     let spec = claim.spec.as_ref();
     let requests = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
     let status = claim.status.as_ref();
     let capacity = status.and_then(|status| status.capacity.as_ref());
     let phase = status.and_then(|status| status.phase.as_deref());
-    let volume = spec.and_then(|spec| spec.volume_name.as_deref());
+    let persistent = spec.and_then(|spec| spec.volume_name.as_deref());
     let lost = || {
         format!(
             "PersistentVolume {} does not exist",
-            volume.unwrap_or_default()
+            persistent.unwrap_or_default()
         )
     };
     Some(ClaimFacts {
         uid: claim.uid().unwrap_or_default(),
         ordinal,
+        volume,
         cluster_id: claim.annotations().get(CLUSTER_ID_ANNOTATION).cloned(),
         asked: requests
             .and_then(|all| all.get("storage"))

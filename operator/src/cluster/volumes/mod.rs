@@ -111,6 +111,18 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
     }
 }
 
+/// Why brokers with so many volumes cannot be made over what is there: a volume that none of them would mount may have
+/// the only copies of what lies on it. Claims of another cluster's are held elsewhere.
+pub fn unmounted(claims: &[ClaimFacts], volumes: i32) -> Option<String> {
+    let beyond = claims.iter().filter(|claim| claim.volume >= volumes);
+    let last = beyond.max_by_key(|claim| claim.volume)?;
+    Some(format!(
+        "spec.storage.volumes is {volumes}, but there is the claim {}, whose records nobody would serve: set it to {}, or delete the claims that are not needed any more",
+        last.name,
+        last.volume + 1
+    ))
+}
+
 fn why(claim: &ClaimFacts) -> &str {
     claim.lost.as_deref().unwrap_or_default()
 }

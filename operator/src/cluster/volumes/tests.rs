@@ -27,7 +27,7 @@ fn facts(claims: &[ClaimFacts]) -> Facts<'_> {
     }
 }
 
-fn names(decision: &Decision) -> Vec<&str> {
+fn grown(decision: &Decision) -> Vec<&str> {
     decision.grow.iter().map(String::as_str).collect()
 }
 
@@ -35,7 +35,7 @@ fn names(decision: &Decision) -> Vec<&str> {
 fn every_claim_grows_first_and_then_the_stateful_set_is_made_anew() {
     let claims = [claim(0, "1Gi", "1Gi"), claim(1, "2Gi", "1Gi")];
     let decision = decide(&facts(&claims));
-    assert_eq!(names(&decision), ["data-demo-broker-0"]);
+    assert_eq!(grown(&decision), ["data-demo-broker-0"]);
     assert!(!decision.renew, "not while a claim may be refused");
     let claims = [claim(0, "2Gi", "2Gi"), claim(1, "2048Mi", "1Gi")];
     let decision = decide(&facts(&claims));
@@ -74,7 +74,7 @@ fn nothing_is_made_anew_while_brokers_join_or_leave_or_without_volumes() {
 fn a_claim_that_has_more_or_whose_broker_left_is_left_as_it_is() {
     let claims = [claim(0, "3Gi", "3Gi"), claim(2, "1Gi", "1Gi")];
     let decision = decide(&facts(&claims));
-    assert_eq!(names(&decision), [""; 0]);
+    assert_eq!(grown(&decision), [""; 0]);
     assert_eq!(decision.storage, Storage::Ready);
 }
 
@@ -135,4 +135,63 @@ fn it_is_replaced_where_the_user_says_so_but_never_with_the_last_replica_in_sync
         panic!("it is held");
     };
     assert!(told.contains("last replica in sync of a-1"), "{told}");
+}
+
+#[test]
+fn every_volume_of_a_broker_grows_and_only_the_one_that_is_lost_is_replaced() {
+    let second = |claim: ClaimFacts| ClaimFacts {
+        volume: 1,
+        name: names::claim("demo", claim.ordinal, 1),
+        uid: format!("v{}", claim.ordinal),
+        ..claim
+    };
+    let claims = [
+        claim(0, "1Gi", "1Gi"),
+        second(claim(0, "1Gi", "1Gi")),
+        claim(1, "2Gi", "2Gi"),
+        second(claim(1, "1Gi", "1Gi")),
+    ];
+    let grow = decide(&facts(&claims)).grow;
+    assert_eq!(
+        grow,
+        [
+            "data-demo-broker-0",
+            "data-1-demo-broker-0",
+            "data-1-demo-broker-1"
+        ]
+    );
+    let lost = ClaimFacts {
+        lost: Some("gone".to_owned()),
+        ..second(claim(1, "2Gi", "2Gi"))
+    };
+    let claims = [claim(0, "2Gi", "2Gi"), claim(1, "2Gi", "2Gi"), lost.clone()];
+    let spared = image("0 1");
+    let replacing = Facts {
+        on_loss: LossPolicy::Replace,
+        image: Some(&spared),
+        ..facts(&claims)
+    };
+    assert_eq!(decide(&replacing).replace, Some(lost));
+}
+
+#[test]
+fn a_cluster_that_is_made_again_over_its_volumes_must_mount_them_all() {
+    let second = ClaimFacts {
+        name: names::claim("demo", 1, 1),
+        volume: 1,
+        ..claim(1, "1Gi", "1Gi")
+    };
+    let claims = [claim(0, "1Gi", "1Gi"), claim(1, "1Gi", "1Gi"), second];
+    let why = unmounted(&claims, 1).unwrap();
+    assert!(
+        why.contains("data-1-demo-broker-1") && why.contains("set it to 2"),
+        "{why}"
+    );
+    assert_eq!(unmounted(&claims, 2), None);
+    assert_eq!(unmounted(&claims[..2], 1), None);
+    assert_eq!(
+        unmounted(&claims[..2], 3),
+        None,
+        "an empty volume more is no loss"
+    );
 }
