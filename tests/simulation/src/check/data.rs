@@ -309,6 +309,9 @@ fn in_order(data: &mut Data, from: usize) -> Vec<String> {
         };
         let (producer, number) = parts_of(value);
         let last = data.last.insert(producer, (at, number));
+        let before = data.highest.get(&producer).copied();
+        data.highest
+            .insert(producer, before.max(Some(number)).unwrap_or(number));
         data.last_of.insert(slot_of(value), at);
         let last_at = last.map(|(at, _)| at);
         if data.unseen > last_at || last_at.is_some_and(|at| data.deletions.may_be(at)) {
@@ -321,7 +324,7 @@ fn in_order(data: &mut Data, from: usize) -> Vec<String> {
                 "C5 number {number} of producer {producer} is committed again at {at}"
             ));
         } else if data.lossy_since.is_none()
-            && (next..number).any(|lacks| !data.given_up.contains(&(producer, lacks)))
+            && (next..number).any(|lacks| !may_be_left_out(data, producer, lacks, before, number))
         {
             lines.push(format!(
                 "C6 number {number} of producer {producer} is committed at {at}, {next} is not"
@@ -331,6 +334,21 @@ fn in_order(data: &mut Data, from: usize) -> Vec<String> {
     lines
 }
 
+/// Whether the number `lacks` of a producer may be missing before `number`, where the log's last is an earlier one: it
+/// was given up, or it was committed once, as `highest` says, when a log that had forgotten the producer took an earlier
+/// one again. Then the log refuses what follows, so before `number` its producer must have begun anew.
+fn may_be_left_out(
+    data: &Data,
+    producer: u32,
+    lacks: u32,
+    highest: Option<u32>,
+    number: u32,
+) -> bool {
+    let given_up = |number| data.given_up.contains(&(producer, number));
+    let anew = number.checked_sub(1).is_some_and(given_up);
+    given_up(lacks) || (anew && Some(lacks) <= highest)
+}
+
 /// Which number of each producer is the last among what is committed from `from` on.
 fn note_last(data: &mut Data, from: usize) {
     for (at, entry) in data.committed.iter().enumerate().skip(from) {
@@ -338,5 +356,36 @@ fn note_last(data: &mut Data, from: usize) {
             let (producer, number) = parts_of(*value);
             data.last.insert(producer, (at, number));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log of one producer, of which all below `floor` was deleted.
+    fn log(floor: usize, numbers: &[u32]) -> Data {
+        let mut data = Data::default();
+        data.deletions.allow(floor);
+        let entry = |number: &u32| Some((LeaderEpoch(0), 1 << 32 | u64::from(*number)));
+        data.committed = numbers.iter().map(entry).collect();
+        data
+    }
+
+    #[test]
+    fn what_was_committed_before_an_earlier_number_came_again_is_missed_only_without_a_beginning_anew()
+     {
+        // 2 came again, to a log that had forgotten its producer; 4 is refused then, and given up.
+        let numbers = [0, 1, 2, 3, 2, 5];
+        let mut anew = log(4, &numbers);
+        anew.given_up.insert((1, 4));
+        assert_eq!(in_order(&mut anew, 0), [""; 0]);
+        assert_eq!(in_order(&mut log(4, &numbers), 0).len(), 1);
+        // 4 follows 3, but not in a log whose last is 2.
+        assert_eq!(in_order(&mut log(4, &[0, 1, 2, 3, 2, 4]), 0).len(), 1);
+        // Never committed, and not given up.
+        let mut never = log(3, &[0, 1, 3, 1, 5]);
+        never.given_up.extend([(1, 2), (1, 3)]);
+        assert_eq!(in_order(&mut never, 0).len(), 1);
     }
 }

@@ -92,6 +92,8 @@ pub struct Data {
     pub given_up: BTreeSet<(u32, u32)>,
     /// The last of each producer's numbers among what is committed, and where it is.
     pub last: BTreeMap<u32, (usize, u32)>,
+    /// The highest of each producer's numbers that was ever committed.
+    pub highest: BTreeMap<u32, u32>,
     /// Epochs below this are not believed: an election that may lose records followed.
     pub lossy_since: Option<LeaderEpoch>,
     /// That election's leader has not begun yet.
