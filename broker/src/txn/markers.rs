@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::future::{BoxFuture, join_all};
 use futures::stream::FuturesUnordered;
 use leasehold_metadata::image::Image;
-use leasehold_types::seams::HashMap;
+use leasehold_types::seams::{HashMap, one_thread};
 use leasehold_types::{BrokerId, LeaderEpoch};
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::write_txn_markers_request::{
@@ -27,6 +27,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Before a partition that refused its marker is tried again, if the metadata does not change sooner.
 const RETRY: Duration = Duration::from_millis(100);
+/// How often is looked for a newer image where nobody can wait for it.
+const LOOK: Duration = Duration::from_millis(5);
 /// Requests under way to one broker.
 const IN_FLIGHT: usize = 4;
 /// Endings in one request.
@@ -119,8 +121,8 @@ impl Markers {
             // A leader that is elected is news; that a partition has enough replicas again is, too. But not
             // that a broker answers again.
             let news = match refused {
-                true => tokio::time::timeout(RETRY, image.changed()).await,
-                false => Ok(image.changed().await),
+                true => tokio::time::timeout(RETRY, changed(&mut image)).await,
+                false => Ok(changed(&mut image).await),
             };
             if let Ok(Err(_)) = news {
                 // The broker ends: its coordinators are about to be let go.
@@ -149,6 +151,15 @@ impl MarkerWriter for Markers {
     ) -> BoxFuture<'static, Result<(), ErrorCode>> {
         Box::pin(self.clone().carry(ending, epoch))
     }
+}
+
+/// Resolves when there is a newer image. Where all happens on one thread, several who wait for one would be woken in
+/// an order of chance: they look.
+async fn changed(image: &mut watch::Receiver<Arc<Image>>) -> Result<(), watch::error::RecvError> {
+    while one_thread() && !image.has_changed()? {
+        tokio::time::sleep(LOOK).await;
+    }
+    image.changed().await
 }
 
 struct Plan {

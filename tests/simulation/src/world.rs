@@ -192,9 +192,11 @@ impl World {
                     continue;
                 }
                 if now >= HEALED_BY {
-                    return ill.map(|why| match why.strip_prefix("G4 ") {
-                        Some(why) => format!("G4 not well again in time: {why}"),
-                        None => format!("I15 not well again in time: {why}"),
+                    return ill.map(|why| match why.split_once(' ') {
+                        Some((number @ ("G4" | "X4"), why)) => {
+                            format!("{number} not well again in time: {why}")
+                        }
+                        _ => format!("I15 not well again in time: {why}"),
                     });
                 }
             }
@@ -409,7 +411,7 @@ impl World {
         for at in &mut self.restart_at {
             *at = (*at).min(now + 500);
         }
-        self.clients.healed(&self.core.lock());
+        self.clients.healed(&mut self.core.lock());
     }
 
     /// What is not as it should be in good times.
@@ -438,6 +440,7 @@ impl World {
     fn last_words(&self) -> Option<String> {
         let mut core = self.core.lock();
         let Core { check, nodes, .. } = &mut *core;
+        check.all_committed();
         for key in check.data.keys().copied().collect::<Vec<_>>() {
             for (node, there) in nodes.iter().enumerate() {
                 let log = there.disk.log(key);

@@ -127,7 +127,7 @@ impl Checker {
     pub(super) fn policy(&self, key: Key) -> Policy {
         // The coordinators' own logs are never long enough to be compacted.
         let topic = self.topics.get(&name_of(key).0);
-        let Some(topic) = topic.filter(|_| !self.is_offsets(key)) else {
+        let Some(topic) = topic.filter(|_| !self.is_internal(key)) else {
             return Policy::default();
         };
         let number = |key: &str| {
