@@ -316,16 +316,18 @@ impl Broker {
                 let read = batches(&result.records);
                 core.check.served(key, self.me, &read);
                 let shown = (result.last_stable_offset, result.high_watermark);
+                let start = core.nodes[self.me].disk.log(key).start;
                 if core.check.txns.here {
                     let shown = (place_of(shown.0), place_of(shown.1));
-                    core.check.stable_to(key, self.me, shown);
+                    core.check.stable_to(key, self.me, start, shown);
                 }
                 if read_committed {
                     let aborted = result.aborted.iter();
                     let aborted =
                         aborted.map(|txn| (txn.producer_id.0, place_of(txn.first_offset)));
                     let aborted: Vec<(i64, usize)> = aborted.collect();
-                    core.check.read_committed(key, self.me, &read, &aborted);
+                    core.check
+                        .read_committed(key, self.me, (&read, &aborted), start);
                 }
                 if !read.is_empty() {
                     core.check.shows(key, self.me, from, gone);

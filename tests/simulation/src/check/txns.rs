@@ -42,10 +42,10 @@ struct Fold {
 }
 
 impl Fold {
-    /// Where what is undecided begins.
-    fn first_open(&self) -> Option<usize> {
-        let firsts = self.open.values().filter_map(|all| all.first());
-        firsts.map(|(at, _)| *at).min()
+    /// Where what is undecided begins, in a log that begins at `start`: deleted records need no decision.
+    fn first_open(&self, start: usize) -> Option<usize> {
+        let all = self.open.values().flatten();
+        all.map(|(at, _)| *at).filter(|at| *at >= start).min()
     }
 }
 
@@ -148,6 +148,7 @@ impl Txns {
             } else if let Some(txn) = self.of.get(&value).and_then(|txn| self.all.get(*txn)) {
                 let fold = self.folds.entry(key).or_default();
                 fold.open.entry(txn.who.0).or_default().push((at, value));
+                self.stable.remove(&key);
             }
         }
         lines
@@ -207,12 +208,20 @@ impl Checker {
     }
 
     /// A leader shows where its last stable offset is.
-    pub fn stable_to(&mut self, key: Key, node: usize, (stable, high): (usize, usize)) {
+    pub fn stable_to(
+        &mut self,
+        key: Key,
+        node: usize,
+        start: usize,
+        (stable, high): (usize, usize),
+    ) {
         if self.is_lossy(key) {
             return;
         }
         let fold = self.txns.folds.get(&key);
-        let open = fold.filter(|fold| !fold.blind).and_then(Fold::first_open);
+        let open = fold
+            .filter(|fold| !fold.blind)
+            .and_then(|fold| fold.first_open(start));
         if open.is_some_and(|open| stable > open) || stable > high {
             self.broke(format!(
                 "X2 broker {node} shows {key:?} as stable to {stable}, committed to {high}, and {open:?} is open"
@@ -229,8 +238,8 @@ impl Checker {
         &mut self,
         key: Key,
         node: usize,
-        read: &[Batch],
-        aborted: &[(i64, usize)],
+        (read, aborted): (&[Batch], &[(i64, usize)]),
+        start: usize,
     ) {
         if self.is_lossy(key) || !self.txns.here {
             return;
@@ -243,6 +252,7 @@ impl Checker {
             aborted.iter().map(|(who, at)| (*at, *who)).collect();
         let mut skipped = BTreeSet::new();
         let (mut lines, mut count) = (Vec::new(), 0);
+        let first_open = fold.first_open(start);
         for batch in read {
             while left.first().is_some_and(|(at, _)| *at < batch.end) {
                 skipped.extend(left.pop_first().map(|(_, who)| who));
@@ -259,7 +269,7 @@ impl Checker {
             let skip = batch.transactional && skipped.contains(&batch.producer);
             for (at, value) in batch.records.iter().filter(|(at, _)| *at < known) {
                 let ended = fold.ended.get(at).copied();
-                let open = fold.first_open().is_some_and(|open| *at >= open);
+                let open = first_open.is_some_and(|open| *at >= open);
                 let line = match (batch.transactional, skip, ended) {
                     _ if open => "X2 not decided, or beyond what is not",
                     (true, false, Some(true)) => {
@@ -288,7 +298,11 @@ impl Checker {
         let folds = self.txns.folds.keys().filter(there);
         let mut folds = folds.filter(|key| !self.is_lossy(**key));
         let open = folds.find(|key| !self.txns.stable.contains(key))?;
-        let first = self.txns.folds.get(open).and_then(Fold::first_open);
+        let first = self
+            .txns
+            .folds
+            .get(open)
+            .and_then(|fold| fold.first_open(0));
         Some(format!(
             "X4 {open:?} is not stable to its high watermark; open is {first:?}"
         ))
