@@ -7,6 +7,7 @@
 use super::call::Call;
 use super::context::Shared;
 use crate::replica::{MarkerEntry, ReplicaManager};
+use crate::txn::markers::epoch_of;
 use leasehold_log::ProducerId;
 use leasehold_log::batch::Marker;
 use leasehold_metadata::Image;
@@ -77,6 +78,7 @@ fn plan(
         coordinator_epoch: wanted.coordinator_epoch,
         committed: wanted.transaction_result,
     };
+    let has = epoch_of(&wanted);
     let mut places = Vec::new();
     let mut result = WritableTxnMarkerResult::default().with_producer_id(wanted.producer_id);
     for topic in wanted.topics {
@@ -94,6 +96,7 @@ fn plan(
                         topic: known.id,
                         partition: index,
                         marker,
+                        has,
                     });
                     Place::Entry(entries.len() - 1)
                 }

@@ -36,6 +36,8 @@ pub struct Outcome {
     pub consumed: u64,
     /// Offset commits acknowledged, offsets fetched, generations in which all was shared out.
     pub groups: [u64; 3],
+    /// Transactions told as committed, as aborted, and records of them read as committed.
+    pub txns: [u64; 3],
 }
 
 struct World {
@@ -115,6 +117,7 @@ pub fn run(seed: u64, rule: Option<&str>, wide: bool) -> std::io::Result<Outcome
         acknowledged: core.check.acknowledged,
         consumed: core.check.consumed,
         groups: core.check.groups.counts,
+        txns: core.check.txns.counts,
     })
 }
 
