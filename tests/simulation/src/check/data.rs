@@ -195,10 +195,6 @@ impl Checker {
             let held = held.unwrap_or(data.committed.len());
             data.committed.truncate(held);
             data.committed_in.truncate(held);
-            // What was compacted away for the sake of a later one of its key, which is lost.
-            for (at, entry) in data.committed.iter_mut().enumerate().skip(log.start) {
-                *entry = entry.filter(|_| log.get(at).is_some());
-            }
             data.last.clear();
             note_last(data, 0);
             data.last_of = last_of(&data.committed);
