@@ -29,7 +29,7 @@ fn no_promise_breaks_whatever_the_seed() {
     let [commits, fetched, generations] = groups;
     assert!(commits > 2_000 && fetched > 700 && generations > 60);
     let [committed, aborted, read] = txns;
-    assert!(committed > 200 && aborted > 50 && read > 300, "{txns:?}");
+    assert!(committed > 30 && aborted > 8 && read > 70, "{txns:?}");
 }
 
 #[test]
