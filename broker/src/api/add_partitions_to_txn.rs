@@ -55,7 +55,7 @@ pub(super) async fn answer(
 }
 
 /// Each transaction of a request of brokers. `exists` tells which partitions there are.
-pub(super) async fn each(
+pub async fn each(
     coordinator: &TxnCoordinator,
     request: AddPartitionsToTxnRequest,
     exists: impl Fn(&str, i32) -> bool,

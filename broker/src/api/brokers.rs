@@ -24,7 +24,8 @@ impl BrokerApis for KafkaHandler {
 
     async fn write_markers(&self, head: RequestHead, body: Bytes) -> Result<OutFrame, Refusal> {
         let request = take(&head, body, MARKERS_VERSION)?;
-        let response = write_txn_markers::write(self.shared.clone(), request).await;
+        let response =
+            write_txn_markers::write(&self.shared.image(), &self.shared.replicas, request).await;
         give::<WriteTxnMarkersRequest>(&head, &response)
     }
 }

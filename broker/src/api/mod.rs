@@ -68,7 +68,10 @@ mod write_txn_markers;
 #[cfg(test)]
 mod tests;
 
+pub use add_partitions_to_txn::each as add_or_verify;
 pub use context::{Context, ControllerCalls};
+pub use producer_ids::ProducerIds;
+pub use write_txn_markers::write as write_markers;
 
 use crate::server::{ConnectionContext, Handler, Refusal, Reply, ReplyFuture};
 use async_trait::async_trait;

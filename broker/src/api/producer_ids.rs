@@ -7,9 +7,9 @@ use super::context::{ControllerCalls, Shared};
 use crate::txn::FreshProducerIds;
 use async_trait::async_trait;
 use leasehold_metadata::rpc::{Request, Response};
-use leasehold_types::{BrokerId, Incarnation, ProducerId};
+use leasehold_types::{BrokerId, Incarnation, ProducerId, seams};
 use leasehold_wire::ErrorCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// How long a producer waits for a new block.
@@ -17,13 +17,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The block in use.
 #[derive(Debug, Default)]
-pub(super) struct ProducerIds {
+pub struct ProducerIds {
     /// Next id and the end of the block. Async, so that one call to the controller serves all who wait.
     block: Mutex<(i64, i64)>,
 }
 
 impl ProducerIds {
-    pub(super) async fn next(
+    /// One that nobody has; from `controller`, if the block is used up.
+    pub async fn next(
         &self,
         controller: &dyn ControllerCalls,
         broker: BrokerId,
@@ -35,7 +36,7 @@ impl ProducerIds {
                 broker,
                 incarnation,
             };
-            *block = match controller.call(request, Instant::now() + PATIENCE).await {
+            *block = match controller.call(request, seams::now() + PATIENCE).await {
                 Response::ProducerIds { first, count } if count > 0 => {
                     (first.0, first.0.saturating_add(count))
                 }
@@ -66,6 +67,7 @@ impl FreshProducerIds for Fresh<'_> {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicI64, Ordering};
+    use std::time::Instant;
 
     struct Blocks(AtomicI64);
 

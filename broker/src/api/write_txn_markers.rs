@@ -6,7 +6,8 @@
 
 use super::call::Call;
 use super::context::Shared;
-use crate::replica::MarkerEntry;
+use crate::replica::{MarkerEntry, ReplicaManager};
+use crate::txn::markers::epoch_of;
 use leasehold_log::ProducerId;
 use leasehold_log::batch::Marker;
 use leasehold_metadata::Image;
@@ -27,21 +28,21 @@ pub(super) async fn answer(
     _call: Call,
     request: WriteTxnMarkersRequest,
 ) -> WriteTxnMarkersResponse {
-    write(shared, request).await
+    write(&shared.image(), &shared.replicas, request).await
 }
 
 /// Also for brokers, which come by another listener.
-pub(super) async fn write(
-    shared: Arc<Shared>,
+pub async fn write(
+    image: &Image,
+    replicas: &ReplicaManager,
     request: WriteTxnMarkersRequest,
 ) -> WriteTxnMarkersResponse {
-    let image = shared.image();
     let mut entries = Vec::new();
     let mut markers = Vec::with_capacity(request.markers.len());
     for wanted in request.markers {
-        markers.push(plan(&image, wanted, &mut entries));
+        markers.push(plan(image, wanted, &mut entries));
     }
-    let written = shared.replicas.write_markers(TIMEOUT, entries).await;
+    let written = replicas.write_markers(TIMEOUT, entries).await;
     let error_of = |place: &Place| match place {
         Place::Refused(error) => *error,
         Place::Entry(n) => written
@@ -77,6 +78,7 @@ fn plan(
         coordinator_epoch: wanted.coordinator_epoch,
         committed: wanted.transaction_result,
     };
+    let has = epoch_of(&wanted);
     let mut places = Vec::new();
     let mut result = WritableTxnMarkerResult::default().with_producer_id(wanted.producer_id);
     for topic in wanted.topics {
@@ -94,6 +96,7 @@ fn plan(
                         topic: known.id,
                         partition: index,
                         marker,
+                        has,
                     });
                     Place::Entry(entries.len() - 1)
                 }

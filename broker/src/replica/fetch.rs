@@ -305,7 +305,11 @@ impl ReplicaManager {
         }
         let last_stable = log.last_stable_offset(high_watermark);
         part.limit = match params.replica {
-            None if params.read_committed => last_stable,
+            None if params.read_committed
+                && !taken_out("readers-of-committed-records-stop-at-what-is-open") =>
+            {
+                last_stable
+            }
             None if !taken_out("readers-stop-at-the-high-watermark") => high_watermark,
             _ => log_end,
         };
@@ -533,7 +537,9 @@ impl Part {
                 // One that an earlier chunk had part in is known already.
                 let new = |txn: &AbortedTxn| !self.aborted.contains(txn);
                 let new: Vec<_> = found.aborted.into_iter().filter(new).collect();
-                self.aborted.extend(new);
+                if !taken_out("aborted-transactions-are-told") {
+                    self.aborted.extend(new);
+                }
                 self.bytes += bytes.len();
                 self.next = end_of_batches(&bytes).unwrap_or(self.limit);
                 self.chunks.push(bytes);

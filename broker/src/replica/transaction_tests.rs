@@ -6,7 +6,7 @@ use super::offsets::LATEST;
 use super::*;
 use crate::group::cluster::OFFSETS_TOPIC;
 use bytes::Bytes;
-use leasehold_log::batch::{Marker, RecordBatchBuilder};
+use leasehold_log::batch::{Marker, MarkerEpoch, RecordBatchBuilder};
 use leasehold_types::{BrokerId, LeaderEpoch, Offset, ProducerId, TopicId};
 use leasehold_wire::ErrorCode;
 use parking_lot::Mutex;
@@ -79,6 +79,7 @@ async fn end_in(manager: &ReplicaManager, topic: TopicId, committed: bool) -> Pr
     let entry = MarkerEntry {
         topic,
         partition: 0,
+        has: MarkerEpoch::Any,
         marker: marker(committed),
     };
     manager.write_markers(LONG, vec![entry]).await.remove(0)

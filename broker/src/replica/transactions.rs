@@ -18,7 +18,7 @@ use super::space::Writer;
 use super::types::*;
 use crate::group::cluster::OFFSETS_TOPIC;
 use leasehold_log::ProducerState;
-use leasehold_log::batch::{BatchHeader, Marker};
+use leasehold_log::batch::{BatchHeader, Marker, MarkerEpoch};
 use leasehold_types::{LeaderEpoch, Offset, ProducerId, TopicId};
 use leasehold_wire::ErrorCode;
 use std::sync::{Arc, OnceLock};
@@ -89,6 +89,7 @@ pub struct MarkerEntry {
     pub topic: TopicId,
     pub partition: i32,
     pub marker: Marker,
+    pub has: MarkerEpoch,
 }
 
 /// The seams, empty until they are wired.
@@ -250,6 +251,7 @@ impl ReplicaManager {
                             acks: Acks::All,
                         },
                         marker: entry.marker,
+                        has: entry.has,
                         listener: seams.listener.get(),
                     };
                     write.run(|| proof.holds(partition), reply);
@@ -319,6 +321,7 @@ fn judged(answer: ErrorCode, client: TransactionClient) -> Option<(ErrorCode, St
 struct WriteMarker<'a> {
     at: Leading<'a>,
     marker: Marker,
+    has: MarkerEpoch,
     listener: Option<&'a Arc<dyn MarkerListener>>,
 }
 
@@ -347,7 +350,7 @@ impl WriteMarker<'_> {
             ));
             return;
         }
-        let appended = log.append_marker(&self.marker, epoch, now_ms());
+        let appended = log.append_marker_of(&self.marker, self.has, epoch, now_ms());
         if let Ok(info) = &appended
             && &**partition.topic() == OFFSETS_TOPIC
             && let Some(listener) = self.listener

@@ -7,11 +7,13 @@
 use super::peers::Lines;
 use super::types::Ending;
 use crate::coordinator::write::Producer;
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{BoxFuture, join_all};
 use futures::stream::FuturesUnordered;
+use leasehold_log::batch::MarkerEpoch;
 use leasehold_metadata::image::Image;
-use leasehold_types::seams::HashMap;
+use leasehold_types::seams::{HashMap, one_thread, taken_out};
 use leasehold_types::{BrokerId, LeaderEpoch};
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::write_txn_markers_request::{
@@ -27,8 +29,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Before a partition that refused its marker is tried again, if the metadata does not change sooner.
 const RETRY: Duration = Duration::from_millis(100);
+/// How often is looked for a newer image where nobody can wait for it.
+const LOOK: Duration = Duration::from_millis(5);
 /// Requests under way to one broker.
 const IN_FLIGHT: usize = 4;
+/// The tag that says that a marker's epoch is a later one than its transaction's. Kafka has a field for that since
+/// version 2 of the request (KIP-1228), which older releases refuse; a tag they pass over.
+const BUMPED: i32 = 10_000;
 /// Endings in one request.
 const TOGETHER: usize = 500;
 
@@ -49,6 +56,7 @@ pub trait MarkerWriter: Send + Sync + 'static {
 struct Parcel {
     producer: Producer,
     commit: bool,
+    bumped: bool,
     epoch: LeaderEpoch,
     partitions: Vec<Partition>,
     reply: oneshot::Sender<Vec<(Partition, ErrorCode)>>,
@@ -91,6 +99,7 @@ impl Markers {
                     Parcel {
                         producer: ending.producer,
                         commit: ending.commit,
+                        bumped: ending.bumped,
                         epoch,
                         partitions,
                         reply,
@@ -119,8 +128,8 @@ impl Markers {
             // A leader that is elected is news; that a partition has enough replicas again is, too. But not
             // that a broker answers again.
             let news = match refused {
-                true => tokio::time::timeout(RETRY, image.changed()).await,
-                false => Ok(image.changed().await),
+                true => tokio::time::timeout(RETRY, changed(&mut image)).await,
+                false => Ok(changed(&mut image).await),
             };
             if let Ok(Err(_)) = news {
                 // The broker ends: its coordinators are about to be let go.
@@ -149,6 +158,15 @@ impl MarkerWriter for Markers {
     ) -> BoxFuture<'static, Result<(), ErrorCode>> {
         Box::pin(self.clone().carry(ending, epoch))
     }
+}
+
+/// Resolves when there is a newer image. Where all happens on one thread, several who wait for one would be woken in
+/// an order of chance: they look.
+async fn changed(image: &mut watch::Receiver<Arc<Image>>) -> Result<(), watch::error::RecvError> {
+    while one_thread() && !image.has_changed()? {
+        tokio::time::sleep(LOOK).await;
+    }
+    image.changed().await
 }
 
 struct Plan {
@@ -195,6 +213,7 @@ fn judge(error: ErrorCode) -> Judgement {
         ErrorCode::InvalidProducerEpoch | ErrorCode::TransactionCoordinatorFenced => {
             Judgement::Over
         }
+        _ if taken_out("a-marker-is-sent-until-it-is-in") => Judgement::Done,
         _ => Judgement::Again,
     }
 }
@@ -261,12 +280,24 @@ fn marker(parcel: &Parcel) -> WritableTxnMarker {
             ),
         }
     }
-    WritableTxnMarker::default()
+    let mut marker = WritableTxnMarker::default();
+    if parcel.bumped {
+        marker = marker.with_unknown_tagged_field(BUMPED, Bytes::new());
+    }
+    marker
         .with_producer_id(parcel.producer.id.0.into())
         .with_producer_epoch(parcel.producer.epoch)
         .with_transaction_result(parcel.commit)
         .with_coordinator_epoch(parcel.epoch.0)
         .with_topics(topics)
+}
+
+/// Which epoch a marker has, by what its coordinator says of it. One of an older release says nothing.
+pub fn epoch_of(marker: &WritableTxnMarker) -> MarkerEpoch {
+    match marker.unknown_tagged_fields.get(&BUMPED) {
+        Some(_) => MarkerEpoch::Later,
+        None => MarkerEpoch::Any,
+    }
 }
 
 fn errors(response: &WriteTxnMarkersResponse) -> HashMap<(i64, Partition), ErrorCode> {

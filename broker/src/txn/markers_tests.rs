@@ -1,5 +1,5 @@
 use super::*;
-use crate::txn::peers::CallFailed;
+use crate::txn::peers::{CallFailed, MARKERS_VERSION};
 use crate::txn::types::Partitions;
 use async_trait::async_trait;
 use leasehold_metadata::image::{Partition as ImagePartition, Topic};
@@ -8,6 +8,7 @@ use leasehold_wire::kafka::messages::write_txn_markers_response::{
     WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
 };
 use leasehold_wire::kafka::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
+use leasehold_wire::kafka::protocol::{Decodable as _, Encodable as _};
 use std::collections::{HashMap as StdMap, VecDeque};
 
 /// Brokers that answer as they are told; what is not told is written.
@@ -88,6 +89,7 @@ fn ending(producer: i64, partitions: &[i32]) -> Ending {
             epoch: 4,
         },
         commit: true,
+        bumped: producer % 2 == 0,
         partitions: Partitions::from([("t".to_owned(), partitions.iter().copied().collect())]),
     }
 }
@@ -126,6 +128,20 @@ async fn every_leader_gets_the_markers_of_its_partitions_with_the_coordinators_e
         (9, true)
     );
     assert_eq!(marker.topics[0].partition_indexes, [0, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_is_told_of_a_marker_that_has_a_later_epoch_than_its_transaction() {
+    for (producer, has) in [(7, MarkerEpoch::Any), (8, MarkerEpoch::Later)] {
+        let stage = stage(&[Some(1)]);
+        let written = stage.markers.write(ending(producer, &[0]), EPOCH).await;
+        assert_eq!(written, Ok(()));
+        let request = stage.brokers.asked.lock()[0].1.clone();
+        let mut sent = bytes::BytesMut::new();
+        request.encode(&mut sent, MARKERS_VERSION).unwrap();
+        let told = WriteTxnMarkersRequest::decode(&mut sent.freeze(), MARKERS_VERSION).unwrap();
+        assert_eq!(epoch_of(&told.markers[0]), has);
+    }
 }
 
 #[tokio::test(start_paused = true)]

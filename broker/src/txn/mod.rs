@@ -27,4 +27,4 @@ mod wiring;
 mod coordinator_tests;
 
 pub use coordinator::{FreshProducerIds, TxnCoordinator, TxnStats};
-pub use wiring::{Transactions, start};
+pub use wiring::{Transactions, Ways, start, start_in};

@@ -111,5 +111,7 @@ pub struct Ending {
     pub transactional_id: std::sync::Arc<str>,
     pub producer: Producer,
     pub commit: bool,
+    /// The producer's epoch is the one after that of the transaction's records: it was ended in version 2.
+    pub bumped: bool,
     pub partitions: Partitions,
 }

@@ -3,17 +3,18 @@
 
 use super::coordinator::TxnCoordinator;
 use super::markers::Markers;
-use super::peers::Peers;
+use super::peers::{Lines, Peers};
 use super::shard::Settings;
 use super::verify::Verifier;
 use crate::config::BrokerConfig;
-use crate::coordinator::find::{ImageTopic, through};
+use crate::coordinator::find::{ImageTopic, StateTopic, through};
 use crate::coordinator::log::Leadership;
 use crate::coordinator::replicas::ReplicaLog;
 use crate::replica::{LeadershipChange, ReplicaManager};
 use crate::session::Membership;
 use leasehold_metadata::controller::TRANSACTIONS_TOPIC;
 use leasehold_metadata::image::Image;
+use leasehold_types::BrokerId;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -34,21 +35,43 @@ pub fn start(
     replicas: Arc<ReplicaManager>,
     config: &BrokerConfig,
 ) -> Transactions {
-    let leaderships = replicas.subscribe();
     let image = membership.image.clone();
-    let lines = Arc::new(Peers::new(membership.cluster_id.clone(), image.clone()));
-    let coordinator = TxnCoordinator::new(
-        settings(config),
-        Arc::new(ImageTopic::new(
+    let ways = Ways {
+        topic: Arc::new(ImageTopic::new(
             TRANSACTIONS_TOPIC,
             image.clone(),
             through(&membership.controller),
         )),
+        lines: Arc::new(Peers::new(membership.cluster_id.clone(), image.clone())),
+    };
+    start_in(membership.broker, ways, image, replicas, config)
+}
+
+/// How the coordinator reaches others.
+pub struct Ways {
+    /// `__transaction_state`.
+    pub topic: Arc<dyn StateTopic>,
+    /// The other brokers.
+    pub lines: Arc<dyn Lines>,
+}
+
+/// The same as [`start`], for a broker whose ways to others are not [`Membership`]'s.
+pub fn start_in(
+    me: BrokerId,
+    Ways { topic, lines }: Ways,
+    image: watch::Receiver<Arc<Image>>,
+    replicas: Arc<ReplicaManager>,
+    config: &BrokerConfig,
+) -> Transactions {
+    let leaderships = replicas.subscribe();
+    let coordinator = TxnCoordinator::new(
+        settings(config),
+        topic,
         Arc::new(ReplicaLog(replicas)),
         Arc::new(Markers::new(image.clone(), lines.clone())),
     );
     tokio::spawn(follow(coordinator.clone(), image, leaderships));
-    let verifier = Verifier::new(membership.broker, coordinator.clone(), lines);
+    let verifier = Verifier::new(me, coordinator.clone(), lines);
     Transactions {
         coordinator,
         verifier: Arc::new(verifier),

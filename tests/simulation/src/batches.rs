@@ -12,6 +12,12 @@ pub struct Batch {
     /// Where the next one begins at the earliest: compaction may leave less than was there.
     pub end: usize,
     pub epoch: LeaderEpoch,
+    /// Its producer's id; -1 if it has none.
+    pub producer: i64,
+    /// It belongs to a transaction.
+    pub transactional: bool,
+    /// It is a marker, or the like.
+    pub control: bool,
     /// The number of the codec that the records are packed in.
     pub codec: i16,
     /// When each record was made, or appended, in the order of the records.
@@ -40,12 +46,54 @@ const ATTRIBUTES: usize = 21;
 const LAST_DELTA: usize = 23;
 const FIRST_TIME: usize = 27;
 const GREATEST_TIME: usize = 35;
+const PRODUCER: usize = 43;
+const PRODUCER_EPOCH: usize = 51;
 const COUNT: usize = 57;
 const RECORDS: usize = 61;
 
 /// In the attributes: the codec, and that all records have the time of their append.
 const CODEC: i16 = 7;
 const APPEND_TIME: i16 = 8;
+/// That it belongs to a transaction, and that it holds a marker.
+const TRANSACTIONAL: i16 = 0x10;
+const CONTROL: i16 = 0x20;
+
+/// In the number that stands for a marker; no record of a client has one like that.
+const MARKER: u64 = 0x007f_ffff_0000_0000;
+
+/// What a marker says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marker {
+    pub producer: i64,
+    pub epoch: i16,
+    pub commit: bool,
+}
+
+impl Marker {
+    /// The number that stands for it.
+    fn number(self) -> u64 {
+        let (producer, epoch) = (self.producer as u64 & 0xffff, self.epoch as u64 & 0x7fff);
+        MARKER | producer << 16 | epoch << 1 | u64::from(self.commit)
+    }
+}
+
+/// The marker that a number stands for.
+pub fn marker_of(number: u64) -> Option<Marker> {
+    (number & !0xffff_ffff == MARKER).then_some(Marker {
+        producer: (number >> 16 & 0xffff) as i64,
+        epoch: (number >> 1 & 0x7fff) as i16,
+        commit: number & 1 == 1,
+    })
+}
+
+/// Whether a control record commits, by its key: a version, and 0 for an abort or 1 for a commit.
+fn commits(key: &[u8]) -> Option<bool> {
+    match int16(key, 2)? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
 
 fn int16(bytes: &[u8], at: usize) -> Option<i16> {
     Some(i16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
@@ -127,6 +175,8 @@ fn first(bytes: &[u8]) -> Option<(Batch, usize)> {
     let base = usize::try_from(int64(batch, 0)?).ok()?;
     let attributes = int16(batch, ATTRIBUTES)?;
     let codec = attributes & CODEC;
+    let (producer, producer_epoch) = (int64(batch, PRODUCER)?, int16(batch, PRODUCER_EPOCH)?);
+    let control = attributes & CONTROL != 0;
     let (first, greatest) = (int64(batch, FIRST_TIME)?, int64(batch, GREATEST_TIME)?);
     let body = codecs::unpack(codec, batch.get(RECORDS..)?)?;
     let mut rest = &body[..];
@@ -137,10 +187,23 @@ fn first(bytes: &[u8]) -> Option<(Batch, usize)> {
             0 => first + later,
             _ => greatest,
         });
-        let number = value.unwrap_or_else(|text| {
-            let number = text.number;
-            texts.push(text);
-            number
+        let marker = |text: &Text| {
+            let commit = commits(&text.key).filter(|_| control)?;
+            let epoch = producer_epoch;
+            let marker = Marker {
+                producer,
+                epoch,
+                commit,
+            };
+            Some(marker.number())
+        };
+        let number = value.unwrap_or_else(|text| match marker(&text) {
+            Some(marker) => marker,
+            None => {
+                let number = text.number;
+                texts.push(text);
+                number
+            }
         });
         records.push((base + delta, number));
     }
@@ -148,6 +211,9 @@ fn first(bytes: &[u8]) -> Option<(Batch, usize)> {
         base,
         end: base + usize::try_from(int32(batch, LAST_DELTA)?).ok()? + 1,
         epoch: LeaderEpoch(int32(batch, EPOCH)?),
+        producer,
+        transactional: attributes & TRANSACTIONAL != 0,
+        control,
         codec,
         times,
         records,
@@ -208,6 +274,9 @@ mod tests {
             base,
             end: base + values.len(),
             epoch: LeaderEpoch(epoch),
+            producer: 5,
+            transactional: false,
+            control: false,
             codec: 0,
             times: (1_000..).take(values.len()).collect(),
             records: (base..).zip(values.iter().copied()).collect(),
@@ -239,5 +308,30 @@ mod tests {
         builder.push_with_headers(5, Some(b"k"), None, &[(b"n", Some(&7_u64.to_be_bytes()))]);
         let read = batches(&builder.build());
         assert_eq!(read[0].records, [(3, 7)]);
+    }
+
+    #[test]
+    fn a_marker_is_read_as_what_it_says() {
+        // Kafka's: version 0 and type 1 for a commit; version 0 and the coordinator's epoch.
+        let built = |kind: u8| {
+            let mut builder = RecordBatchBuilder::new()
+                .at(Offset(3), LeaderEpoch(1))
+                .producer(ProducerId(70), 9, -1)
+                .attributes(TRANSACTIONAL | CONTROL);
+            builder.push(5, Some(&[0, 0, 0, kind]), Some(&[0, 0, 0, 0, 0, 4]));
+            batches(&builder.build()).remove(0)
+        };
+        for (kind, commit) in [(1, true), (0, false)] {
+            let read = built(kind);
+            assert!(read.control && read.transactional && read.texts.is_empty());
+            let (producer, epoch) = (70, 9);
+            let marker = Marker {
+                producer,
+                epoch,
+                commit,
+            };
+            assert_eq!(marker_of(read.records[0].1), Some(marker));
+        }
+        assert_eq!(marker_of(built(2).records[0].1), None);
     }
 }

@@ -90,6 +90,9 @@ impl Node {
 pub struct Core {
     pub now: u64,
     pub rng: StdRng,
+    pub seed: u64,
+    /// Markers that nobody waits for any more are written all the same.
+    pub late_markers: bool,
     pub weather: Weather,
     pub api: Objects,
     /// What a backup of the API server holds.
@@ -128,6 +131,8 @@ impl Core {
         Ok(Self {
             now: 0,
             rng: StdRng::seed_from_u64(seed),
+            seed,
+            late_markers: false,
             weather: Weather::default(),
             api: Objects::default(),
             backup: None,

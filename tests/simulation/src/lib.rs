@@ -5,7 +5,7 @@
 //! network, what a power cut leaves on a disk, and the Kubernetes API. See docs/simulation.md.
 //!
 //! - [`world`] is a run, [`process`] one process in it, [`core`] what they share, [`broker`] what they do;
-//! - [`api`] and [`disk`] are the world's objects, [`faults`] what goes wrong, [`clients`] and [`groups`] who asks;
+//! - [`api`] and [`disk`] are the world's objects, [`faults`] what goes wrong, [`clients`], [`groups`] and [`txns`] who asks;
 //! - [`ambush`] are the faults that aim at one message, [`outage`] is the end of some runs;
 //! - [`batches`] reads record batches on its own, and [`codecs`] what they are packed in;
 //! - [`check`] rebuilds what happened and says which promise was broken; [`rules`] can be taken out;
@@ -28,5 +28,6 @@ pub mod panics;
 pub mod process;
 pub mod rules;
 pub mod scale;
+pub mod txns;
 pub mod voices;
 pub mod world;

@@ -2,7 +2,7 @@
 //! `--seeds N [--from M]` runs many (with `--twice` each of them twice, and compares), `--minutes N` as many as it can, `--new` from a seed drawn at random;
 //! `--mutations [--seeds N]` takes out each rule in turn and prints which promise broke, and how soon; `--scale`
 //! prints what losing one of 100 brokers costs. With `--wide` some runs delete records,
-//! compact topics and have consumer groups; `--mutations` always does so.
+//! compact topics, have consumer groups and transactions; `--mutations` always does so.
 
 use leasehold_simulation::rules::{RULES, Rule};
 use leasehold_simulation::world::{Outcome, run};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "simulate --seed N [--without RULE] [--twice] | --seeds N [--from M] [--twice] | \
-    --minutes N [--from M | --new] | --mutations [--seeds N] | --scale; with --wide also deletions, compaction, groups";
+    --minutes N [--from M | --new] | --mutations [--seeds N] | --scale; with --wide also deletions, compaction, groups, transactions";
 
 #[derive(Default)]
 struct Wanted {
@@ -171,10 +171,11 @@ fn verdict(outcome: &Outcome) -> ExitCode {
         acknowledged,
         consumed,
         groups: [commits, fetched, generations],
+        txns: [ended, aborted, in_transactions],
         ..
     } = outcome;
     println!(
-        "seed {seed}: {writes} head writes, {claims} claims, {elections} elections, {acknowledged} records acknowledged, {consumed} read, {commits} commits, {fetched} offsets fetched, {generations} generations"
+        "seed {seed}: {writes} head writes, {claims} claims, {elections} elections, {acknowledged} records acknowledged, {consumed} read, {commits} commits, {fetched} offsets fetched, {generations} generations, {ended} transactions committed, {aborted} aborted, {in_transactions} of their records read"
     );
     match &outcome.broken {
         Some(line) => {
@@ -189,7 +190,7 @@ fn many(from: u64, limit: Limit, rule: Option<&str>, wide: bool) -> std::io::Res
     println!("seeds from {from}");
     let begun = Instant::now();
     let next = AtomicU64::new(from);
-    let sums: [AtomicU64; 9] = Default::default();
+    let sums: [AtomicU64; 12] = Default::default();
     let broken = AtomicUsize::new(0);
     on_all_processors(|| {
         loop {
@@ -212,6 +213,9 @@ fn many(from: u64, limit: Limit, rule: Option<&str>, wide: bool) -> std::io::Res
                 outcome.groups[0],
                 outcome.groups[1],
                 outcome.groups[2],
+                outcome.txns[0],
+                outcome.txns[1],
+                outcome.txns[2],
             ];
             for (sum, count) in sums.iter().zip(counts) {
                 sum.fetch_add(count, Ordering::Relaxed);
@@ -233,9 +237,12 @@ fn many(from: u64, limit: Limit, rule: Option<&str>, wide: bool) -> std::io::Res
         commits,
         fetched,
         generations,
+        ended,
+        aborted,
+        in_transactions,
     ] = sums.map(AtomicU64::into_inner);
     println!(
-        "{seeds} seeds in {:.1} s, {broken} broken: {writes} head writes, {claims} claims, {elections} elections, {acknowledged} records acknowledged, {consumed} read, {commits} commits, {fetched} offsets fetched, {generations} generations",
+        "{seeds} seeds in {:.1} s, {broken} broken: {writes} head writes, {claims} claims, {elections} elections, {acknowledged} records acknowledged, {consumed} read, {commits} commits, {fetched} offsets fetched, {generations} generations, {ended} transactions committed, {aborted} aborted, {in_transactions} of their records read",
         begun.elapsed().as_secs_f64()
     );
     Ok(if broken == 0 {

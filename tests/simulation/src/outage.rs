@@ -60,7 +60,7 @@ impl Outage {
             let Some(key) = key_of(at).filter(|_| core.check.parts.get(at) == Some(part)) else {
                 continue;
             };
-            if core.check.is_offsets(key) {
+            if core.check.is_internal(key) {
                 // That of the coordinators gets what their groups say.
                 continue;
             }

@@ -299,4 +299,52 @@ pub const RULES: &[Rule] = &[
         "a-share-is-given-when-stored",
         "members are told of their shares once these are stored",
     ),
+    rule(
+        "a-marker-does-not-end-the-next-transaction",
+        "in version 2 a marker ends only what has an older epoch than it",
+    ),
+    rule(
+        "readers-of-committed-records-stop-at-what-is-open",
+        "who reads committed records reads to the last stable offset",
+    ),
+    rule(
+        "aborted-transactions-are-told",
+        "who reads committed records is told what was aborted",
+    ),
+    rule(
+        "what-begins-a-transaction-is-verified",
+        "a batch begins a transaction only where the coordinator has the partition in it",
+    ),
+    rule(
+        "an-end-is-told-when-stored",
+        "a producer is told of the end of its transaction once that is stored",
+    ),
+    rule(
+        "the-next-coordinator-carries-on",
+        "an end that is stored is carried to its partitions by whoever coordinates next",
+    ),
+    rule(
+        "a-marker-is-sent-until-it-is-in",
+        "a marker that a leader refuses is sent again",
+    ),
+    rule(
+        "an-older-epoch-changes-nothing",
+        "a producer of an older epoch changes no transaction",
+    ),
+    rule(
+        "a-new-producer-ends-what-is-open",
+        "a new producer is given an epoch once what the last one had open is ended",
+    ),
+    rule(
+        "the-leader-gives-the-time",
+        "where the topic says so, records have the time of their append",
+    ),
+    rule(
+        "a-topic-has-its-codec",
+        "records lie in their topic's codec",
+    ),
+    rule(
+        "a-batch-has-its-checksum",
+        "a batch without its checksum is refused",
+    ),
 ];

@@ -36,6 +36,8 @@ pub struct Outcome {
     pub consumed: u64,
     /// Offset commits acknowledged, offsets fetched, generations in which all was shared out.
     pub groups: [u64; 3],
+    /// Transactions told as committed, as aborted, and records of them read as committed.
+    pub txns: [u64; 3],
 }
 
 struct World {
@@ -115,6 +117,7 @@ pub fn run(seed: u64, rule: Option<&str>, wide: bool) -> std::io::Result<Outcome
         acknowledged: core.check.acknowledged,
         consumed: core.check.consumed,
         groups: core.check.groups.counts,
+        txns: core.check.txns.counts,
     })
 }
 
@@ -192,9 +195,11 @@ impl World {
                     continue;
                 }
                 if now >= HEALED_BY {
-                    return ill.map(|why| match why.strip_prefix("G4 ") {
-                        Some(why) => format!("G4 not well again in time: {why}"),
-                        None => format!("I15 not well again in time: {why}"),
+                    return ill.map(|why| match why.split_once(' ') {
+                        Some((number @ ("G4" | "X4"), why)) => {
+                            format!("{number} not well again in time: {why}")
+                        }
+                        _ => format!("I15 not well again in time: {why}"),
                     });
                 }
             }
@@ -409,7 +414,7 @@ impl World {
         for at in &mut self.restart_at {
             *at = (*at).min(now + 500);
         }
-        self.clients.healed(&self.core.lock());
+        self.clients.healed(&mut self.core.lock());
     }
 
     /// What is not as it should be in good times.
@@ -438,6 +443,7 @@ impl World {
     fn last_words(&self) -> Option<String> {
         let mut core = self.core.lock();
         let Core { check, nodes, .. } = &mut *core;
+        check.all_committed();
         for key in check.data.keys().copied().collect::<Vec<_>>() {
             for (node, there) in nodes.iter().enumerate() {
                 let log = there.disk.log(key);

@@ -8,7 +8,7 @@ const SEEDS: u64 = 60;
 #[test]
 fn no_promise_breaks_whatever_the_seed() {
     let (mut claims, mut elections, mut acknowledged, mut consumed) = (0, 0, 0, 0);
-    let mut groups = [0; 3];
+    let (mut groups, mut txns) = ([0; 3], [0; 3]);
     for seed in 0..SEEDS {
         let outcome = run(seed, None, true).unwrap();
         assert_eq!(
@@ -19,7 +19,8 @@ fn no_promise_breaks_whatever_the_seed() {
         elections += outcome.elections;
         acknowledged += outcome.acknowledged;
         consumed += outcome.consumed;
-        for (sum, count) in groups.iter_mut().zip(outcome.groups) {
+        let sums = groups.iter_mut().chain(&mut txns);
+        for (sum, count) in sums.zip(outcome.groups.into_iter().chain(outcome.txns)) {
             *sum += count;
         }
     }
@@ -27,6 +28,8 @@ fn no_promise_breaks_whatever_the_seed() {
     assert!(claims > 150 && elections > 200 && acknowledged > 8_000 && consumed > 8_000);
     let [commits, fetched, generations] = groups;
     assert!(commits > 2_000 && fetched > 700 && generations > 60);
+    let [committed, aborted, read] = txns;
+    assert!(committed > 30 && aborted > 8 && read > 70, "{txns:?}");
 }
 
 #[test]
@@ -58,6 +61,7 @@ fn a_rule_taken_out_is_noticed() {
         "a-repeat-is-recognised",
         "retention-leaves-its-bytes",
         "a-keys-last-record-stays",
+        "aborted-transactions-are-told",
     ] {
         let noticed = (0..40).any(|seed| run(seed, Some(rule), true).unwrap().broken.is_some());
         assert!(noticed, "{rule}");

@@ -29,6 +29,16 @@ pub struct Marker {
     pub committed: bool,
 }
 
+/// Which epoch of its producer a marker has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MarkerEpoch {
+    /// That of the records which it ends, or a later one.
+    #[default]
+    Any,
+    /// A later one: so it is in version 2 of transactions, where the next transaction has the marker's (KIP-1228).
+    Later,
+}
+
 impl Marker {
     /// The control batch, for offset 0.
     pub(crate) fn build(&self, now_ms: i64, log_append_time: bool) -> Bytes {

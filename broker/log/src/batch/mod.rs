@@ -15,7 +15,7 @@ pub use builder::RecordBatchBuilder;
 #[cfg(test)]
 pub(crate) use codec::packed;
 pub(crate) use codec::{GZIP, LZ4, SNAPPY, Unpacked, ZSTD, pack, pack_at, unpack};
-pub use marker::Marker;
+pub use marker::{Marker, MarkerEpoch};
 pub use record::{Record, Records};
 pub(crate) use record::{RecordHead, parse_head, take_frame};
 pub(crate) use varint::{put as put_varint, take_int};

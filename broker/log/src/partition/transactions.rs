@@ -7,7 +7,7 @@
 use super::open::rebuild_producers;
 use super::{AppendInfo, PartitionLog, View, Writer};
 use crate::aborted::AbortedTxn;
-use crate::batch::{BatchHeader, HEADER_LEN, Marker};
+use crate::batch::{BatchHeader, HEADER_LEN, Marker, MarkerEpoch};
 use crate::producers::{ProducerState, Snapshot};
 use crate::segment::Segment;
 use crate::transactions::VerificationGuard;
@@ -34,13 +34,24 @@ impl PartitionLog {
         epoch: LeaderEpoch,
         now_ms: i64,
     ) -> Result<AppendInfo, AppendError> {
+        self.append_marker_of(marker, MarkerEpoch::Any, epoch, now_ms)
+    }
+
+    /// The same, for a marker of which more is known: one that comes late does not end the next transaction.
+    pub fn append_marker_of(
+        &self,
+        marker: &Marker,
+        has: MarkerEpoch,
+        epoch: LeaderEpoch,
+        now_ms: i64,
+    ) -> Result<AppendInfo, AppendError> {
         let config = self.config();
         let by_leader = config.timestamp_type == TimestampType::LogAppendTime;
         let bytes = marker.build(now_ms, by_leader);
         let mut header = BatchHeader::parse(&bytes)?;
         let writer = self.writer.lock();
         let view = self.check_leads(epoch)?;
-        writer.producers.check_marker(marker)?;
+        writer.producers.check_marker(marker, has)?;
         header.leader_epoch = epoch;
         let body = (&bytes[HEADER_LEN..], Some(*marker));
         let time = (now_ms, if by_leader { now_ms } else { -1 });

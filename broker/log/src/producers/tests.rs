@@ -181,13 +181,31 @@ fn what_a_producer_sent_first_begins_its_transaction() {
 }
 
 #[test]
+fn a_marker_of_version_2_that_comes_late_does_not_end_the_next_transaction() {
+    let mut producers = Producers::default();
+    producers.note(&transactional(0, 3, 0), None);
+    let judge = |producers: &Producers, has| {
+        let (_, what) = marker(1, 4, 7);
+        let judged = producers.check_marker(&what.unwrap(), has);
+        judged.map_err(|e| e.kafka_code())
+    };
+    assert_eq!(judge(&producers, MarkerEpoch::Later), Ok(()));
+    let (end, what) = marker(1, 4, 7);
+    producers.note(&end, what);
+    assert_eq!(judge(&producers, MarkerEpoch::Later), Ok(()), "a repeat");
+    producers.note(&transactional(2, 4, 0), None);
+    assert_eq!(judge(&producers, MarkerEpoch::Later), Err(47));
+    assert_eq!(judge(&producers, MarkerEpoch::Any), Ok(()), "of version 1");
+}
+
+#[test]
 fn a_marker_fences_older_producers_and_older_coordinators() {
     let mut producers = Producers::default();
     producers.note(&transactional(0, 3, 0), None);
     let judge = |producers: &Producers, epoch, coordinator| {
         let (_, what) = marker(1, epoch, coordinator);
         producers
-            .check_marker(&what.unwrap())
+            .check_marker(&what.unwrap(), MarkerEpoch::Any)
             .map_err(|e| e.kafka_code())
     };
     assert_eq!(judge(&producers, 2, 7), Err(47));

@@ -213,6 +213,7 @@ fn the_next_shard_carries_a_stored_end_to_its_markers() {
         let mut heir = World::load(world.log, world.now);
         assert_eq!(heir.endings, world.endings);
         assert_eq!(heir.endings[0].commit, commit);
+        assert!(!heir.endings[0].bumped, "of version 1");
         heir.mark();
         heir.store_all();
         assert!(heir.state().starts_with("Complete"));
@@ -410,6 +411,7 @@ fn in_version_2_the_producer_goes_on_in_the_next_epoch_and_the_markers_have_it()
     // The next coordinator tells a repeat the same, before and after the markers.
     let mut heir = World::load(world.log, world.now);
     assert_eq!(heir.endings[0].producer, producer(1));
+    assert!(world.endings[0].bumped && heir.endings[0].bumped);
     let wait = not_ended(ErrorCode::ConcurrentTransactions);
     let token = heir.end_and_bump(0, true, None);
     assert_eq!(heir.replies[&token], wait);

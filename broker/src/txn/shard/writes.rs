@@ -116,6 +116,7 @@ impl Shard {
                     epoch: metadata.epoch,
                 },
                 commit,
+                bumped: metadata.bumped,
                 partitions: metadata.partitions.clone(),
             });
         }

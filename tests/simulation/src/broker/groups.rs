@@ -29,19 +29,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 impl Broker {
     /// Starts the coordinator, once the replicas are started.
     pub(super) fn start_groups(self: &Arc<Self>, replicas: Arc<ReplicaManager>) {
-        let weak = Arc::downgrade(self);
-        let ask: AskController = Arc::new(move |request, deadline| {
-            let weak = weak.clone();
-            Box::pin(async move {
-                match weak.upgrade() {
-                    Some(broker) => broker.ask_any(request, deadline).await,
-                    None => Response::NotController { hint: None },
-                }
-            })
-        });
         let image = self.group_image.subscribe();
         let cluster = LookedAt {
-            cluster: ImageCluster::new(image.clone(), ask),
+            cluster: ImageCluster::new(image.clone(), self.controller_calls()),
             image: image.clone(),
         };
         let config = BrokerConfig {
@@ -54,6 +44,20 @@ impl Broker {
         let _ = self
             .groups
             .set(start_in(Arc::new(cluster), image, replicas, &config));
+    }
+
+    /// The way to whoever is the controller. It does not keep the broker alive.
+    pub(super) fn controller_calls(self: &Arc<Self>) -> AskController {
+        let weak = Arc::downgrade(self);
+        Arc::new(move |request, deadline| {
+            let weak = weak.clone();
+            Box::pin(async move {
+                match weak.upgrade() {
+                    Some(broker) => broker.ask_any(request, deadline).await,
+                    None => Response::NotController { hint: None },
+                }
+            })
+        })
     }
 
     /// Asks whoever is the controller, until the deadline.

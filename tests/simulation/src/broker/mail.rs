@@ -4,10 +4,15 @@ use super::reply::{Kept, Reply, nobody};
 use crate::batches::Batch;
 use crate::disk::Key;
 use crate::groups::mail::{Answer, Ask};
+use crate::txns::mail as txns;
 use bytes::Bytes;
+use leasehold_broker::replica::TransactionClient;
 use leasehold_metadata::rpc::{Request, Response};
 use leasehold_wire::ErrorCode;
-use leasehold_wire::kafka::messages::{FetchRequest, FetchResponse};
+use leasehold_wire::kafka::messages::{
+    AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, FetchRequest, FetchResponse,
+    WriteTxnMarkersRequest, WriteTxnMarkersResponse,
+};
 
 /// What a producer is told: an error, or where its first record is.
 pub type Produced = Result<usize, ErrorCode>;
@@ -70,6 +75,33 @@ pub enum Mail {
     Foreign(Box<Mail>),
     /// A question of a group's member.
     Group { ask: Ask, reply: Reply<Answer> },
+    /// A question of the producer with that transactional id.
+    Txn {
+        id: &'static str,
+        ask: txns::Ask,
+        reply: Reply<txns::Answer>,
+    },
+    /// A batch of its transaction, as [`Self::Produce`].
+    ProduceIn {
+        id: &'static str,
+        client: TransactionClient,
+        key: Key,
+        records: Bytes,
+        values: Vec<u64>,
+        reply: Reply<Produced>,
+    },
+    /// The end of transactions, from their coordinator.
+    Markers {
+        from: usize,
+        request: Box<WriteTxnMarkersRequest>,
+        reply: Reply<WriteTxnMarkersResponse>,
+    },
+    /// A leader asks a coordinator whether its partition is in a transaction, or wants it to be.
+    Verify {
+        from: usize,
+        request: Box<AddPartitionsToTxnRequest>,
+        reply: Reply<AddPartitionsToTxnResponse>,
+    },
     /// End in order.
     Leave,
 }
@@ -88,6 +120,10 @@ impl Mail {
             Self::Produce { reply, .. } => Some(reply.kept()),
             Self::Consume { reply, .. } => Some(reply.kept()),
             Self::Group { reply, .. } => Some(reply.kept()),
+            Self::Txn { reply, .. } => Some(reply.kept()),
+            Self::ProduceIn { reply, .. } => Some(reply.kept()),
+            Self::Markers { reply, .. } => Some(reply.kept()),
+            Self::Verify { reply, .. } => Some(reply.kept()),
             Self::Foreign(mail) => mail.kept(),
             _ => None,
         }
@@ -124,6 +160,41 @@ impl Mail {
                 }),
                 _ => None,
             },
+            // In version 1 a repeated end that comes late is taken for that of the next transaction, as in Kafka.
+            Self::Txn {
+                ask: txns::Ask::End(request, _),
+                ..
+            } if !request.bump => None,
+            Self::Txn { id, ask, .. } => Some(Self::Txn {
+                id,
+                ask: ask.clone(),
+                reply: nobody(),
+            }),
+            Self::ProduceIn {
+                id,
+                client,
+                key,
+                records,
+                values,
+                ..
+            } => Some(Self::ProduceIn {
+                id,
+                client: *client,
+                key: *key,
+                records: records.clone(),
+                values: values.clone(),
+                reply: nobody(),
+            }),
+            Self::Markers { from, request, .. } => Some(Self::Markers {
+                from: *from,
+                request: request.clone(),
+                reply: nobody(),
+            }),
+            Self::Verify { from, request, .. } => Some(Self::Verify {
+                from: *from,
+                request: request.clone(),
+                reply: nobody(),
+            }),
             Self::Group { ask, .. } => Some(Self::Group {
                 ask: ask.clone(),
                 reply: nobody(),

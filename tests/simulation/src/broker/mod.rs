@@ -8,6 +8,7 @@ mod replicas;
 pub mod reply;
 mod session;
 mod start;
+mod txns;
 
 use crate::api::ApiClient;
 use crate::core::{STEP, Shared};
@@ -64,6 +65,7 @@ pub(crate) struct Broker {
     /// Once the registration is confirmed.
     replicas: OnceLock<Arc<ReplicaManager>>,
     groups: OnceLock<Arc<GroupCoordinator>>,
+    txns: OnceLock<txns::Txns>,
     /// The newest leader epochs that followers told of.
     heard: Mutex<BTreeMap<Key, LeaderEpoch>>,
     /// The leader epochs that the checker knows to have begun here.
@@ -103,6 +105,11 @@ pub async fn run(core: Shared, me: usize, life: Incarnation, inbox: mpsc::Unboun
                 partitions: 2,
                 ..Settings::default().offsets_topic
             },
+            transactions_topic: InternalTopic {
+                partitions: 2,
+                ..Settings::default().transactions_topic
+            },
+            producer_id_block: 3,
             topic_defaults: crate::check::min_isr(core.lock().check.default_min),
             ..Settings::default()
         },
@@ -133,6 +140,7 @@ pub async fn run(core: Shared, me: usize, life: Incarnation, inbox: mpsc::Unboun
         group_image: watch::Sender::new(Arc::new(Image::genesis(cluster_id()))),
         replicas: OnceLock::new(),
         groups: OnceLock::new(),
+        txns: OnceLock::new(),
         heard: Mutex::default(),
         begun: Mutex::default(),
         confirmed: Arc::default(),
@@ -209,6 +217,25 @@ impl Broker {
                     .lock()
                     .note(format!("broker {} refuses: {why}", self.me)),
             },
+            Mail::Txn { id, ask, reply } => self.transact(id, ask, reply),
+            Mail::ProduceIn {
+                id,
+                client,
+                key,
+                records,
+                values,
+                reply,
+            } => self.produce_in((id, client), (key, records), values, reply),
+            Mail::Markers {
+                from,
+                request,
+                reply,
+            } => self.markers(from, *request, reply),
+            Mail::Verify {
+                from,
+                request,
+                reply,
+            } => self.verify(from, *request, reply),
             Mail::Leave => self.leaving.store(true, Ordering::Relaxed),
         }
     }

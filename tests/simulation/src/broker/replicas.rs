@@ -73,7 +73,8 @@ impl Broker {
         tokio::spawn(Arc::clone(self).watch_storage(replicas.clone()));
         // A process registers once.
         let _ = self.replicas.set(replicas.clone());
-        self.start_groups(replicas);
+        self.start_groups(replicas.clone());
+        self.start_transactions(replicas);
         Ok(())
     }
 
@@ -284,8 +285,12 @@ impl Broker {
                 at
             }
         };
-        // While nothing is transactional the one is as good as the other.
-        let read_committed = self.core.lock().chance(300);
+        let read_committed = {
+            let core = &mut *self.core.lock();
+            // While nothing is transactional the one is as good as the other.
+            let drawn = core.chance(300);
+            drawn || (core.check.txns.here && core.chance(400))
+        };
         let params = FetchParams {
             replica: None,
             max_wait: Duration::from_millis(50),
@@ -310,6 +315,20 @@ impl Broker {
             ErrorCode::None => {
                 let read = batches(&result.records);
                 core.check.served(key, self.me, &read);
+                let shown = (result.last_stable_offset, result.high_watermark);
+                let start = core.nodes[self.me].disk.log(key).start;
+                if core.check.txns.here {
+                    let shown = (place_of(shown.0), place_of(shown.1));
+                    core.check.stable_to(key, self.me, start, shown);
+                }
+                if read_committed {
+                    let aborted = result.aborted.iter();
+                    let aborted =
+                        aborted.map(|txn| (txn.producer_id.0, place_of(txn.first_offset)));
+                    let aborted: Vec<(i64, usize)> = aborted.collect();
+                    core.check
+                        .read_committed(key, self.me, (&read, &aborted), start);
+                }
                 if !read.is_empty() {
                     core.check.shows(key, self.me, from, gone);
                 }

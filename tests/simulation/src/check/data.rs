@@ -4,10 +4,13 @@
 use super::logs::{lacks, last_of, may_lack, slot_of};
 use super::records::name_of;
 use super::{Checker, Data, Part};
-use crate::batches::Batch;
+use crate::batches::{Batch, marker_of};
 use crate::broker::mail::Question;
 use crate::disk::{Key, Log};
 use leasehold_types::{Incarnation, LeaderEpoch};
+
+/// Producers from this number on write in transactions, and leave out what they give up.
+pub const TRANSACTIONAL: u32 = 0x8000;
 
 /// Whose a value is, and which of its values.
 pub fn parts_of(value: u64) -> (u32, u32) {
@@ -57,6 +60,7 @@ impl Checker {
             ));
         }
         if leads {
+            self.txns.appended(value);
             let appender = *data.appenders.entry(epoch).or_insert((node, life));
             if appender != (node, life) {
                 lines.push(format!(
@@ -78,7 +82,7 @@ impl Checker {
         shown: usize,
     ) {
         let policy = self.policy(key);
-        let is_offsets = self.is_offsets(key);
+        let is_internal = self.is_internal(key);
         let data = self.data.entry(key).or_default();
         if data.lossy_since.is_some_and(|since| epoch < since) || data.loss_pending {
             return;
@@ -93,11 +97,14 @@ impl Checker {
             let new = (from..shown).map(|at| log.get(at));
             data.committed.extend(new);
             data.committed_in.resize(data.committed.len(), epoch);
-            let lines = match is_offsets {
+            let mut lines = match is_internal {
                 true if data.lossy_since.is_some() => Vec::new(),
                 true => self.groups.committed(&data.committed[from..]),
                 false => in_order(data, from),
             };
+            if self.txns.here && !is_internal && data.lossy_since.is_none() {
+                lines.extend(self.txns.committed(key, from, &data.committed[from..]));
+            }
             lines
                 .into_iter()
                 .for_each(|line| self.broke(format!("{line} of {key:?}")));
@@ -128,7 +135,7 @@ impl Checker {
 
     /// A leader said that this is where the first record of a time is, or where its log begins, which is now `log`.
     pub fn found(&mut self, key: Key, node: usize, question: Question, offset: i64, log: &Log) {
-        let is_offsets = self.is_offsets(key);
+        let is_internal = self.is_internal(key);
         let Some(data) = self.data.get(&key) else {
             return;
         };
@@ -142,7 +149,7 @@ impl Checker {
             // What is beyond was not shown as committed by then, and what is below, or not there, went since. Nobody
             // knows the times of what coordinators write.
             (Question::Time(time), Some(at))
-                if !is_offsets && at < data.committed.len() && log.get(at).is_some() =>
+                if !is_internal && at < data.committed.len() && log.get(at).is_some() =>
             {
                 let late = |at: &usize| {
                     let epoch = log.get(*at).map(|(epoch, _)| epoch);
@@ -307,8 +314,14 @@ fn in_order(data: &mut Data, from: usize) -> Vec<String> {
             data.unseen = Some(at);
             continue;
         };
+        if marker_of(value).is_some() {
+            continue;
+        }
         let (producer, number) = parts_of(value);
         let last = data.last.insert(producer, (at, number));
+        let before = data.highest.get(&producer).copied();
+        data.highest
+            .insert(producer, before.max(Some(number)).unwrap_or(number));
         data.last_of.insert(slot_of(value), at);
         let last_at = last.map(|(at, _)| at);
         if data.unseen > last_at || last_at.is_some_and(|at| data.deletions.may_be(at)) {
@@ -321,7 +334,8 @@ fn in_order(data: &mut Data, from: usize) -> Vec<String> {
                 "C5 number {number} of producer {producer} is committed again at {at}"
             ));
         } else if data.lossy_since.is_none()
-            && (next..number).any(|lacks| !data.given_up.contains(&(producer, lacks)))
+            && producer < TRANSACTIONAL
+            && (next..number).any(|lacks| !may_be_left_out(data, producer, lacks, before, number))
         {
             lines.push(format!(
                 "C6 number {number} of producer {producer} is committed at {at}, {next} is not"
@@ -331,12 +345,60 @@ fn in_order(data: &mut Data, from: usize) -> Vec<String> {
     lines
 }
 
+/// Whether the number `lacks` of a producer may be missing before `number`, where the log's last is an earlier one: it
+/// was given up, or it was committed once, as `highest` says, when a log that had forgotten the producer took an earlier
+/// one again. Then the log refuses what follows, so before `number` its producer must have begun anew.
+fn may_be_left_out(
+    data: &Data,
+    producer: u32,
+    lacks: u32,
+    highest: Option<u32>,
+    number: u32,
+) -> bool {
+    let given_up = |number| data.given_up.contains(&(producer, number));
+    let anew = number.checked_sub(1).is_some_and(given_up);
+    given_up(lacks) || (anew && Some(lacks) <= highest)
+}
+
 /// Which number of each producer is the last among what is committed from `from` on.
 fn note_last(data: &mut Data, from: usize) {
     for (at, entry) in data.committed.iter().enumerate().skip(from) {
-        if let Some((_, value)) = entry {
+        if let Some((_, value)) = entry
+            && marker_of(*value).is_none()
+        {
             let (producer, number) = parts_of(*value);
             data.last.insert(producer, (at, number));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log of one producer, of which all below `floor` was deleted.
+    fn log(floor: usize, numbers: &[u32]) -> Data {
+        let mut data = Data::default();
+        data.deletions.allow(floor);
+        let entry = |number: &u32| Some((LeaderEpoch(0), 1 << 32 | u64::from(*number)));
+        data.committed = numbers.iter().map(entry).collect();
+        data
+    }
+
+    #[test]
+    fn what_was_committed_before_an_earlier_number_came_again_is_missed_only_without_a_beginning_anew()
+     {
+        // 2 came again, to a log that had forgotten its producer; 4 is refused then, and given up.
+        let numbers = [0, 1, 2, 3, 2, 5];
+        let mut anew = log(4, &numbers);
+        anew.given_up.insert((1, 4));
+        assert_eq!(in_order(&mut anew, 0), [""; 0]);
+        assert_eq!(in_order(&mut log(4, &numbers), 0).len(), 1);
+        // 4 follows 3, but not in a log whose last is 2.
+        assert_eq!(in_order(&mut log(4, &[0, 1, 2, 3, 2, 4]), 0).len(), 1);
+        // Never committed, and not given up.
+        let mut never = log(3, &[0, 1, 3, 1, 5]);
+        never.given_up.extend([(1, 2), (1, 3)]);
+        assert_eq!(in_order(&mut never, 0).len(), 1);
     }
 }

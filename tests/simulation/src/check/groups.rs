@@ -20,6 +20,7 @@ use leasehold_wire::ErrorCode;
 use std::collections::{BTreeMap, BTreeSet};
 
 const OFFSETS: &str = "__consumer_offsets";
+const TRANSACTIONS: &str = "__transaction_state";
 
 /// A coordinator: a process, leading the group's partition in an epoch.
 type Coordinator = (usize, Incarnation, LeaderEpoch);
@@ -171,10 +172,10 @@ impl Groups {
 }
 
 impl Checker {
-    /// Whether this is a partition of the offsets topic.
-    pub fn is_offsets(&self, key: Key) -> bool {
+    /// Whether this is a partition of a coordinator's topic.
+    pub fn is_internal(&self, key: Key) -> bool {
         let topic = self.topics.get(&name_of(key).0);
-        topic.is_some_and(|topic| topic.name == OFFSETS)
+        topic.is_some_and(|topic| [OFFSETS, TRANSACTIONS].contains(&topic.name.as_str()))
     }
 
     /// The partition of the offsets topic that a group belongs to.

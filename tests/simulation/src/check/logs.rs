@@ -49,6 +49,11 @@ impl Deletions {
     pub fn may_be(&self, at: usize) -> bool {
         self.all || at < self.floor
     }
+
+    /// What is below `next` may go.
+    pub fn allow(&mut self, next: usize) {
+        self.floor = self.floor.max(next);
+    }
 }
 
 /// What is wrong with a log: where, and the number of the promise that its content breaks, unless that is up to
@@ -122,7 +127,7 @@ impl Checker {
     pub(super) fn policy(&self, key: Key) -> Policy {
         // The coordinators' own logs are never long enough to be compacted.
         let topic = self.topics.get(&name_of(key).0);
-        let Some(topic) = topic.filter(|_| !self.is_offsets(key)) else {
+        let Some(topic) = topic.filter(|_| !self.is_internal(key)) else {
             return Policy::default();
         };
         let number = |key: &str| {
@@ -159,8 +164,7 @@ impl Checker {
             !went.held.iter().any(young)
         });
         if small || old {
-            let deletions = &mut data.deletions;
-            deletions.floor = deletions.floor.max(went.next);
+            data.deletions.allow(went.next);
         }
     }
 
@@ -170,7 +174,7 @@ impl Checker {
         let (deletions, most) = (&mut data.deletions, data.committed.len() + FAR);
         match usize::try_from(before) {
             Ok(before) if before > most => {}
-            Ok(before) => deletions.floor = deletions.floor.max(before),
+            Ok(before) => deletions.allow(before),
             Err(_) => deletions.all |= before == -1,
         }
     }

@@ -12,9 +12,11 @@ mod offsets;
 mod records;
 mod restore;
 mod stamps;
+mod txns;
 pub use records::key_of;
 pub(crate) use records::name_of;
 mod wishes;
+pub use data::TRANSACTIONAL;
 pub use logs::{Deletions, TOMBSTONE};
 
 use crate::disk::{Entry, Key};
@@ -23,6 +25,7 @@ use leasehold_metadata::image::Position;
 use leasehold_types::{Incarnation, LeaderEpoch, Seq};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+pub use txns::{TxnId, Txns, Who};
 
 /// One committed head write.
 #[derive(Clone, Debug)]
@@ -92,6 +95,8 @@ pub struct Data {
     pub given_up: BTreeSet<(u32, u32)>,
     /// The last of each producer's numbers among what is committed, and where it is.
     pub last: BTreeMap<u32, (usize, u32)>,
+    /// The highest of each producer's numbers that was ever committed.
+    pub highest: BTreeMap<u32, u32>,
     /// Epochs below this are not believed: an election that may lose records followed.
     pub lossy_since: Option<LeaderEpoch>,
     /// That election's leader has not begun yet.
@@ -135,6 +140,7 @@ pub struct Checker {
     pub consumed: u64,
     pub elections: u64,
     pub groups: Groups,
+    pub txns: Txns,
     /// `min.insync.replicas` where a topic has none of its own.
     pub default_min: usize,
 }

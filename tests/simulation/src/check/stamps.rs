@@ -20,7 +20,7 @@ impl Checker {
             time,
             codec,
         } = *appended;
-        if self.is_offsets(key) {
+        if self.is_internal(key) {
             return;
         }
         let config = |name: &str| {

@@ -45,7 +45,7 @@ pub(super) fn reassign(core: &mut Core) -> Option<AdminRequest> {
 pub(super) fn anything(core: &mut Core) -> Option<AdminRequest> {
     // The coordinators' own has the number of partitions and the settings that it began with, as in any cluster
     // in its senses.
-    let key = any_partition(core).filter(|key| !core.check.is_offsets(*key))?;
+    let key = any_partition(core).filter(|key| !core.check.is_internal(*key))?;
     let topic = core.check.topics.get(&name_of(key).0)?.name.clone();
     let request = match core.rng.random_range(0..9) {
         6.. => super::rare::anything(core, topic),

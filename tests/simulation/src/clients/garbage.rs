@@ -32,7 +32,7 @@ fn whole(time: i64, key: Option<&[u8]>, value: &[u8]) -> Vec<u8> {
 
 /// Now and then somebody sends such a batch.
 pub(super) fn send(core: &mut Core) {
-    let Some(key) = any_partition(core).filter(|key| !core.check.is_offsets(*key)) else {
+    let Some(key) = any_partition(core).filter(|key| !core.check.is_internal(*key)) else {
         return;
     };
     let now = CALENDAR + i64::try_from(core.now).unwrap_or(0);

@@ -16,6 +16,7 @@ use crate::core::Core;
 use crate::disk::Key;
 use crate::groups::Groups;
 use crate::process::CALENDAR;
+use crate::txns::Txns;
 use consumer::Consumer;
 use leasehold_metadata::lease::Holder;
 use leasehold_metadata::rpc::{AdminRequest, NewTopic, Request, Response, TopicRef};
@@ -58,6 +59,7 @@ pub struct Clients {
     trimming: Trimming,
     packing: Packing,
     groups: Groups,
+    txns: Txns,
     wide: bool,
     /// How many records were acknowledged per partition when the faults ended.
     acked: BTreeMap<Key, usize>,
@@ -121,7 +123,7 @@ fn ask(core: &mut Core) {
 }
 
 /// The leader of `key` as the records have it, or anyone.
-fn leader(core: &mut Core, key: Key) -> usize {
+pub(crate) fn leader(core: &mut Core, key: Key) -> usize {
     let part = core.check.parts.get(&name_of(key));
     let leader = part.and_then(|part| usize::try_from(part.leader?).ok());
     let count = core.nodes.len();
@@ -146,6 +148,7 @@ impl Clients {
             trimming: Trimming::draw(core, wide),
             packing: Packing::draw(core, wide),
             groups: Groups::draw(core, wide),
+            txns: Txns::draw(core, wide),
             wide,
             ..Self::default()
         }
@@ -185,6 +188,7 @@ impl Clients {
             consumer.hear(core);
         }
         self.groups.step(core, wishful);
+        self.txns.step(core, wishful);
     }
 
     fn hear(&mut self, core: &mut Core) {
@@ -275,14 +279,14 @@ impl Clients {
     /// Every partition's producer has something to send.
     pub fn produce_everywhere(&mut self, core: &mut Core) {
         let mut keys: Vec<Key> = core.check.parts.keys().filter_map(key_of).collect();
-        keys.retain(|key| !core.check.is_offsets(*key));
+        keys.retain(|key| !core.check.is_internal(*key));
         for key in keys {
             self.produce_to(core, key);
         }
     }
 
     fn produce(&mut self, core: &mut Core) {
-        let key = any_partition(core).filter(|key| !core.check.is_offsets(*key));
+        let key = any_partition(core).filter(|key| !core.check.is_internal(*key));
         if let Some(key) = key {
             self.produce_to(core, key);
         }
@@ -299,8 +303,9 @@ impl Clients {
     }
 
     /// The faults ended.
-    pub fn healed(&mut self, core: &Core) {
+    pub fn healed(&mut self, core: &mut Core) {
         self.groups.healed(core);
+        self.txns.healed(core);
         self.acked = acked(&core.check);
     }
 
@@ -311,11 +316,12 @@ impl Clients {
         }
         let now = acked(&core.check);
         let parts = core.check.parts.keys().filter_map(key_of);
-        let mut parts = parts.filter(|key| !core.check.is_offsets(*key));
+        let mut parts = parts.filter(|key| !core.check.is_internal(*key));
         let stuck =
             parts.find(|key| now.get(key).unwrap_or(&0) <= self.acked.get(key).unwrap_or(&0));
         stuck
             .map(|key| format!("nothing is acknowledged in {key:?}"))
             .or_else(|| self.groups.ill(core))
+            .or_else(|| self.txns.ill(core))
     }
 }

@@ -26,6 +26,9 @@ const PATIENCE: u64 = 1_600;
 /// After so many refusals as out of order of its first batch a producer begins anew: no answer to that got lost.
 const REFUSALS: u32 = 6;
 
+/// No transactional producer has an id from here on.
+const OTHERS: i64 = 1 << 20;
+
 /// How many keys there are.
 const KEYS: u8 = 6;
 
@@ -77,8 +80,10 @@ impl Producer {
         }
         let count = core.rng.random_range(1..4);
         let sequence = i32::try_from(self.next - self.first).unwrap_or(i32::MAX);
-        let mut builder =
-            RecordBatchBuilder::new().producer(ProducerId(self.id.into()), self.epoch, sequence);
+        // Where ids are given out, these were given out long ago.
+        let others = if core.check.txns.here { OTHERS } else { 0 };
+        let id = ProducerId(i64::from(self.id) + others);
+        let mut builder = RecordBatchBuilder::new().producer(id, self.epoch, sequence);
         let mut values = Vec::new();
         let keyed = core.check.is_compacted(self.key);
         for number in self.next..self.next + count {

@@ -63,7 +63,7 @@ impl Trimming {
         if self.deletes.is_none() || !core.chance(60) {
             return;
         }
-        let Some(key) = any_partition(core).filter(|key| !core.check.is_offsets(*key)) else {
+        let Some(key) = any_partition(core).filter(|key| !core.check.is_internal(*key)) else {
             return;
         };
         let committed = core.check.data.get(&key);

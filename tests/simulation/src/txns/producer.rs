@@ -1,0 +1,294 @@
+//! A producer with a transactional id: it finds its coordinator, gets its epoch, and then has one transaction after the
+//! other, as Kafka's clients do. In version 1 it adds partitions itself, and gets a new epoch where it cannot know what
+//! of its records is in a log; in version 2 the leaders add them, and each end brings the next epoch.
+
+use super::mail::{Answer, Ask};
+use super::transaction::{Sender, Sent, Transaction};
+use crate::broker::mail::Mail;
+use crate::broker::place;
+use crate::broker::reply::reply;
+use crate::check::key_of;
+use crate::core::Core;
+use crate::disk::Key;
+use leasehold_broker::coordinator::write::Producer as Who;
+use leasehold_broker::txn::types::{AddRequest, EndRequest, InitRequest, Partitions};
+use leasehold_wire::ErrorCode;
+use rand::Rng as _;
+use std::collections::BTreeMap;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+
+/// After this long without an answer it asks another.
+const PATIENCE: u64 = 1_500;
+/// Topics that it writes to, unless their records have keys; one would rather lose records.
+const TOPICS: [&str; 3] = ["t", "u", "v"];
+
+/// What it is.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    pub id: &'static str,
+    /// Of version 2.
+    pub second: bool,
+}
+
+/// What it is about.
+enum Step {
+    /// It wants an epoch; the one that it had, if it goes on.
+    Begins(Option<Who>),
+    Rests,
+    Adds,
+    Sends,
+    Ends,
+    Dead,
+}
+
+/// The producer.
+pub(super) struct Producer {
+    kind: Kind,
+    line: u64,
+    number: u32,
+    timeout_ms: i32,
+    who: Option<Who>,
+    step: Step,
+    coordinator: Option<usize>,
+    question: Option<(oneshot::Receiver<Answer>, u64)>,
+    wait_until: u64,
+    transaction: Option<Transaction>,
+    sequences: BTreeMap<Key, i32>,
+    next: u32,
+    /// It began after the faults.
+    fresh: bool,
+    /// What was committed, of those that began after the faults.
+    done: bool,
+}
+
+impl Producer {
+    pub fn new(kind: Kind, line: u64, number: u32, core: &mut Core) -> Self {
+        Self {
+            kind,
+            line,
+            number,
+            timeout_ms: core.rng.random_range(700..4_000),
+            who: None,
+            step: Step::Begins(None),
+            coordinator: None,
+            question: None,
+            wait_until: core.now + core.rng.random_range(10..600),
+            transaction: None,
+            sequences: BTreeMap::new(),
+            next: 0,
+            fresh: false,
+            done: false,
+        }
+    }
+
+    pub fn id(&self) -> &'static str {
+        self.kind.id
+    }
+
+    pub fn is_dead(&self) -> bool {
+        matches!(self.step, Step::Dead)
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// In a few words.
+    pub fn says(&self) -> String {
+        let step = match self.step {
+            Step::Begins(_) => "wants an epoch",
+            Step::Rests => "rests",
+            Step::Adds => "adds partitions",
+            Step::Sends => "sends",
+            Step::Ends => "ends",
+            Step::Dead => "is dead",
+        };
+        format!("{:?} {step}, coordinator {:?}", self.who, self.coordinator)
+    }
+
+    pub fn stand_still(&mut self, until: u64) {
+        self.wait_until = until;
+    }
+
+    /// The faults ended.
+    pub fn healed(&mut self, now: u64) {
+        self.wait_until = self.wait_until.min(now + 500);
+    }
+
+    /// What it does in one step; once all is `well` it only commits one more transaction.
+    pub fn step(&mut self, core: &mut Core, well: bool) {
+        if core.now < self.wait_until || self.done {
+            return;
+        }
+        if let Some((answer, until)) = &mut self.question {
+            let answer = match answer.try_recv() {
+                Ok(answer) => Some(answer),
+                Err(TryRecvError::Empty) if core.now < *until => return,
+                Err(_) => None,
+            };
+            self.question = None;
+            match answer {
+                Some(answer) => self.hear(core, answer),
+                None => self.coordinator = None,
+            }
+            return;
+        }
+        if !matches!(self.step, Step::Rests | Step::Sends | Step::Dead)
+            && self.coordinator.is_none()
+        {
+            let to = core.rng.random_range(0..core.nodes.len());
+            return self.ask(core, to, Ask::Find);
+        }
+        let to = self.coordinator.unwrap_or_default();
+        let id = self.kind.id.to_owned();
+        match (&self.step, self.who, &mut self.transaction) {
+            (Step::Begins(expected), ..) => {
+                let request = InitRequest {
+                    transactional_id: id,
+                    timeout_ms: self.timeout_ms,
+                    expected: *expected,
+                };
+                self.ask(core, to, Ask::Init(request));
+            }
+            (Step::Rests, Some(who), _) => self.begin(core, who, well),
+            (Step::Adds, Some(producer), Some(transaction)) => {
+                let partitions = names(core, &transaction.keys);
+                let request = AddRequest {
+                    transactional_id: id,
+                    producer,
+                    partitions,
+                };
+                self.ask(core, to, Ask::Add(request));
+            }
+            (Step::Sends, Some(producer), Some(transaction)) => {
+                let sender = Sender {
+                    id: self.kind.id,
+                    line: self.line,
+                    number: self.number,
+                    producer,
+                    second: self.kind.second,
+                };
+                match transaction.send(core, &sender, crate::clients::leader) {
+                    Sent::Waits => {}
+                    Sent::Fenced => self.step = Step::Dead,
+                    Sent::All => self.step = Step::Ends,
+                    Sent::Failed => {
+                        transaction.commits = false;
+                        self.step = Step::Ends;
+                    }
+                }
+            }
+            (Step::Ends, Some(producer), Some(transaction)) => {
+                let request = EndRequest {
+                    transactional_id: id,
+                    producer,
+                    commit: transaction.commits,
+                    bump: self.kind.second,
+                };
+                let ask = Ask::End(request, transaction.txn);
+                self.ask(core, to, ask);
+            }
+            _ => self.step = Step::Dead,
+        }
+    }
+
+    fn begin(&mut self, core: &mut Core, producer: Who, well: bool) {
+        let names = TOPICS.map(str::to_owned);
+        let mut keys: Vec<Key> = core.check.parts.keys().filter_map(key_of).collect();
+        keys.retain(|key| {
+            let topic = core.check.topics.get(&crate::check::name_of(*key).0);
+            topic.is_some_and(|topic| names.contains(&topic.name)) && !core.check.is_compacted(*key)
+        });
+        keys.retain(|_| core.chance(600));
+        if keys.is_empty() {
+            self.wait_until = core.now + core.rng.random_range(50..300);
+            return;
+        }
+        let sender = Sender {
+            id: self.kind.id,
+            line: self.line,
+            number: self.number,
+            producer,
+            second: self.kind.second,
+        };
+        let (sequences, next) = (&mut self.sequences, &mut self.next);
+        let mut transaction = Transaction::begin(core, &sender, keys, sequences, next);
+        transaction.commits |= well;
+        self.fresh = well;
+        self.transaction = Some(transaction);
+        self.step = match self.kind.second {
+            true => Step::Sends,
+            false => Step::Adds,
+        };
+    }
+
+    fn ask(&mut self, core: &mut Core, to: usize, ask: Ask) {
+        let (reply, answer) = reply();
+        let id = self.kind.id;
+        core.post_from(self.line, to, Mail::Txn { id, ask, reply });
+        self.question = Some((answer, core.now + PATIENCE));
+    }
+
+    fn hear(&mut self, core: &mut Core, answer: Answer) {
+        use ErrorCode as E;
+        self.wait_until = core.now + core.rng.random_range(5..60);
+        match (answer, &self.step) {
+            (Answer::Find(found), _) => {
+                let there = found.error.is_ok();
+                self.coordinator = there.then(|| place(found.broker));
+            }
+            (Answer::Goes(Ok(who)), Step::Begins(_)) => {
+                self.goes_on(who);
+                self.step = Step::Rests;
+            }
+            (Answer::Goes(Ok(who)), Step::Ends) => self.ended(core, who),
+            (Answer::Added(E::None), Step::Adds) => self.step = Step::Sends,
+            (answer, _) => match answer.error() {
+                E::ConcurrentTransactions => {}
+                E::NotCoordinator | E::CoordinatorNotAvailable => self.coordinator = None,
+                E::ProducerFenced
+                | E::InvalidProducerEpoch
+                | E::InvalidProducerIdMapping
+                | E::InvalidTxnState
+                | E::TransactionalIdNotFound => self.step = Step::Dead,
+                _ => {}
+            },
+        }
+    }
+
+    fn goes_on(&mut self, who: Who) {
+        if self.who.replace(who) != Some(who) {
+            self.sequences.clear();
+        }
+    }
+
+    /// Its transaction has ended, as it wished.
+    fn ended(&mut self, core: &mut Core, who: Who) {
+        self.wait_until = core.now + core.rng.random_range(5..400);
+        self.step = Step::Rests;
+        let Some(transaction) = self.transaction.take() else {
+            return;
+        };
+        self.done = self.fresh && transaction.commits;
+        match self.kind.second {
+            true => self.goes_on(who),
+            // What it sent may yet arrive: not in its next epoch.
+            false if transaction.torn => self.step = Step::Begins(self.who),
+            false => {}
+        }
+    }
+}
+
+/// Partitions as requests have them.
+fn names(core: &Core, keys: &[Key]) -> Partitions {
+    let mut partitions = Partitions::new();
+    for key in keys {
+        let topic = core.check.topics.get(&crate::check::name_of(*key).0);
+        if let Some(topic) = topic {
+            let of_topic = partitions.entry(topic.name.clone()).or_default();
+            of_topic.insert(key.1);
+        }
+    }
+    partitions
+}
