@@ -14,6 +14,7 @@ use crate::txn::types::{AddRequest, Partitions};
 use crate::txn::verify::all;
 use crate::txn::wire::{partitions, topic_results};
 use leasehold_metadata::Image;
+use leasehold_types::seams::taken_out;
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::add_partitions_to_txn_response::AddPartitionsToTxnResult;
 use leasehold_wire::kafka::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse};
@@ -34,7 +35,7 @@ pub(super) async fn answer(
     let image = shared.image();
     let exists = |topic: &str, index: i32| exists(&image, topic, index);
     if call.version >= OF_BROKERS {
-        return each(coordinator, request, exists).await;
+        return each(coordinator, &image, request).await;
     }
     let asked = AddRequest {
         transactional_id: request.v3_and_below_transactional_id.to_string(),
@@ -54,12 +55,17 @@ pub(super) async fn answer(
     AddPartitionsToTxnResponse::default().with_results_by_topic_v3_and_below(topic_results(answers))
 }
 
-/// Each transaction of a request of brokers. `exists` tells which partitions there are.
+/// Each transaction of a request of brokers. What `image`, the coordinator's own, does not know is no part of any,
+/// though its leader may know it already: what is unknown at the end of a transaction counts as deleted, and gets no
+/// marker.
 pub async fn each(
     coordinator: &TxnCoordinator,
+    image: &Image,
     request: AddPartitionsToTxnRequest,
-    exists: impl Fn(&str, i32) -> bool,
 ) -> AddPartitionsToTxnResponse {
+    let exists = |topic: &str, index: i32| {
+        exists(image, topic, index) || taken_out("a-coordinator-adds-what-it-knows")
+    };
     let mut response = AddPartitionsToTxnResponse::default();
     for transaction in request.transactions {
         let asked = AddRequest {

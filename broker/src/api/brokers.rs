@@ -17,8 +17,8 @@ impl BrokerApis for KafkaHandler {
     async fn verify(&self, head: RequestHead, body: Bytes) -> Result<OutFrame, Refusal> {
         let request: AddPartitionsToTxnRequest = take(&head, body, VERIFY_VERSION)?;
         let coordinator = &self.shared.transactions.coordinator;
-        // Who leads a partition knows that it is there.
-        let response = add_partitions_to_txn::each(coordinator, request, |_, _| true).await;
+        let image = self.shared.image();
+        let response = add_partitions_to_txn::each(coordinator, &image, request).await;
         give::<AddPartitionsToTxnRequest>(&head, &response)
     }
 

@@ -307,7 +307,10 @@ fn judged(answer: ErrorCode, client: TransactionClient) -> Option<(ErrorCode, St
         | E::CoordinatorNotAvailable
         | E::NotCoordinator
         | E::ConcurrentTransactions
-        | E::RequestTimedOut => (
+        | E::RequestTimedOut
+        // The coordinator has not heard of the partition yet, or of another that was asked about with it.
+        | E::UnknownTopicOrPartition
+        | E::OperationNotAttempted => (
             E::NotEnoughReplicas,
             format!("cannot verify that the partition is part of the transaction: {answer}"),
         ),

@@ -316,6 +316,10 @@ pub const RULES: &[Rule] = &[
         "a batch begins a transaction only where the coordinator has the partition in it",
     ),
     rule(
+        "a-coordinator-adds-what-it-knows",
+        "a coordinator adds to a transaction only partitions of its own metadata",
+    ),
+    rule(
         "an-end-is-told-when-stored",
         "a producer is told of the end of its transaction once that is stored",
     ),

@@ -204,9 +204,9 @@ impl Broker {
             let Some(txns) = this.txns.get() else {
                 return;
             };
-            // Who leads a partition knows that it is there.
             let coordinator = &txns.transactions.coordinator;
-            let response = add_or_verify(coordinator, request, |_, _| true).await;
+            let image = this.group_image.subscribe().borrow().clone();
+            let response = add_or_verify(coordinator, &image, request).await;
             let mut core = this.core.lock();
             core.answer(this.me, from, move || reply.send(response));
         });
