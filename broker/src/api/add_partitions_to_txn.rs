@@ -73,7 +73,7 @@ pub async fn each(
             producer: producer(transaction.producer_id, transaction.producer_epoch),
             partitions: partitions(&transaction.topics),
         };
-        let answers = match missing(&asked.partitions, &exists) {
+        let answers = match missing(&asked.partitions, exists) {
             Some(answers) => answers,
             None if transaction.verify_only => coordinator.verify(asked).await,
             None => add(coordinator, asked).await,

@@ -75,14 +75,14 @@ impl Txns {
             let second = self.another(IDS[2], core);
             self.zombies.push(second);
         }
-        for at in 0..self.producers.len() {
+        for (at, id) in IDS.into_iter().enumerate().take(self.producers.len()) {
             if trouble && core.rng.random_range(0..self.every) < STEP {
                 self.mishap(at, core);
             }
             self.producers[at].step(core, self.healed);
             if self.producers[at].is_dead() {
                 // Whoever runs it starts it again.
-                self.producers[at] = self.another(IDS[at], core);
+                self.producers[at] = self.another(id, core);
             }
         }
         for zombie in &mut self.zombies {
