@@ -84,6 +84,19 @@ fn check(kube: &Kube, topic: &str, load: Load) {
     println!("{} acknowledged records read back", history.acked_total());
 }
 
+/// The volume of `claim` is gone for good; gives what people are told of that.
+fn lose(kube: &Kube, claim: &PersistentVolumeClaim) -> String {
+    let volume = claim.spec.as_ref().and_then(|s| s.volume_name.clone());
+    let volume = volume.expect("a volume");
+    kube.delete_volume(&volume);
+    let volumes: Api<PersistentVolume> = Api::all(kube.client());
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    kube.block_on(volumes.patch(&volume, &PatchParams::default(), &patch))
+        .expect("take its guards away");
+    let told = kube.wait_reason("Cluster", NAME, STORAGE, "False", "VolumeLost");
+    condition(&told, STORAGE).1
+}
+
 #[test]
 fn volumes_grow_under_running_pods_and_those_of_brokers_to_come_are_as_large() {
     let kube = Kube::connect("growing", NAME);
@@ -210,16 +223,7 @@ fn several_volumes_share_what_a_broker_holds_and_one_that_is_lost_takes_only_its
         claim(&kube, 1).expect("a claim"),
         second().expect("a claim"),
     );
-    let volume = old.spec.as_ref().and_then(|s| s.volume_name.clone());
-    let volume = volume.expect("a volume");
-    let volumes: Api<PersistentVolume> = Api::all(kube.client());
-    kube.block_on(volumes.delete(&volume, &DeleteParams::default()))
-        .expect("delete the volume");
-    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    kube.block_on(volumes.patch(&volume, &PatchParams::default(), &patch))
-        .expect("take its guards away");
-    let told = kube.wait_reason("Cluster", NAME, STORAGE, "False", "VolumeLost");
-    let told = condition(&told, STORAGE).1;
+    let told = lose(&kube, &old);
     assert!(
         told.contains("the volume of data-1-main-broker-1 is gone"),
         "{told}"
@@ -276,16 +280,7 @@ fn a_lost_volume_is_told_with_the_way_out_and_replaced_where_that_is_wished() {
     let kube = Kube::with_cluster("losing", NAME, 3);
     let (topic, load) = load(&kube);
     let old = claim(&kube, 1).expect("the claim");
-    let volume = old.spec.as_ref().and_then(|s| s.volume_name.clone());
-    let volume = volume.expect("a volume");
-    let volumes: Api<PersistentVolume> = Api::all(kube.client());
-    kube.block_on(volumes.delete(&volume, &DeleteParams::default()))
-        .expect("delete the volume");
-    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    kube.block_on(volumes.patch(&volume, &PatchParams::default(), &patch))
-        .expect("take its guards away");
-    let told = kube.wait_reason("Cluster", NAME, STORAGE, "False", "VolumeLost");
-    let told = condition(&told, STORAGE).1;
+    let told = lose(&kube, &old);
     println!("held: {told}");
     assert!(told.contains("kubectl -n losing delete pvc data-main-broker-1"));
     let pod = kube.pod(1).expect("the pod").uid().expect("uid");

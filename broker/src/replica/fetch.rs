@@ -176,12 +176,9 @@ impl ReplicaManager {
             let parts = parts.iter().filter(|part| counts(part));
             parts.map(|part| part.bytes).sum()
         };
-        let moved = bytes_of(|part| part.moves);
+        self.throttles.moves.sent(bytes_of(|part| part.moves));
         self.throttles.leader.sent(bytes_of(|part| part.throttled));
         let results: Vec<_> = parts.into_iter().map(Part::finish).collect();
-        if moved > 0 {
-            self.throttles.moves.sent(moved);
-        }
         let bytes: usize = results.iter().map(|result| result.records.len()).sum();
         if params.replica.is_some() {
             self.counters().replication_bytes_out.add(bytes as u64);
@@ -343,11 +340,7 @@ impl ReplicaManager {
     /// Lets a follower that is not in sync wait while those like it were sent more than a limit.
     fn hold(&self, part: &mut Part) {
         let now = seams::now();
-        let moves = part.moves.then(|| {
-            let limit = self.last_image()?.balancing.bytes_per_second?;
-            let most = usize::try_from(limit).unwrap_or(usize::MAX);
-            Some((self.throttles.moves.wait(limit, now), most))
-        });
+        let moves = part.moves.then(|| self.throttles.moves.wait(now));
         let throttled = part.throttled.then(|| self.throttles.leader.wait(now));
         for (wait, most) in [moves, throttled].into_iter().flatten().flatten() {
             part.entry.max_bytes = part.entry.max_bytes.min(most);

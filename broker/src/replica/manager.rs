@@ -245,7 +245,7 @@ impl ReplicaManager {
         set.map_or(self.settings.cleaner_backoff, Duration::from_millis)
     }
 
-    /// Takes in what is set for this broker, else for all, else in its file.
+    /// Takes in the limits: of Kafka's what is set for this broker, else for all, else in its file.
     fn limit(&self, image: &Image) {
         let (throttles, settings) = (&self.throttles, &self.settings);
         for (key, throttle, file) in [
@@ -263,6 +263,9 @@ impl ReplicaManager {
             let set = image.dynamic_config(self.me, key);
             throttle.set(set.and_then(|value| value.parse().ok()).unwrap_or(file));
         }
+        let moves = image.balancing.bytes_per_second;
+        let moves = moves.and_then(|limit| i64::try_from(limit).ok());
+        throttles.moves.set(moves.unwrap_or(i64::MAX));
     }
 
     /// What was counted so far.
@@ -383,8 +386,8 @@ impl ReplicaManager {
         if configs_changed {
             // Its pause may be another now.
             self.cleaner_due.notify_one();
-            self.limit(image);
         }
+        self.limit(image);
         for topic in image.topics.values() {
             let known = before.as_ref().and_then(|before| before.topic(&topic.id));
             let same = known.is_some_and(|known| Arc::ptr_eq(known, topic));

@@ -84,7 +84,7 @@ impl Limited {
 #[derive(Default)]
 pub struct Throttles {
     /// What is sent to newcomers of the controller's moves.
-    pub moves: Throttle,
+    pub moves: Limited,
     /// What is sent to followers of the leaders that topics name.
     pub leader: Limited,
     /// What is copied as one of the followers that topics name.

@@ -2,12 +2,13 @@
 
 use super::Broker;
 use super::mail::Question;
+use super::replicas::entry;
 use crate::check::name_of;
 use crate::core::Core;
 use crate::disk::Key;
 use bytes::Bytes;
 use leasehold_broker::replica::offsets::{EARLIEST, LATEST, MAX_TIMESTAMP};
-use leasehold_broker::replica::{Acks, FoundOffset, ProduceEntry, TransactionClient, Verified};
+use leasehold_broker::replica::{Acks, FoundOffset, TransactionClient};
 use leasehold_types::{LeaderEpoch, Offset};
 use leasehold_wire::ErrorCode;
 use std::sync::Arc;
@@ -71,13 +72,7 @@ impl Broker {
         let Some(replicas) = self.replicas.get().cloned() else {
             return;
         };
-        let mut entries = vec![ProduceEntry {
-            topic: key.0,
-            partition: key.1,
-            records,
-            leader_epoch: None,
-            verified: Verified::NotAsked,
-        }];
+        let mut entries = vec![entry(key, records)];
         let this = Arc::clone(self);
         tokio::spawn(async move {
             // No coordinator of transactions is there that could say yes.

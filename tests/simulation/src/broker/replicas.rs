@@ -215,13 +215,7 @@ impl Broker {
         let Some(replicas) = self.replicas.get() else {
             return;
         };
-        let entry = ProduceEntry {
-            topic: key.0,
-            partition: key.1,
-            records,
-            leader_epoch: None,
-            verified: Verified::NotAsked,
-        };
+        let entry = entry(key, records);
         let weaker = {
             let core = &mut self.core.lock();
             core.chance(100).then(|| core.chance(500))
@@ -450,4 +444,15 @@ impl IsrController for Line {
 
 fn place_of(offset: Offset) -> usize {
     usize::try_from(offset.0).unwrap_or(0)
+}
+
+/// One batch for one partition, of a client that knows no leader epoch.
+pub(super) fn entry(key: Key, records: Bytes) -> ProduceEntry {
+    ProduceEntry {
+        topic: key.0,
+        partition: key.1,
+        records,
+        leader_epoch: None,
+        verified: Verified::NotAsked,
+    }
 }

@@ -4,6 +4,7 @@
 //! Tells the checker of every answer before anyone can hear it.
 
 use super::mail::{Mail, Produced};
+use super::replicas::entry;
 use super::reply::{Reply, reply};
 use super::{Broker, place};
 use crate::core::STEP;
@@ -16,8 +17,7 @@ use leasehold_broker::config::BrokerConfig;
 use leasehold_broker::coordinator::find::{Endpoint, ImageTopic, StateTopic};
 use leasehold_broker::coordinator::write::Producer;
 use leasehold_broker::replica::{
-    Acks, ProduceEntry, ReplicaManager, TransactionClient, TransactionQuestion, Verified,
-    VerifyTransaction,
+    Acks, ReplicaManager, TransactionClient, TransactionQuestion, VerifyTransaction,
 };
 use leasehold_broker::txn::peers::{CallFailed, Lines};
 use leasehold_broker::txn::{FreshProducerIds, Transactions, Ways, start_in};
@@ -133,13 +133,7 @@ impl Broker {
         let Some(replicas) = self.replicas.get().cloned() else {
             return;
         };
-        let mut entries = vec![ProduceEntry {
-            topic: key.0,
-            partition: key.1,
-            records,
-            leader_epoch: None,
-            verified: Verified::NotAsked,
-        }];
+        let mut entries = vec![entry(key, records)];
         let this = Arc::clone(self);
         tokio::spawn(async move {
             replicas.verify(id, client, &mut entries).await;

@@ -142,7 +142,14 @@ impl Producer {
         }
         let to = self.coordinator.unwrap_or_default();
         let id = self.kind.id.to_owned();
-        match (&self.step, self.who, &mut self.transaction) {
+        let sender = self.who.map(|producer| Sender {
+            id: self.kind.id,
+            line: self.line,
+            number: self.number,
+            producer,
+            second: self.kind.second,
+        });
+        match (&self.step, sender, &mut self.transaction) {
             (Step::Begins(expected), ..) => {
                 let request = InitRequest {
                     transactional_id: id,
@@ -151,24 +158,17 @@ impl Producer {
                 };
                 self.ask(core, to, Ask::Init(request));
             }
-            (Step::Rests, Some(who), _) => self.begin(core, who, well),
-            (Step::Adds, Some(producer), Some(transaction)) => {
+            (Step::Rests, Some(sender), _) => self.begin(core, &sender, well),
+            (Step::Adds, Some(sender), Some(transaction)) => {
                 let partitions = names(core, &transaction.keys);
                 let request = AddRequest {
                     transactional_id: id,
-                    producer,
+                    producer: sender.producer,
                     partitions,
                 };
                 self.ask(core, to, Ask::Add(request));
             }
-            (Step::Sends, Some(producer), Some(transaction)) => {
-                let sender = Sender {
-                    id: self.kind.id,
-                    line: self.line,
-                    number: self.number,
-                    producer,
-                    second: self.kind.second,
-                };
+            (Step::Sends, Some(sender), Some(transaction)) => {
                 match transaction.send(core, &sender, crate::clients::leader) {
                     Sent::Waits => {}
                     Sent::Fenced => self.step = Step::Dead,
@@ -179,10 +179,10 @@ impl Producer {
                     }
                 }
             }
-            (Step::Ends, Some(producer), Some(transaction)) => {
+            (Step::Ends, Some(sender), Some(transaction)) => {
                 let request = EndRequest {
                     transactional_id: id,
-                    producer,
+                    producer: sender.producer,
                     commit: transaction.commits,
                     bump: self.kind.second,
                 };
@@ -193,7 +193,7 @@ impl Producer {
         }
     }
 
-    fn begin(&mut self, core: &mut Core, producer: Who, well: bool) {
+    fn begin(&mut self, core: &mut Core, sender: &Sender, well: bool) {
         let names = TOPICS.map(str::to_owned);
         let mut keys: Vec<Key> = core.check.parts.keys().filter_map(key_of).collect();
         keys.retain(|key| {
@@ -205,15 +205,8 @@ impl Producer {
             self.wait_until = core.now + core.rng.random_range(50..300);
             return;
         }
-        let sender = Sender {
-            id: self.kind.id,
-            line: self.line,
-            number: self.number,
-            producer,
-            second: self.kind.second,
-        };
         let (sequences, next) = (&mut self.sequences, &mut self.next);
-        let mut transaction = Transaction::begin(core, &sender, keys, sequences, next);
+        let mut transaction = Transaction::begin(core, sender, keys, sequences, next);
         transaction.commits |= well;
         self.fresh = well;
         self.transaction = Some(transaction);
