@@ -62,6 +62,7 @@ async fn one_behind(moves: bool) -> (Cluster, Duration) {
     cluster
         .controller
         .commit(|image| image.balancing.bytes_per_second = Some(20_000));
+    cluster.tell().await;
     let began = Instant::now();
     cluster.mend(1);
     eventually("broker 1 has caught up", || {
@@ -107,6 +108,7 @@ async fn throttled(rate: &str, list: &str, pair: &str) -> Duration {
         topic.configs.insert(list.to_owned(), pair.to_owned());
         image.topics.insert(KEY.0, Arc::new(topic));
     });
+    cluster.tell().await;
     let began = Instant::now();
     cluster.mend(1);
     eventually("broker 1 has caught up", || {

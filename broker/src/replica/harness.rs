@@ -111,6 +111,15 @@ impl Controller {
         result
     }
 
+    /// Tells every broker, even one that is cut off.
+    fn tell(&self) {
+        self.commit(|_| {});
+        let told = Arc::new(self.committed.lock().clone());
+        for watcher in self.watchers.lock().values() {
+            watcher.send_replace(told.clone());
+        }
+    }
+
     /// Changes one partition; its partition epoch rises by one.
     pub fn change(&self, key: PartitionKey, change: impl FnOnce(&mut Partition)) {
         self.commit(|image| {
@@ -428,6 +437,30 @@ impl Cluster {
     pub fn mend(&self, id: i32) {
         self.net.cut.lock().remove(&BrokerId(id));
         self.controller.commit(|_| {});
+    }
+
+    /// Returns once every broker, even one that is cut off, has taken in all that was committed before.
+    pub async fn tell(&self) {
+        // A broker takes in one image after another: it has the first when it begins with the second.
+        for _ in 0..2 {
+            self.controller.tell();
+            let told = self.controller.committed.lock().position.seq;
+            let managers: Vec<_> = self
+                .lives
+                .lock()
+                .values()
+                .map(|life| life.manager.clone())
+                .collect();
+            eventually("every broker has the news", || {
+                let has = |manager: &Arc<ReplicaManager>| {
+                    manager
+                        .last_image()
+                        .is_some_and(|image| image.position.seq >= told)
+                };
+                managers.iter().all(has).then_some(())
+            })
+            .await;
+        }
     }
 
     /// Whether the broker's session with the controller counts as fresh.
