@@ -107,6 +107,10 @@ pub struct ClusterSpec {
     #[serde(default)]
     pub balancing: BalancingSpec,
 
+    /// Whether topics that clients made get Topic objects too, which show them and wish for nothing.
+    #[serde(default)]
+    pub client_topics: ClientTopics,
+
     /// How long a broker has to hand over its leaders before it is killed.
     #[serde(default = "default_grace")]
     #[x_kube(validation = Rule::new("self >= 60").message("a broker needs at least 60 seconds to hand over its leaders: set terminationGracePeriodSeconds to 60 or more"))]
@@ -136,6 +140,16 @@ fn default_grace() -> i64 {
 
 fn default_domain() -> String {
     "cluster.local".to_owned()
+}
+
+/// What becomes of topics that clients made.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientTopics {
+    /// Each has a Topic object, with the label `leasehold.dev/made-by: client`.
+    #[default]
+    Show,
+    /// They have none, and those that were made for them go.
+    Hide,
 }
 
 /// Names another object in the same namespace.

@@ -14,9 +14,9 @@ mod topic;
 mod yaml;
 
 pub use cluster::{
-    BalancingMode, BalancingSpec, Cluster, ClusterSpec, ClusterStatus, LocalReference, LossPolicy,
-    PullPolicy, RackSpec, ReclaimPolicy, RollingSpec, RollingUnit, ScalePolicy, StorageKind,
-    StorageSpec, UnavailablePolicy,
+    BalancingMode, BalancingSpec, ClientTopics, Cluster, ClusterSpec, ClusterStatus,
+    LocalReference, LossPolicy, PullPolicy, RackSpec, ReclaimPolicy, RollingSpec, RollingUnit,
+    ScalePolicy, StorageKind, StorageSpec, UnavailablePolicy,
 };
 pub use condition::{Condition, Conditions};
 pub use listener::{ListenerBroker, ListenerKind, ListenerSpec, ListenerStatus, TrafficPolicy};
@@ -32,6 +32,10 @@ pub const GROUP: &str = "leasehold.dev";
 pub const CLUSTER_LABEL: &str = "leasehold.dev/cluster";
 /// Label on the Services of a listener; its value is the listener's name.
 pub const LISTENER_LABEL: &str = "leasehold.dev/listener";
+/// Label on a Topic that the operator made for a topic that it found; its value is [`MADE_BY_CLIENT`].
+pub const MADE_BY_LABEL: &str = "leasehold.dev/made-by";
+/// The topic is a client's doing: an AdminClient's, Kafka Streams', or that of a first Produce.
+pub const MADE_BY_CLIENT: &str = "client";
 /// Annotation on volumes: the id of the cluster whose data they hold.
 pub const CLUSTER_ID_ANNOTATION: &str = "leasehold.dev/cluster-id";
 /// Annotation on a Cluster or Topic: with `"true"` the operator leaves the object alone.

@@ -1,6 +1,7 @@
 //! `Topic`: a topic that should exist in a cluster.
 
 use crate::condition::Condition;
+use crate::{CLUSTER_LABEL, MADE_BY_CLIENT, MADE_BY_LABEL};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,7 @@ use std::collections::BTreeMap;
     printcolumn(name = "Offline", type_ = "integer", json_path = ".status.offlinePartitions", priority = 1),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Drift", type_ = "string", json_path = ".status.conditions[?(@.type=='Drifted')].message", priority = 1, description = "What others changed that the object wishes otherwise"),
+    printcolumn(name = "Made-By", type_ = "string", json_path = ".metadata.labels.leasehold\\.dev/made-by", priority = 1, description = "client where the object only shows what a client made"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("has(self.spec.topicName) == has(oldSelf.spec.topicName) && (!has(self.spec.topicName) || self.spec.topicName == oldSelf.spec.topicName) || !has(self.status) || !has(self.status.topicId)").message("spec.topicName cannot be changed once the topic exists: Kafka cannot rename a topic; make a new Topic"),
 )]
@@ -72,6 +74,48 @@ pub struct TopicSpec {
     /// is edited; `Revert` shows and undoes them. What this object wishes nothing about is others' to set.
     #[serde(default)]
     pub drift: TopicDrift,
+}
+
+impl Topic {
+    /// The object for a topic that a client made. It wishes for nothing, and its going deletes nothing.
+    pub fn found(object_name: &str, cluster: &str, topic: &str) -> Self {
+        let mut found = Self::new(object_name, TopicSpec::found(object_name, cluster, topic));
+        let labels = [(CLUSTER_LABEL, cluster), (MADE_BY_LABEL, MADE_BY_CLIENT)];
+        found.metadata.labels = Some(labels.map(|(k, v)| (k.into(), v.into())).into());
+        found
+    }
+
+    /// Whether it is such an object still: one whose spec was edited, or whose label was taken off, is a wish
+    /// as any other.
+    pub fn is_found(&self) -> bool {
+        let labels = self.metadata.labels.as_ref();
+        let marked = labels.and_then(|labels| labels.get(MADE_BY_LABEL));
+        marked.is_some_and(|by| by == MADE_BY_CLIENT)
+            && self.metadata.name.as_ref().is_some_and(|name| {
+                let topic = self.topic_name().unwrap_or_default();
+                self.spec == TopicSpec::found(name, &self.spec.cluster, topic)
+            })
+    }
+
+    /// The name in Kafka that it wishes for.
+    pub fn topic_name(&self) -> Option<&str> {
+        let named = self.spec.topic_name.as_deref();
+        named.or(self.metadata.name.as_deref())
+    }
+}
+
+impl TopicSpec {
+    fn found(object_name: &str, cluster: &str, topic: &str) -> Self {
+        Self {
+            cluster: cluster.to_owned(),
+            topic_name: (topic != object_name).then(|| topic.to_owned()),
+            partitions: None,
+            replication_factor: None,
+            config: BTreeMap::new(),
+            reclaim_policy: TopicReclaimPolicy::Retain,
+            drift: TopicDrift::Report,
+        }
+    }
 }
 
 /// What becomes of others' changes to a topic.

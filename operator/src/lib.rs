@@ -1,7 +1,7 @@
 //! The Leasehold operator: turns `Cluster` and `Topic` objects into brokers and topics.
 //!
 //! - [`cluster`] and [`topic`] hold the decisions, which are pure, and the rounds that carry them out;
-//! - [`view`] follows the clusters' metadata, [`news`] tells what changed in it, [`admin`] asks the
+//! - [`view`] follows the clusters' metadata, [`news`] tells what changed in it, [`hints`] which rounds follow, [`admin`] asks the
 //!   clusters' controllers for changes, [`copies`] fetches the brokers' copies of it;
 //! - [`leader`] makes one replica act, [`status_queue`] and [`events`] bound what is written, [`finalizer`] keeps what is
 //!   deleted until it is settled;
@@ -15,6 +15,7 @@ pub mod context;
 pub mod copies;
 pub mod events;
 pub mod finalizer;
+pub mod hints;
 pub mod http;
 pub mod leader;
 pub mod metrics;

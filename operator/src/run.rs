@@ -10,16 +10,17 @@ use crate::cluster::listeners::look::Nodes;
 use crate::cluster::names::MANAGER;
 use crate::cluster::validate::{Defaults, OperatorPods};
 use crate::context::{Backoff, Context, Told};
-use crate::events::{self, Events};
+use crate::events::{self};
+use crate::hints::{Hints, follow_clusters};
 use crate::http::{self, Health};
 use crate::leader::{Elector, Leadership};
 use crate::metrics::Metrics;
 use crate::status_queue::StatusQueue;
-use crate::view::{self, ClusterKey, Update, Views};
-use crate::{cluster, news, topic};
+use crate::view::{self, Views};
+use crate::{cluster, topic};
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
-use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
@@ -27,12 +28,11 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::DeserializeGuard;
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Controller, WatchStreamExt as _, controller, watcher};
 use kube::{Client, Config, Resource, ResourceExt as _};
 use leasehold_crds::{CLUSTER_LABEL, Cluster, Topic};
 use serde::de::DeserializeOwned;
-use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,7 +162,14 @@ async fn act(
     };
     let clusters =
         Controller::new(cluster_api.clone(), watcher::Config::default()).with_config(pace(8));
-    let topics = lean_controller(topic_api).with_config(pace(64));
+    let (finder_wakes, finder_woken) = unbounded();
+    let wakes = finder_wakes.clone();
+    let topics = lean_controller(topic_api, move |gone| {
+        if let (Some(namespace), Ok(topic)) = (gone.namespace(), &gone.0) {
+            let _ended = wakes.unbounded_send((namespace, topic.spec.cluster.clone()));
+        }
+    });
+    let topics = topics.with_config(pace(64));
 
     let (known_clusters, writer) = reflector::store();
     let (events, publisher) = events::channel(&identity, metrics.clone());
@@ -199,13 +206,14 @@ async fn act(
 
     let (cluster_hints, cluster_hinted) = unbounded();
     let (topic_hints, topic_hinted) = unbounded();
-    let clusters_followed =
-        follow_clusters(cluster_api, writer, context.clone(), topic_hints.clone());
     let hints = Hints {
         context: context.clone(),
         clusters: cluster_hints,
         topics: topic_hints,
+        finder: finder_wakes,
     };
+    let clusters_followed = follow_clusters(cluster_api, writer, hints.clone());
+    let finding = topic::found::finder::run(context.clone(), finder_woken);
     let following = view::follow(
         Context::scoped::<ConfigMap>(&client, scope),
         views,
@@ -218,13 +226,17 @@ async fn act(
     tokio::select! {
         _ = following => bail!("the watch of the clusters' metadata ended"),
         _ = clusters_followed => bail!("the watch of Clusters ended"),
+        _ = finding => bail!("the watch of Topics ended"),
         _ = async { tokio::join!(rounds_of_clusters, rounds_of_topics) } => Ok(()),
     }
 }
 
 /// A controller whose store keeps of each object only what rounds read. `Controller::new` would keep
-/// the field managers' books as well, several times the size of a Topic itself.
-fn lean_controller<K>(api: kube::Api<K>) -> Controller<K>
+/// the field managers' books as well, several times the size of a Topic itself. `on_delete` hears what is gone.
+fn lean_controller<K>(
+    api: kube::Api<K>,
+    on_delete: impl Fn(&K) + Send + Sync + 'static,
+) -> Controller<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
@@ -232,11 +244,16 @@ where
     let changes = watcher(api, watcher::Config::default())
         .modify(without_history)
         .reflect(writer)
+        .inspect(move |event| {
+            if let Ok(watcher::Event::Delete(gone)) = event {
+                on_delete(gone);
+            }
+        })
         .applied_objects();
     Controller::for_stream(changes, store)
 }
 
-fn without_history<K: Resource>(object: &mut K) {
+pub(crate) fn without_history<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
@@ -324,146 +341,4 @@ async fn run_topics(
         )
         .for_each(|_| async {})
         .await;
-}
-
-/// Keeps the store of Clusters that topics look at, and tells the topics of a cluster when it appears,
-/// changes its spec or goes. Its status does not concern them.
-async fn follow_clusters(
-    api: kube::Api<Clusters>,
-    writer: reflector::store::Writer<Clusters>,
-    context: Arc<Context>,
-    hints: UnboundedSender<ObjectRef<Topics>>,
-) {
-    let watched = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .modify(without_history)
-        .reflect(writer);
-    let mut events = std::pin::pin!(watched);
-    let mut seen: HashMap<ClusterKey, String> = HashMap::new();
-    let mut listed: HashSet<ClusterKey> = HashSet::new();
-    let key_of = |cluster: &Clusters| (cluster.namespace().unwrap_or_default(), cluster.name_any());
-    let tell = |key: &ClusterKey| {
-        for topic in of_cluster(&context.topics, &key.0, &key.1) {
-            let _ended = hints.unbounded_send(topic);
-        }
-    };
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(watcher::Event::Init) => listed.clear(),
-            // The store shows a new list only when it is complete.
-            Ok(watcher::Event::InitApply(cluster)) => {
-                listed.insert(key_of(&cluster));
-                seen.insert(key_of(&cluster), String::new());
-            }
-            Ok(watcher::Event::InitDone) => {
-                seen.keys().for_each(tell);
-                seen.retain(|key, _| listed.contains(key));
-            }
-            Ok(watcher::Event::Apply(cluster)) => {
-                let meta = cluster.meta();
-                let standing = format!(
-                    "{:?} {:?} {}",
-                    meta.uid,
-                    meta.generation,
-                    meta.deletion_timestamp.is_some()
-                );
-                let key = key_of(&cluster);
-                if seen.insert(key.clone(), standing.clone()) != Some(standing) {
-                    tell(&key);
-                }
-            }
-            Ok(watcher::Event::Delete(cluster)) => {
-                let key = key_of(&cluster);
-                seen.remove(&key);
-                context.applied.forget(&key.0, &key.1);
-                context
-                    .told
-                    .forget(cluster.meta().uid.as_deref().unwrap_or_default());
-                context.views.forget(&key);
-                tell(&key);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the watch of Clusters is interrupted; it resumes")
-            }
-        }
-    }
-}
-
-fn of_cluster(topics: &Store<Topics>, namespace: &str, cluster: &str) -> Vec<ObjectRef<Topics>> {
-    topics
-        .state()
-        .iter()
-        .filter(|topic| topic.namespace().as_deref() == Some(namespace))
-        .filter(|topic| {
-            topic
-                .0
-                .as_ref()
-                .is_ok_and(|topic| topic.spec.cluster == cluster)
-        })
-        .map(|topic| ObjectRef::from_obj(&**topic))
-        .collect()
-}
-
-/// Tells rounds and people what a new view means for them.
-#[derive(Clone)]
-struct Hints {
-    context: Arc<Context>,
-    clusters: UnboundedSender<ObjectRef<Clusters>>,
-    topics: UnboundedSender<ObjectRef<Topics>>,
-}
-
-impl Hints {
-    fn give(&self, update: &Update) {
-        let (namespace, name) = &update.cluster;
-        let cluster = ObjectRef::<Clusters>::new(name).within(namespace);
-        self.context.metrics.clusters(self.context.views.len());
-        // The rounds end before the watches do; nobody misses a hint then.
-        let _ended = self.clusters.unbounded_send(cluster);
-        let all = of_cluster(&self.context.topics, namespace, name);
-        let concerned = match (&update.before, &update.after) {
-            (Some(before), Some(after)) => {
-                let changes = news::changes(name, &before.image, &after.image);
-                self.tell(namespace, name, &self.context.events, changes.news);
-                if changes.brokers {
-                    all
-                } else {
-                    self.named(all, &changes.topics)
-                }
-            }
-            _ => all,
-        };
-        for topic in concerned {
-            let _ended = self.topics.unbounded_send(topic);
-        }
-    }
-
-    fn named(
-        &self,
-        all: Vec<ObjectRef<Topics>>,
-        names: &std::collections::BTreeSet<String>,
-    ) -> Vec<ObjectRef<Topics>> {
-        let concerned = |reference: &ObjectRef<Topics>| {
-            let topic = self.context.topics.get(reference)?;
-            let topic = topic.0.as_ref().ok()?;
-            let name = topic
-                .spec
-                .topic_name
-                .clone()
-                .unwrap_or_else(|| topic.name_any());
-            names.contains(&name).then_some(())
-        };
-        all.into_iter()
-            .filter(|reference| concerned(reference).is_some())
-            .collect()
-    }
-
-    fn tell(&self, namespace: &str, name: &str, events: &Events, news: Vec<events::News>) {
-        let Some(cluster) = self.context.cluster(namespace, name) else {
-            return;
-        };
-        for news in news {
-            tracing::info!(%namespace, cluster = name, reason = news.reason, "{}", news.note);
-            events.tell(cluster.object_ref(&()), news);
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 mod delete;
 pub mod drift;
+pub mod found;
 pub mod plan;
 pub mod reconcile;
 pub mod request;

@@ -9,7 +9,7 @@ use super::plan::{self, Wish};
 use super::request::{outcome_of, refusal_of, request};
 use super::status::standing;
 use super::tell::{Outlook, tell, tell_drift};
-use super::{drift, rivals};
+use super::{drift, found, rivals};
 use crate::admin::{self, AdminError};
 use crate::context::Context;
 use crate::view::View;
@@ -36,6 +36,8 @@ pub enum TopicError {
     Finalizer(#[source] Box<kube::Error>),
     #[error(transparent)]
     Admin(#[from] AdminError),
+    #[error("cannot take away the object that shows the topic: {0}")]
+    Found(#[source] Box<kube::Error>),
     #[error("this operator does not hold its Lease")]
     NotLeader,
 }
@@ -90,6 +92,10 @@ async fn round(topic: &Topic, context: &Context) -> Result<Action, TopicError> {
     if !context.leadership.is_held() {
         return Err(TopicError::NotLeader);
     }
+    // Before all Clusters are known every one of them seems to be gone. It fails when the operator ends.
+    if context.clusters.wait_until_ready().await.is_err() {
+        return Err(TopicError::NotLeader);
+    }
     let namespace = topic.namespace().unwrap_or_default();
     let guarded = context.cluster(&namespace, &topic.spec.cluster);
     let cluster = guarded.as_ref().and_then(|guarded| guarded.0.as_ref().ok());
@@ -106,6 +112,9 @@ async fn round(topic: &Topic, context: &Context) -> Result<Action, TopicError> {
     {
         tell(topic, context, &Outlook::waiting("Paused", "the operator leaves this topic alone until the annotation leasehold.dev/paused is removed".to_owned()));
         return Ok(Action::await_change());
+    }
+    if let Some(done) = make_way(topic, context, cluster.filter(|_| !going)).await? {
+        return Ok(done);
     }
     let name = &topic.spec.cluster;
     if going {
@@ -181,6 +190,48 @@ async fn round(topic: &Topic, context: &Context) -> Result<Action, TopicError> {
         return Ok(Action::requeue(Duration::from_secs(60)));
     }
     fulfil(topic, context, cluster, &wish, &view).await
+}
+
+/// The object goes if it only shows what a client made, and need not any more; if it wishes, others that only show
+/// its topic go.
+async fn make_way(
+    topic: &Topic,
+    context: &Context,
+    cluster: Option<&Cluster>,
+) -> Result<Option<Action>, TopicError> {
+    let failed = |error| TopicError::Found(Box::new(error));
+    let (shows, outdone) = {
+        let all = context.topics.state();
+        let others = || all.iter().filter_map(|other| other.0.as_ref().ok());
+        let shows: Vec<Topic> = match topic.is_found() {
+            true => Vec::new(),
+            false => rivals::shows(topic, others()).cloned().collect(),
+        };
+        (shows, rivals::is_outdone(topic, others()))
+    };
+    for shown in &shows {
+        let why = "another object speaks for the topic";
+        found::drop_found(context, shown, why)
+            .await
+            .map_err(failed)?;
+    }
+    let key = (
+        topic.namespace().unwrap_or_default(),
+        topic.spec.cluster.clone(),
+    );
+    let view = context.views.get(&key);
+    // Of another cluster's metadata under the name nothing follows.
+    let id = cluster.and_then(|cluster| cluster.status.as_ref()?.cluster_id.as_ref());
+    let image = view.as_ref().map(|view| &*view.image);
+    let image = image.filter(|image| id.is_some_and(|id| *id == image.cluster_id.0));
+    let Some(why) = found::reason_to_go(topic, outdone, cluster, image) else {
+        return Ok(None);
+    };
+    found::drop_found(context, topic, why)
+        .await
+        .map_err(failed)?;
+    // If it was edited meanwhile, that brings its next round.
+    Ok(Some(Action::requeue(BUSY)))
 }
 
 async fn fulfil(

@@ -1,7 +1,8 @@
 //! Several objects that wish for one topic: which of them speaks for it; pure.
 //!
 //! Promises: exactly one does, the same for every replica of the operator: the eldest; the others say
-//! so and change nothing; deleting one of several never takes the topic from the rest.
+//! so and change nothing; deleting one of several never takes the topic from the rest. An object that only shows
+//! what a client made has no say beside one that wishes.
 
 use kube::ResourceExt as _;
 use leasehold_crds::Topic;
@@ -9,6 +10,7 @@ use leasehold_crds::Topic;
 /// The object that speaks for the same topic and is older, if there is one.
 pub fn elder<'a>(topic: &'a Topic, others: impl IntoIterator<Item = &'a Topic>) -> Option<String> {
     rivals(topic, others)
+        .filter(|other| !other.is_found())
         .find(|other| age(other) < age(topic))
         .map(|other| other.name_any())
 }
@@ -16,9 +18,25 @@ pub fn elder<'a>(topic: &'a Topic, others: impl IntoIterator<Item = &'a Topic>) 
 /// The object that speaks for the topic once this one is gone, if there is one.
 pub fn heir<'a>(topic: &'a Topic, others: impl IntoIterator<Item = &'a Topic>) -> Option<String> {
     rivals(topic, others)
-        .filter(|other| other.metadata.deletion_timestamp.is_none())
+        .filter(|other| other.metadata.deletion_timestamp.is_none() && !other.is_found())
         .min_by_key(|other| age(other))
         .map(|other| other.name_any())
+}
+
+/// The objects that only show the topic that this one wishes for.
+pub fn shows<'a>(
+    topic: &'a Topic,
+    others: impl IntoIterator<Item = &'a Topic>,
+) -> impl Iterator<Item = &'a Topic> {
+    rivals(topic, others).filter(|other| other.is_found())
+}
+
+/// Whether another object speaks for the topic that `topic` only shows.
+pub fn is_outdone<'a>(topic: &'a Topic, others: impl IntoIterator<Item = &'a Topic>) -> bool {
+    let stays = |other: &&Topic| other.metadata.deletion_timestamp.is_none();
+    rivals(topic, others)
+        .filter(stays)
+        .any(|other| !other.is_found() || age(other) < age(topic))
 }
 
 fn rivals<'a>(
@@ -26,18 +44,13 @@ fn rivals<'a>(
     others: impl IntoIterator<Item = &'a Topic>,
 ) -> impl Iterator<Item = &'a Topic> {
     // Every round of every Topic comes through all of them: nothing is copied.
-    let (mine, name) = (&topic.metadata, wished_name(topic));
+    let (mine, name) = (&topic.metadata, topic.topic_name());
     others.into_iter().filter(move |other| {
         other.metadata.namespace == mine.namespace
-            && wished_name(other) == name
+            && other.topic_name() == name
             && other.spec.cluster == topic.spec.cluster
             && other.metadata.uid != mine.uid
     })
-}
-
-fn wished_name(topic: &Topic) -> Option<&str> {
-    let named = topic.spec.topic_name.as_deref();
-    named.or(topic.metadata.name.as_deref())
 }
 
 /// Creation times are full seconds; the uid decides among those of one.
@@ -83,6 +96,27 @@ mod tests {
         other_cluster.spec.cluster = "prod".into();
         let other_topic = made("less", "d", 1, "");
         assert_eq!(elder(&mine, &[elsewhere, other_cluster, other_topic]), None);
+    }
+
+    #[test]
+    fn an_object_that_only_shows_the_topic_yields_to_one_that_wishes_and_inherits_nothing() {
+        let second = |mut topic: Topic, uid: &str, second| {
+            topic.metadata = kube::api::ObjectMeta {
+                labels: topic.metadata.labels,
+                ..made("orders", uid, second, "").metadata
+            };
+            topic
+        };
+        let shown = second(Topic::found("orders", "demo", "orders"), "a", 1);
+        let twin = second(Topic::found("orders", "demo", "orders"), "b", 2);
+        let wish = made("mine", "c", 3, ", topicName: orders");
+        let all = [shown.clone(), wish.clone(), twin.clone()];
+        assert_eq!(elder(&wish, &all), None);
+        assert_eq!(heir(&wish, &all), None);
+        assert_eq!(shows(&wish, &all).count(), 2);
+        assert!(is_outdone(&shown, &all) && is_outdone(&twin, &all));
+        let shows = [shown.clone(), twin.clone()];
+        assert!(!is_outdone(&shown, &shows) && is_outdone(&twin, &shows));
     }
 
     #[test]
