@@ -7,7 +7,7 @@
 use super::{Waiting, lone, object_name};
 use crate::context::Context;
 use crate::events::News;
-use crate::view::{ClusterKey, View};
+use crate::view::ClusterKey;
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::{FutureExt as _, StreamExt as _};
 use kube::api::PostParams;
@@ -69,8 +69,13 @@ async fn look(context: &Context, key: &ClusterKey, waiting: &mut Waiting) -> Ins
     let Some(view) = context.views.get(key) else {
         return idle;
     };
-    if !cluster.is_some_and(|cluster| is_shown(cluster, &view)) {
+    let Some(cluster) = cluster.filter(|cluster| is_wanted(cluster)) else {
         return idle;
+    };
+    let id = cluster.status.as_ref().and_then(|s| s.cluster_id.as_ref());
+    if id.is_none_or(|id| *id != view.image.cluster_id.0) {
+        // It is about to adopt this metadata, or it is held: its status brings no look by itself.
+        return Instant::now() + super::GRACE;
     }
     let all = context.topics.state();
     let readable = all.iter().filter_map(|topic| topic.0.as_ref().ok());
@@ -110,14 +115,12 @@ async fn look(context: &Context, key: &ClusterKey, waiting: &mut Waiting) -> Ins
     next
 }
 
-/// Whether topics of clients are to have objects, and `view` is of this cluster.
-fn is_shown(cluster: &Cluster, view: &View) -> bool {
-    let id = cluster.status.as_ref().and_then(|s| s.cluster_id.as_ref());
+/// Whether topics of clients are to have objects.
+fn is_wanted(cluster: &Cluster) -> bool {
     let paused = cluster.annotations().get(PAUSED_ANNOTATION);
     cluster.spec.client_topics == ClientTopics::Show
         && cluster.metadata.deletion_timestamp.is_none()
         && paused.is_none_or(|value| value != "true")
-        && id.is_some_and(|id| *id == view.image.cluster_id.0)
 }
 
 fn tell(context: &Context, object: &Topic, topic: &str) {
