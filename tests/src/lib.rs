@@ -3,6 +3,7 @@
 //!
 //! - [`bench`] measures Leasehold and Apache Kafka side by side;
 //! - [`chaos`] strikes such a cluster with one fault after the other;
+//! - [`churn`] has the members of a group come and go;
 //! - [`cluster`] talks to a real Kubernetes and hurts the pods in it;
 //! - [`controller`] asks a laptop cluster's controller what the operator asks;
 //! - [`differential`] asks Leasehold and Apache Kafka the same and compares their answers;
@@ -20,6 +21,7 @@
 
 pub mod bench;
 pub mod chaos;
+pub mod churn;
 pub mod cluster;
 pub mod conditions;
 pub mod controller;

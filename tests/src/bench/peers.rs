@@ -35,12 +35,16 @@ impl Who {
     }
 }
 
+/// Keys of the brokers beside their defaults.
+type Config = Vec<(&'static str, &'static str)>;
+
 /// A running peer.
 pub struct Peer {
     who: Who,
     children: Vec<Child>,
     brokers: Vec<Pid>,
     folder: tempfile::TempDir,
+    config: Config,
     /// From the start of the processes until the first answer that shows every broker.
     pub started_in: Duration,
 }
@@ -48,28 +52,36 @@ pub struct Peer {
 impl Peer {
     /// Starts it with so many brokers and no data.
     pub fn start(who: Who, brokers: u16) -> Self {
+        Self::start_with(who, brokers, &[])
+    }
+
+    /// The same with these keys of its brokers.
+    pub fn start_with(who: Who, brokers: u16, config: &[(&'static str, &'static str)]) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("leasehold-bench-")
             .tempdir();
-        Self::start_in(who, brokers, folder.expect("a folder"))
+        Self::start_in(who, brokers, config.to_vec(), folder.expect("a folder"))
     }
 
-    fn start_in(who: Who, count: u16, folder: tempfile::TempDir) -> Self {
+    fn start_in(who: Who, count: u16, config: Config, folder: tempfile::TempDir) -> Self {
         let mut peer = Self {
             who,
             children: Vec::new(),
             brokers: Vec::new(),
             folder,
+            config,
             started_in: Duration::ZERO,
         };
         let dir = peer.folder.path().to_owned();
-        let nodes: Vec<Node> = (0..count).map(|id| node(&dir, id, count)).collect();
+        let nodes: Vec<Node> = (0..count)
+            .map(|id| node(&dir, id, count, &peer.config))
+            .collect();
         if who == Who::Kafka && !nodes[0].is_prepared() {
             nodes.iter().for_each(Node::prepare);
         }
         let begun = Instant::now();
         match who {
-            Who::Leasehold => peer.children.push(leasehold(&dir, count)),
+            Who::Leasehold => peer.children.push(leasehold(&dir, count, &peer.config)),
             Who::Kafka => peer
                 .children
                 .extend(nodes.iter().map(|node| node.start("1g"))),
@@ -141,7 +153,8 @@ impl Peer {
             .for_each(|pid| signal(*pid, Signal::KILL));
         self.end();
         let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder"));
-        Self::start_in(self.who, count, folder)
+        let config = std::mem::take(&mut self.config);
+        Self::start_in(self.who, count, config, folder)
     }
 
     fn end(&mut self) {
@@ -182,7 +195,7 @@ fn output(dir: &Path, name: &str) -> fs::File {
     fs::File::create(dir.join(name)).expect("a file for the output")
 }
 
-fn leasehold(dir: &Path, brokers: u16) -> Child {
+fn leasehold(dir: &Path, brokers: u16, config: &[(&str, &str)]) -> Child {
     let mut command = Command::new(broker_binary());
     command.args([
         "dev",
@@ -192,6 +205,14 @@ fn leasehold(dir: &Path, brokers: u16) -> Child {
         &PORT.to_string(),
     ]);
     command.args(["--http-port", "28080", "--data"]).arg(dir);
+    if !config.is_empty() {
+        let lines = config
+            .iter()
+            .map(|(key, value)| format!("{key}: \"{value}\"\n"));
+        let file = dir.join("config.yaml");
+        fs::write(&file, lines.collect::<String>()).expect("a file for the configuration");
+        command.arg("--config").arg(file);
+    }
     let out = output(dir, "output");
     command
         .stdin(Stdio::null())
@@ -200,16 +221,18 @@ fn leasehold(dir: &Path, brokers: u16) -> Child {
     command.spawn().expect("leasehold-broker")
 }
 
-fn node(dir: &Path, id: u16, count: u16) -> Node {
+fn node(dir: &Path, id: u16, count: u16, more: &[(&'static str, &str)]) -> Node {
+    let mut config = vec![
+        ("offsets.topic.replication.factor", count.to_string()),
+        ("group.initial.rebalance.delay.ms", "0".to_owned()),
+    ];
+    config.extend(more.iter().map(|(key, value)| (*key, (*value).to_owned())));
     Node {
         dir: dir.to_owned(),
         id,
         port: PORT + id,
         controller_port: CONTROLLER_PORT,
         features: &[],
-        config: vec![
-            ("offsets.topic.replication.factor", count.to_string()),
-            ("group.initial.rebalance.delay.ms", "0".to_owned()),
-        ],
+        config,
     }
 }
