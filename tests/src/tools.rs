@@ -141,6 +141,22 @@ pub fn kafka_version() -> String {
     folder.to_string_lossy().replace("kafka-", "")
 }
 
+/// The program around Kafka Streams (`tests/lib/Counts.java`) with its arguments, not started yet.
+pub fn streams(args: &[&str]) -> Command {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| made_present("kafka-streams"));
+    let mut command = Command::new("java");
+    command.args([
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+UseSerialGC",
+        "-Xmx256m",
+        "-cp",
+    ]);
+    command.arg(format!("{0}:{0}/*", folder.display()));
+    command.arg("Counts").args(args);
+    command
+}
+
 /// One of Apache Kafka's own tools with its arguments, not started yet.
 pub fn kafka(tool: &str, args: &[&str]) -> Command {
     let mut command = Command::new("java");

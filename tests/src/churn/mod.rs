@@ -62,6 +62,9 @@ pub struct Plan {
     pub restless: Duration,
     /// Between two of these.
     pub pause: Duration,
+    /// A group that has been even for so long rests. Longer than the interval between two heartbeats, by which
+    /// members hear of a rebalance.
+    pub rest: Duration,
     /// A group that is not settled so long after a change has failed.
     pub patience: Duration,
 }

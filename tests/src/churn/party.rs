@@ -12,10 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A group that has been even for so long rests. Longer than the interval between two heartbeats, by which members
-/// hear of a rebalance.
-const REST: Duration = Duration::from_secs(3);
-
 struct Member {
     process: Child,
     listener: JoinHandle<()>,
@@ -124,7 +120,7 @@ impl<'a> Party<'a> {
             };
             let rested = Duration::from_nanos(member::now().saturating_sub(changed.max(begun)));
             match settled {
-                Ok(()) if rested >= REST => {
+                Ok(()) if rested >= self.plan.rest => {
                     return Ok(Duration::from_nanos(changed.saturating_sub(begun)));
                 }
                 Err(why) if Instant::now() > late => {
