@@ -16,7 +16,11 @@ sys.path.insert(0, str(Path(os.environ["CONFORMANCE"]) / "suites/kafka-tools"))
 os.environ["TOOLS_OF_THIS"] = os.environ["TOOLS"]
 os.environ["TOOLS"] = str(Path(os.environ["TOOLS"]).parent / "kafka-tools")
 
+import tools  # noqa: E402
 from tools import BOOTSTRAP, WORK, Failed, file, run, run_all, scene, until  # noqa: E402
+
+# A worker of Connect takes half a minute to start where the machine is busy.
+tools.LIMIT = 120
 
 TOOLS = os.environ["TOOLS_OF_THIS"]
 REST = "http://127.0.0.1:8083"
