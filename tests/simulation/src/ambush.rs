@@ -1,6 +1,7 @@
 //! Faults that aim at a message that is just being sent: a follower's fetch, or a leader's wish to take someone
 //! into its ISR. It comes late, or never, and meanwhile its subject gets no other fetch through; in most cases its
-//! machine also loses its power, and it is soon back with less than the message says.
+//! machine also loses its power, and it is soon back with less than the message says. And a coordinator that is
+//! about to be asked for the end of a transaction may be cut off from all but its clients.
 //!
 //! At random all this would hardly ever happen together.
 
@@ -60,6 +61,30 @@ impl Core {
         match lost {
             true => Fate::Lost,
             false => Fate::Late(late),
+        }
+    }
+
+    /// A coordinator is cut off from all other brokers, though clients reach it: what it stores now no other has. Mostly
+    /// it then loses its power as well.
+    pub(crate) fn waylay(&mut self, node: usize) {
+        let long = self.rng.random_range(300..3_000);
+        let struck = self.chance(700);
+        self.note(format!(
+            "fault coordinator {node} is cut off for {long} ms (struck: {struck})"
+        ));
+        let until = self.now + long;
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.cuts.insert((node, other), until);
+            self.cuts.insert((other, node), until);
+        }
+        if struck {
+            let soon = self.rng.random_range(10..80);
+            self.later(soon, move |core| {
+                // The faults may have ended meanwhile.
+                if !core.cuts.is_empty() {
+                    core.struck.push(node);
+                }
+            });
         }
     }
 

@@ -258,7 +258,8 @@ impl Core {
         };
         // Rare requests would hardly ever come twice at the rate of frequent ones.
         let call = matches!(mail, Mail::Call { .. });
-        let twice = self.weather.net_twice * if call { 10 } else { 1 };
+        let rare = call || matches!(mail, Mail::Markers { .. });
+        let twice = self.weather.net_twice * if rare { 10 } else { 1 };
         if self.chance(twice)
             && let Some(copy) = mail.copy()
         {

@@ -2,18 +2,19 @@
 //! `--seeds N [--from M]` runs many (with `--twice` each of them twice, and compares), `--minutes N` as many as it can, `--new` from a seed drawn at random;
 //! `--mutations [--seeds N]` takes out each rule in turn and prints which promise broke, and how soon; `--scale`
 //! prints what losing one of 100 brokers costs. With `--wide` some runs delete records,
-//! compact topics, have consumer groups and transactions; `--mutations` always does so.
+//! compact topics, have consumer groups and transactions; `--mutations` always does so, and with `--without PART` takes
+//! out only the rules with that in their names. With `--transactions` only the wide runs that have some are run.
 
 use leasehold_simulation::rules::{RULES, Rule};
 use leasehold_simulation::world::{Outcome, run};
-use leasehold_simulation::{scale, voices};
+use leasehold_simulation::{scale, txns, voices};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "simulate --seed N [--without RULE] [--twice] | --seeds N [--from M] [--twice] | \
-    --minutes N [--from M | --new] | --mutations [--seeds N] | --scale; with --wide also deletions, compaction, groups, transactions";
+    --minutes N [--from M | --new] | --mutations [--seeds N] | --scale; with --wide also deletions, compaction, groups, transactions, with --transactions only runs that have these";
 
 #[derive(Default)]
 struct Wanted {
@@ -27,6 +28,7 @@ struct Wanted {
     scale: bool,
     twice: bool,
     wide: bool,
+    transactions: bool,
 }
 
 fn wanted() -> Option<Wanted> {
@@ -44,6 +46,7 @@ fn wanted() -> Option<Wanted> {
             "--scale" => wanted.scale = true,
             "--twice" => wanted.twice = true,
             "--wide" => wanted.wide = true,
+            "--transactions" => (wanted.wide, wanted.transactions) = (true, true),
             _ => return None,
         }
     }
@@ -83,7 +86,11 @@ fn main() -> std::io::Result<ExitCode> {
             (Some(minutes), _) => Limit::Time(Duration::from_secs(60 * minutes)),
             (None, seeds) => Limit::Seeds(seeds.unwrap_or(100)),
         };
-        many(from, limit, rule, wanted.wide)
+        let kind = Kind {
+            wide: wanted.wide,
+            transactions: wanted.transactions,
+        };
+        many(from, limit, rule, kind)
     }
 }
 
@@ -146,6 +153,14 @@ enum Limit {
     Time(Duration),
 }
 
+/// Which seeds are run, and with how much.
+#[derive(Clone, Copy)]
+struct Kind {
+    wide: bool,
+    /// Only those that have transactions.
+    transactions: bool,
+}
+
 /// Runs `work` on as many threads as there are processors; the first error, if there was one.
 fn on_all_processors(work: impl Fn() -> std::io::Result<()> + Sync) -> std::io::Result<()> {
     let count = std::thread::available_parallelism().map_or(1, usize::from);
@@ -186,7 +201,7 @@ fn verdict(outcome: &Outcome) -> ExitCode {
     }
 }
 
-fn many(from: u64, limit: Limit, rule: Option<&str>, wide: bool) -> std::io::Result<ExitCode> {
+fn many(from: u64, limit: Limit, rule: Option<&str>, kind: Kind) -> std::io::Result<ExitCode> {
     println!("seeds from {from}");
     let begun = Instant::now();
     let next = AtomicU64::new(from);
@@ -202,7 +217,10 @@ fn many(from: u64, limit: Limit, rule: Option<&str>, wide: bool) -> std::io::Res
             if enough {
                 return Ok(());
             }
-            let outcome = run(seed, rule, wide)?;
+            if kind.transactions && !txns::are_in(seed) {
+                continue;
+            }
+            let outcome = run(seed, rule, kind.wide)?;
             let counts = [
                 1,
                 outcome.writes,
@@ -291,7 +309,8 @@ fn mutations(most: u64, only: Option<&str>) -> std::io::Result<ExitCode> {
 
 /// The first seed that notices that `rule` is gone, and by which promise.
 fn caught(rule: &Rule, most: u64) -> std::io::Result<Option<(u64, String)>> {
-    for seed in 0..most {
+    let tells = |seed: &u64| !rule.of_transactions || txns::are_in(*seed);
+    for seed in (0..most).filter(tells) {
         if let Some(line) = run(seed, Some(rule.name), true)?.broken {
             let by = line.split(' ').next().unwrap_or_default();
             return Ok(Some((seed, by.to_owned())));

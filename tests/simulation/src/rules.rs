@@ -4,10 +4,24 @@
 pub struct Rule {
     pub name: &'static str,
     pub says: &'static str,
+    /// It is asked only where there are transactions: without them a run is the same with it and without.
+    pub of_transactions: bool,
 }
 
 const fn rule(name: &'static str, says: &'static str) -> Rule {
-    Rule { name, says }
+    Rule {
+        name,
+        says,
+        of_transactions: false,
+    }
+}
+
+const fn of_transactions(name: &'static str, says: &'static str) -> Rule {
+    Rule {
+        name,
+        says,
+        of_transactions: true,
+    }
 }
 
 /// All of them. The first stands in the simulated API server, where the product asks for it.
@@ -299,43 +313,43 @@ pub const RULES: &[Rule] = &[
         "a-share-is-given-when-stored",
         "members are told of their shares once these are stored",
     ),
-    rule(
+    of_transactions(
         "a-marker-does-not-end-the-next-transaction",
         "in version 2 a marker ends only what has an older epoch than it",
     ),
-    rule(
+    of_transactions(
         "readers-of-committed-records-stop-at-what-is-open",
         "who reads committed records reads to the last stable offset",
     ),
-    rule(
+    of_transactions(
         "aborted-transactions-are-told",
         "who reads committed records is told what was aborted",
     ),
-    rule(
+    of_transactions(
         "what-begins-a-transaction-is-verified",
         "a batch begins a transaction only where the coordinator has the partition in it",
     ),
-    rule(
+    of_transactions(
         "a-coordinator-adds-what-it-knows",
         "a coordinator adds to a transaction only partitions of its own metadata",
     ),
-    rule(
+    of_transactions(
         "an-end-is-told-when-stored",
         "a producer is told of the end of its transaction once that is stored",
     ),
-    rule(
+    of_transactions(
         "the-next-coordinator-carries-on",
         "an end that is stored is carried to its partitions by whoever coordinates next",
     ),
-    rule(
+    of_transactions(
         "a-marker-is-sent-until-it-is-in",
         "a marker that a leader refuses is sent again",
     ),
-    rule(
+    of_transactions(
         "an-older-epoch-changes-nothing",
         "a producer of an older epoch changes no transaction",
     ),
-    rule(
+    of_transactions(
         "a-new-producer-ends-what-is-open",
         "a new producer is given an epoch once what the last one had open is ended",
     ),

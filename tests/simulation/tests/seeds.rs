@@ -62,6 +62,8 @@ fn a_rule_taken_out_is_noticed() {
         "retention-leaves-its-bytes",
         "a-keys-last-record-stays",
         "aborted-transactions-are-told",
+        "an-older-epoch-changes-nothing",
+        "a-marker-does-not-end-the-next-transaction",
     ] {
         let noticed = (0..40).any(|seed| run(seed, Some(rule), true).unwrap().broken.is_some());
         assert!(noticed, "{rule}");

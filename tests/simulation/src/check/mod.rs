@@ -103,6 +103,13 @@ pub struct Data {
     pub loss_pending: bool,
 }
 
+impl Data {
+    /// Whether an election that may lose records was ever marked as such.
+    pub fn is_lossy(&self) -> bool {
+        self.loss_pending || self.lossy_since.is_some()
+    }
+}
+
 /// The observer of one run.
 #[derive(Default)]
 pub struct Checker {

@@ -1,4 +1,4 @@
-//! Transactions: what their producers were told, and what the logs say of them (X1 to X5).
+//! Transactions: what their producers were told, and what the logs say of them (X1 to X6).
 //!
 //! What is committed is read off the committed part of each log, by Kafka's rules for markers written down here a second
 //! time: a marker ends all that its producer id has open in that log. Nothing that a coordinator, or a leader's own list of
@@ -20,6 +20,8 @@ pub type Who = (i64, i16);
 struct Txn {
     id: &'static str,
     who: Who,
+    /// Its producer asked for a commit.
+    asked: bool,
     /// What its producer was told.
     told: Option<bool>,
     /// What the first marker in a log said.
@@ -75,11 +77,19 @@ impl Txns {
         self.all.push(Txn {
             id,
             who,
+            asked: false,
             told,
             ended,
             acked,
         });
         self.all.len() - 1
+    }
+
+    /// Its producer asks for the end of a transaction.
+    pub fn asked(&mut self, txn: TxnId, commit: bool) {
+        if let Some(known) = self.all.get_mut(txn) {
+            known.asked |= commit;
+        }
     }
 
     /// Somebody makes a record of that transaction.
@@ -105,6 +115,11 @@ impl Txns {
         let known = self.all.get_mut(txn)?;
         let before = known.ended.replace(commit);
         let (id, who) = (known.id, known.who);
+        if commit && !known.asked {
+            return Some(format!(
+                "X6 transaction {txn} of {id} {who:?} is committed with {value:x}, and nobody asked for that"
+            ));
+        }
         if before.is_some_and(|before| before != commit) {
             return Some(format!(
                 "X5 transaction {txn} of {id} {who:?} is committed ({commit}) with {value:x}, and was not so elsewhere"
@@ -158,18 +173,24 @@ impl Txns {
 impl Checker {
     /// Whether the partition, or one of the transactions topic, lost records: nothing can be said of it then.
     fn is_lossy(&self, key: Key) -> bool {
-        let lost = |(at, data): (&Key, &super::Data)| {
-            let counts = *at == key || self.is_internal(*at);
-            counts && (data.loss_pending || data.lossy_since.is_some())
-        };
+        let here = self.data.get(&key).is_some_and(super::Data::is_lossy);
+        here || self.is_transactions_topic_lossy()
+    }
+
+    /// Whether a coordinator may have forgotten an id, and begin it anew.
+    fn is_transactions_topic_lossy(&self) -> bool {
+        let lost = |(at, data): (&Key, &super::Data)| self.is_internal(*at) && data.is_lossy();
         self.data.iter().any(lost)
     }
 
     /// A producer is told that it goes on as this one. To be called with all logs looked at: what they hold by now was
     /// written before.
     pub fn producer_given(&mut self, id: &'static str, who: Who) {
+        let forgotten = self.is_transactions_topic_lossy();
         let newest = self.txns.given.entry(id).or_insert(who);
-        if newest.0 != who.0 {
+        if newest.0 != who.0 && forgotten {
+            *newest = who;
+        } else if newest.0 != who.0 {
             let line = format!("X3 {id} is given producer {who:?}, and was {newest:?}");
             self.broke(line);
         } else {

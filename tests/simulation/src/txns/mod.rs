@@ -22,6 +22,17 @@ const IDS: [&str; 3] = ["orders", "bills", "shared"];
 /// Their connections: nobody else's.
 const LINES: u64 = 1 << 50;
 
+/// Whether the wide run of this seed has transactions, and the dice for all else about them.
+fn drawn(seed: u64) -> (bool, StdRng) {
+    let mut dice = StdRng::seed_from_u64(seed ^ 0x7478_6e73);
+    (dice.random_range(0..1_000) < 300, dice)
+}
+
+/// Whether the wide run of this seed has transactions.
+pub fn are_in(seed: u64) -> bool {
+    drawn(seed).0
+}
+
 /// All of them.
 #[derive(Default)]
 pub struct Txns {
@@ -32,6 +43,8 @@ pub struct Txns {
     every: u64,
     /// Whether these are transactions of version 2.
     second: bool,
+    /// Of a thousand ends, those at which a coordinator is waylaid.
+    waylaid: u32,
     /// How many ever began.
     count: u32,
     healed: bool,
@@ -40,8 +53,8 @@ pub struct Txns {
 impl Txns {
     /// Those of one run, if there may be `any`.
     pub fn draw(core: &mut Core, any: bool) -> Self {
-        let mut dice = StdRng::seed_from_u64(core.seed ^ 0x7478_6e73);
-        let here = any && dice.random_range(0..1_000) < 300;
+        let (here, mut dice) = drawn(core.seed);
+        let here = any && here;
         let second = dice.random_range(0..1_000) < 600;
         core.check.txns.here = here;
         core.late_markers = second;
@@ -49,6 +62,7 @@ impl Txns {
             here,
             second,
             every: dice.random_range(1_000..8_000),
+            waylaid: dice.random_range(0..200_u32).saturating_sub(80),
             ..Self::default()
         }
     }
@@ -58,6 +72,7 @@ impl Txns {
         let kind = Kind {
             id,
             second: self.second,
+            waylaid: self.waylaid,
         };
         Producer::new(kind, LINES + u64::from(self.count), self.count, core)
     }

@@ -29,6 +29,8 @@ pub(super) struct Kind {
     pub id: &'static str,
     /// Of version 2.
     pub second: bool,
+    /// Of a thousand ends that it asks for, those at which its coordinator is waylaid.
+    pub waylaid: u32,
 }
 
 /// What it is about.
@@ -186,7 +188,11 @@ impl Producer {
                     commit: transaction.commits,
                     bump: self.kind.second,
                 };
+                core.check.txns.asked(transaction.txn, request.commit);
                 let ask = Ask::End(request, transaction.txn);
+                if !well && core.chance(self.kind.waylaid) {
+                    core.waylay(to);
+                }
                 self.ask(core, to, ask);
             }
             _ => self.step = Step::Dead,
