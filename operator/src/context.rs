@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Shared by all reconciles.
 pub struct Context {
@@ -32,6 +33,10 @@ pub struct Context {
     pub metrics: Metrics,
     pub clusters: Store<DeserializeGuard<Cluster>>,
     pub topics: Store<DeserializeGuard<Topic>>,
+    /// Open once `clusters` holds all of them.
+    pub clusters_known: Gate,
+    /// Open once `topics` holds all of them.
+    pub topics_known: Gate,
     pub backoff: Backoff,
     pub told: Told,
     /// Addresses of nodes that were read a moment ago.
@@ -61,6 +66,30 @@ impl Context {
     /// A Cluster as the watch has it; `None` if there is none, or it cannot be read.
     pub fn cluster(&self, namespace: &str, name: &str) -> Option<Arc<DeserializeGuard<Cluster>>> {
         self.clusters.get(&ObjectRef::new(name).within(namespace))
+    }
+}
+
+/// Opens once; all who wait go on then. (Of those who wait for a store of kube's, which is built on a channel for one,
+/// only the last goes on.)
+#[derive(Clone)]
+pub struct Gate(watch::Sender<bool>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(watch::Sender::new(false))
+    }
+}
+
+impl Gate {
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Returns once it is open.
+    pub async fn opened(&self) {
+        // Its sender is held here: the channel cannot end.
+        let mut gate = self.0.subscribe();
+        drop(gate.wait_for(|open| *open).await);
     }
 }
 
@@ -111,6 +140,24 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
+    #[tokio::test]
+    async fn all_who_wait_at_a_gate_go_on_and_who_comes_later_does_not_wait() {
+        let gate = super::Gate::default();
+        let waiting: Vec<_> = (0..5)
+            .map(|_| {
+                let gate = gate.clone();
+                tokio::spawn(async move { gate.opened().await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+        gate.open();
+        for waiting in waiting {
+            waiting.await.unwrap();
+        }
+        gate.opened().await;
+    }
+
     #[test]
     fn the_same_news_is_told_once_in_a_row() {
         let told = super::Told::default();

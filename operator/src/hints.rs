@@ -51,6 +51,7 @@ pub async fn follow_clusters(
                 seen.insert(key_of(&cluster), String::new());
             }
             Ok(watcher::Event::InitDone) => {
+                context.clusters_known.open();
                 seen.keys().for_each(tell);
                 seen.retain(|key, _| listed.contains(key));
             }

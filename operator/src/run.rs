@@ -9,7 +9,7 @@ use crate::cluster::apply::Applied;
 use crate::cluster::listeners::look::Nodes;
 use crate::cluster::names::MANAGER;
 use crate::cluster::validate::{Defaults, OperatorPods};
-use crate::context::{Backoff, Context, Told};
+use crate::context::{Backoff, Context, Gate, Told};
 use crate::events::{self};
 use crate::hints::{Hints, follow_clusters};
 use crate::http::{self, Health};
@@ -164,10 +164,16 @@ async fn act(
         Controller::new(cluster_api.clone(), watcher::Config::default()).with_config(pace(8));
     let (finder_wakes, finder_woken) = unbounded();
     let wakes = finder_wakes.clone();
-    let topics = lean_controller(topic_api, move |gone| {
-        if let (Some(namespace), Ok(topic)) = (gone.namespace(), &gone.0) {
-            let _ended = wakes.unbounded_send((namespace, topic.spec.cluster.clone()));
+    let topics_known = Gate::default();
+    let all_known = topics_known.clone();
+    let topics = lean_controller(topic_api, move |event| match event {
+        watcher::Event::InitDone => all_known.open(),
+        watcher::Event::Delete(gone) => {
+            if let (Some(namespace), Ok(topic)) = (gone.namespace(), &gone.0) {
+                let _ended = wakes.unbounded_send((namespace, topic.spec.cluster.clone()));
+            }
         }
+        _ => {}
     });
     let topics = topics.with_config(pace(64));
 
@@ -197,6 +203,8 @@ async fn act(
         metrics: metrics.clone(),
         clusters: known_clusters,
         topics: topics.store(),
+        clusters_known: Gate::default(),
+        topics_known,
         backoff: Backoff::default(),
         told: Told::default(),
         nodes: Nodes::default(),
@@ -232,10 +240,10 @@ async fn act(
 }
 
 /// A controller whose store keeps of each object only what rounds read. `Controller::new` would keep
-/// the field managers' books as well, several times the size of a Topic itself. `on_delete` hears what is gone.
+/// the field managers' books as well, several times the size of a Topic itself. `hear` is told of what the store has just taken in.
 fn lean_controller<K>(
     api: kube::Api<K>,
-    on_delete: impl Fn(&K) + Send + Sync + 'static,
+    hear: impl Fn(&watcher::Event<K>) + Send + Sync + 'static,
 ) -> Controller<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -245,8 +253,8 @@ where
         .modify(without_history)
         .reflect(writer)
         .inspect(move |event| {
-            if let Ok(watcher::Event::Delete(gone)) = event {
-                on_delete(gone);
+            if let Ok(event) = event {
+                hear(event);
             }
         })
         .applied_objects();

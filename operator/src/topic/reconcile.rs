@@ -92,10 +92,8 @@ async fn round(topic: &Topic, context: &Context) -> Result<Action, TopicError> {
     if !context.leadership.is_held() {
         return Err(TopicError::NotLeader);
     }
-    // Before all Clusters are known every one of them seems to be gone. It fails when the operator ends.
-    if context.clusters.wait_until_ready().await.is_err() {
-        return Err(TopicError::NotLeader);
-    }
+    // Before all Clusters are known every one of them seems to be gone.
+    context.clusters_known.opened().await;
     let namespace = topic.namespace().unwrap_or_default();
     let guarded = context.cluster(&namespace, &topic.spec.cluster);
     let cluster = guarded.as_ref().and_then(|guarded| guarded.0.as_ref().ok());

@@ -28,12 +28,10 @@ struct Followed {
     due: Instant,
 }
 
-/// Looks at the clusters that `wakes` names. Ends with it, or with the watch of Topics.
+/// Looks at the clusters that `wakes` names. Ends with it.
 pub async fn run(context: Arc<Context>, mut wakes: UnboundedReceiver<ClusterKey>) {
     // Before all objects are known every topic seems to lack one.
-    if context.topics.wait_until_ready().await.is_err() {
-        return;
-    }
+    context.topics_known.opened().await;
     let mut followed: HashMap<ClusterKey, Followed> = HashMap::new();
     loop {
         let next = followed.values().map(|followed| followed.due).min();
