@@ -71,6 +71,18 @@ EOF
     --node-labels "topology.kubernetes.io/zone=$(node_zone "$1"),topology.kubernetes.io/region=test"
 }
 
+# Whatever its folder, every kubelet listens at one path below /var/lib/kubelet/device-plugins: of two that begin at once
+# one may find it taken, and ends. While it is waited for, it is begun again.
+kubelet_serves() { # node
+  start_kubelet "$1"
+  kubelet_healthy "$1"
+}
+
+node_ready() { # node
+  start_kubelet "$1"
+  kube wait --for=condition=Ready "node/node$1" --timeout=1s
+}
+
 # The part of a node that pods need before there is a kubelet.
 start_node() { # node
   make_bridge "$1"
