@@ -198,21 +198,19 @@ async fn make_way(
     cluster: Option<&Cluster>,
 ) -> Result<Option<Action>, TopicError> {
     let failed = |error| TopicError::Found(Box::new(error));
-    let (shows, outdone) = {
-        let all = context.topics.state();
-        let others = || all.iter().filter_map(|other| other.0.as_ref().ok());
-        let shows: Vec<Topic> = match topic.is_found() {
-            true => Vec::new(),
-            false => rivals::shows(topic, others()).cloned().collect(),
-        };
-        (shows, rivals::is_outdone(topic, others()))
-    };
-    for shown in &shows {
-        let why = "another object speaks for the topic";
-        found::drop_found(context, shown, why)
-            .await
-            .map_err(failed)?;
+    let all = context.topics.state();
+    let others = all.iter().filter_map(|other| other.0.as_ref().ok());
+    if !topic.is_found() {
+        let shows: Vec<Topic> = rivals::shows(topic, others).cloned().collect();
+        for shown in &shows {
+            let why = "another object speaks for the topic";
+            found::drop_found(context, shown, why)
+                .await
+                .map_err(failed)?;
+        }
+        return Ok(None);
     }
+    let outdone = rivals::is_outdone(topic, others);
     let key = (
         topic.namespace().unwrap_or_default(),
         topic.spec.cluster.clone(),
