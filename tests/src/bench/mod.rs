@@ -3,6 +3,7 @@
 //! Promises: both get the same requests from the same clients; each round starts both anew; a figure is
 //! printed only if every answer was checked. Brokers and clients share the machine.
 
+mod costs;
 mod one;
 pub mod peers;
 pub mod raw;
@@ -21,7 +22,7 @@ pub struct Plan {
     pub megabytes: usize,
     /// Of 1 KiB, by Kafka's load generator, in each round.
     pub records: usize,
-    /// Only the part of this name, if any: `raw`, `partitions` or `three`.
+    /// Only the part of this name, if any: `raw`, `partitions`, `costs` or `three`.
     pub part: Option<String>,
     /// Only Leasehold: for whoever looks into one figure.
     pub alone: bool,
@@ -43,6 +44,9 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
             }
             if wanted("partitions") {
                 one::partitions(&mut table, *who)?;
+            }
+            if wanted("costs") {
+                costs::round(&mut table, *who)?;
             }
             if wanted("three") {
                 three::round(&mut table, *who, plan.records)?;

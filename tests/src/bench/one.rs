@@ -5,7 +5,6 @@ use super::raw::{Connection, batch, fetch, produce};
 use super::table::{Table, quantile};
 use anyhow::ensure;
 use bytes::{Buf as _, Bytes};
-use std::collections::VecDeque;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -135,20 +134,6 @@ fn end_to_end(topic: &'static str, count: usize) -> anyhow::Result<Vec<f64>> {
     Ok(times)
 }
 
-/// Idle connections that are held open, and what they cost.
-fn idle_connections(peer: &Peer, count: usize) -> anyhow::Result<f64> {
-    let before = peer.memory();
-    let mut all = VecDeque::new();
-    for _ in 0..count {
-        all.push_back(Connection::open(Peer::address(0))?);
-    }
-    // Each has been served once.
-    for connection in &mut all {
-        connection.brokers()?;
-    }
-    Ok((peer.memory() - before) * 1024.0 / count as f64)
-}
-
 /// One round of one peer.
 pub fn round(table: &mut Table, who: Who, megabytes: usize) -> anyhow::Result<()> {
     let peer = Peer::start(who, 1);
@@ -183,8 +168,6 @@ pub fn round(table: &mut Table, who: Who, megabytes: usize) -> anyhow::Result<()
     note("end to end at 100/s, p50, ms", quantile(&mut times, 0.5));
     note("end to end at 100/s, p99, ms", quantile(&mut times, 0.99));
     note("memory after all of this, MiB", peer.memory());
-
-    note("idle connection, KiB", idle_connections(&peer, 5_000)?);
     Ok(())
 }
 

@@ -4,9 +4,12 @@ use crate::wire::{self, name};
 use anyhow::{Context as _, bail};
 use bytes::{Buf as _, Bytes, BytesMut};
 use leasehold_wire::kafka::messages::create_topics_request::CreatableTopic;
+use leasehold_wire::kafka::messages::join_group_request::JoinGroupRequestProtocol;
+use leasehold_wire::kafka::messages::sync_group_request::SyncGroupRequestAssignment;
 use leasehold_wire::kafka::messages::{
-    BrokerId, CreateTopicsRequest, FetchRequest, FetchResponse, MetadataRequest, ProduceRequest,
-    ProduceResponse,
+    BrokerId, CreateTopicsRequest, FetchRequest, FetchResponse, FindCoordinatorRequest, GroupId,
+    HeartbeatRequest, JoinGroupRequest, MetadataRequest, ProduceRequest, ProduceResponse,
+    SyncGroupRequest,
 };
 use leasehold_wire::kafka::protocol::{Decodable, HeaderVersion, Request};
 use leasehold_wire::{OutFrame, StrBytes, decode, encode_request};
@@ -18,6 +21,11 @@ use std::time::Duration;
 const PRODUCE: i16 = 9;
 const FETCH: i16 = 12;
 const CREATE_TOPICS: i16 = 5;
+const FIND_COORDINATOR: i16 = 3;
+/// The last that takes a member without asking it to come again with its name.
+const JOIN_GROUP: i16 = 3;
+const SYNC_GROUP: i16 = 3;
+const HEARTBEAT: i16 = 3;
 
 /// Answers of one kind of request: its version and header.
 fn body<R: Request>(mut reply: Bytes, version: i16) -> anyhow::Result<R::Response>
@@ -90,6 +98,16 @@ impl Connection {
         Ok(partition.leader_id)
     }
 
+    /// Asks who coordinates a group, until that is known.
+    pub fn coordinator(&mut self, group: &str) -> anyhow::Result<BrokerId> {
+        let request = FindCoordinatorRequest::default().with_key(StrBytes::from(group.to_owned()));
+        let reply = self.call(&request, FIND_COORDINATOR)?;
+        match reply.error_code {
+            0 => Ok(reply.node_id),
+            code => bail!("FindCoordinator: {code}"),
+        }
+    }
+
     /// Creates topics with so many partitions and replicas each.
     pub fn create(
         &mut self,
@@ -152,6 +170,60 @@ impl Connection {
     }
 }
 
+/// The only member of a group, over a connection of its own.
+pub struct Membership {
+    connection: Connection,
+    heartbeat: Bytes,
+}
+
+impl Membership {
+    /// Joins, and takes all of the topic.
+    pub fn join(address: SocketAddr, group: &str, topic: &str) -> anyhow::Result<Self> {
+        let mut connection = Connection::open(address)?;
+        let group = || GroupId(StrBytes::from(group.to_owned()));
+        // What a member says of itself, and what it is given, is the clients' own affair.
+        let opaque = Bytes::from(topic.as_bytes().to_vec());
+        let protocol = JoinGroupRequestProtocol::default()
+            .with_name(StrBytes::from_static_str("range"))
+            .with_metadata(opaque.clone());
+        let request = JoinGroupRequest::default()
+            .with_group_id(group())
+            .with_session_timeout_ms(45_000)
+            .with_rebalance_timeout_ms(300_000)
+            .with_protocol_type(StrBytes::from_static_str("consumer"))
+            .with_protocols(vec![protocol]);
+        let joined = connection.call(&request, JOIN_GROUP)?;
+        anyhow::ensure!(joined.error_code == 0, "JoinGroup: {}", joined.error_code);
+        let given = SyncGroupRequestAssignment::default()
+            .with_member_id(joined.member_id.clone())
+            .with_assignment(opaque);
+        let request = SyncGroupRequest::default()
+            .with_group_id(group())
+            .with_generation_id(joined.generation_id)
+            .with_member_id(joined.member_id.clone())
+            .with_assignments(vec![given]);
+        let synced = connection.call(&request, SYNC_GROUP)?;
+        anyhow::ensure!(synced.error_code == 0, "SyncGroup: {}", synced.error_code);
+        let beat = HeartbeatRequest::default()
+            .with_group_id(group())
+            .with_generation_id(joined.generation_id)
+            .with_member_id(joined.member_id);
+        Ok(Self {
+            connection,
+            heartbeat: frame(&beat, HEARTBEAT)?,
+        })
+    }
+
+    /// Says that it is there.
+    pub fn heartbeat(&mut self) -> anyhow::Result<()> {
+        self.connection.send(&self.heartbeat)?;
+        match body::<HeartbeatRequest>(self.connection.receive()?, HEARTBEAT)?.error_code {
+            0 => Ok(()),
+            code => bail!("Heartbeat: {code}"),
+        }
+    }
+}
+
 fn frame<R: Request>(request: &R, version: i16) -> anyhow::Result<Bytes> {
     let client = Some(StrBytes::from_static_str("bench"));
     let mut frame: OutFrame = encode_request(1, client, request, version)?;
@@ -167,6 +239,12 @@ pub fn produce(topic: &str, partition: i32, batch: &Bytes) -> anyhow::Result<Byt
 /// A Fetch that waits for a first byte.
 pub fn fetch(topic: &str, partition: i32, offset: i64, bytes: i32) -> anyhow::Result<Bytes> {
     frame(&wire::fetch(topic, partition, offset, bytes, 500), FETCH)
+}
+
+/// A Fetch of partition 0 that waits so long for a first byte.
+pub fn parked_fetch(topic: &str, wait: Duration) -> anyhow::Result<Bytes> {
+    let wait = i32::try_from(wait.as_millis())?;
+    frame(&wire::fetch(topic, 0, 0, 1 << 20, wait), FETCH)
 }
 
 /// A batch of `records` records with values of `size` bytes; `tag` makes it differ from others.
