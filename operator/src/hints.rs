@@ -1,7 +1,7 @@
 //! Which rounds follow a change of a cluster's metadata, of a Cluster, or the going of a Topic.
 //!
-//! Promises: a Topic's round follows every change that concerns its topic, and none that does not; people hear of
-//! elections, fencings and offline partitions by Events on the Cluster.
+//! Promises: a Topic's round follows every change that concerns its topic, and none that does not; a Cluster's follows
+//! whatever happens to its metadata and its status; people hear of elections, fencings and offline partitions by Events on the Cluster.
 
 use crate::context::Context;
 use crate::events::{self, Events};
@@ -63,6 +63,7 @@ pub async fn follow_clusters(
                     meta.generation,
                     meta.deletion_timestamp.is_some()
                 );
+                let _ended = hints.clusters.unbounded_send(ObjectRef::from_obj(&cluster));
                 let key = key_of(&cluster);
                 if seen.insert(key.clone(), standing.clone()) != Some(standing) {
                     tell(&key);
@@ -104,6 +105,7 @@ fn of_cluster(topics: &Store<Topics>, namespace: &str, cluster: &str) -> Vec<Obj
 #[derive(Clone)]
 pub struct Hints {
     pub context: Arc<Context>,
+    /// Clusters to be looked at before long.
     pub clusters: UnboundedSender<ObjectRef<Clusters>>,
     pub topics: UnboundedSender<ObjectRef<Topics>>,
     /// Clusters whose topics may lack an object.

@@ -1,7 +1,7 @@
 //! The Leasehold operator: turns `Cluster` and `Topic` objects into brokers and topics.
 //!
 //! - [`cluster`] and [`topic`] hold the decisions, which are pure, and the rounds that carry them out;
-//! - [`view`] follows the clusters' metadata, [`news`] tells what changed in it, [`hints`] which rounds follow, [`admin`] asks the
+//! - [`view`] follows the clusters' metadata, [`news`] tells what changed in it, [`hints`] which rounds follow and [`pace`] how often, [`admin`] asks the
 //!   clusters' controllers for changes, [`copies`] fetches the brokers' copies of it;
 //! - [`leader`] makes one replica act, [`status_queue`] and [`events`] bound what is written, [`finalizer`] keeps what is
 //!   deleted until it is settled;
@@ -20,6 +20,7 @@ pub mod http;
 pub mod leader;
 pub mod metrics;
 pub mod news;
+pub mod pace;
 pub mod plugin;
 pub mod release;
 pub mod run;

@@ -15,6 +15,7 @@ use crate::hints::{Hints, follow_clusters};
 use crate::http::{self, Health};
 use crate::leader::{Elector, Leadership};
 use crate::metrics::Metrics;
+use crate::pace::paced;
 use crate::status_queue::StatusQueue;
 use crate::view::{self, Views};
 use crate::{cluster, topic};
@@ -29,7 +30,10 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::{Controller, WatchStreamExt as _, controller, watcher};
+use kube::runtime::{
+    Controller, Predicate as _, PredicateConfig, WatchStreamExt as _, controller, predicates,
+    watcher,
+};
 use kube::{Client, Config, Resource, ResourceExt as _};
 use leasehold_crds::{CLUSTER_LABEL, Cluster, Topic};
 use serde::de::DeserializeOwned;
@@ -37,6 +41,11 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// How often a Cluster's round follows a change of its metadata or its status. While a broker is drained the metadata
+/// changes 20 times a second, and each round costs the API server a dozen requests. What is done to the Cluster's
+/// specification and to its objects is followed at once all the same.
+const HINTS_PACE: Duration = Duration::from_millis(500);
 
 type Clusters = DeserializeGuard<Cluster>;
 type Topics = DeserializeGuard<Topic>;
@@ -160,8 +169,7 @@ async fn act(
             .debounce(Duration::from_millis(50))
             .concurrency(concurrency)
     };
-    let clusters =
-        Controller::new(cluster_api.clone(), watcher::Config::default()).with_config(pace(8));
+    let clusters = wishes_of_clusters(cluster_api.clone()).with_config(pace(8));
     let (finder_wakes, finder_woken) = unbounded();
     let wakes = finder_wakes.clone();
     let topics_known = Gate::default();
@@ -237,6 +245,21 @@ async fn act(
         _ = finding => bail!("the watch of Topics ended"),
         _ = async { tokio::join!(rounds_of_clusters, rounds_of_topics) } => Ok(()),
     }
+}
+
+/// A controller whose rounds follow at once what people change of a Cluster. A status that changes, mostly by
+/// the last round, comes by [`Hints`] and at their pace: the two would chase each other.
+fn wishes_of_clusters(api: kube::Api<Clusters>) -> Controller<Clusters> {
+    let (store, writer) = reflector::store();
+    let wished = predicates::generation
+        .combine(predicates::labels)
+        .combine(predicates::annotations)
+        .combine(predicates::finalizers);
+    let changes = watcher(api, watcher::Config::default())
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(wished, PredicateConfig::default());
+    Controller::for_stream(changes, store)
 }
 
 /// A controller whose store keeps of each object only what rounds read. `Controller::new` would keep
@@ -322,7 +345,7 @@ async fn run_clusters(
     mut stop: watch::Receiver<bool>,
 ) {
     controller
-        .reconcile_on(hinted)
+        .reconcile_on(paced(hinted, HINTS_PACE))
         .graceful_shutdown_on(async move { drop(stop.wait_for(|stop| *stop).await) })
         .run(
             cluster::reconcile::reconcile,

@@ -3,8 +3,13 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-/// How long between two looks at a condition that nothing announces.
+/// How long between the first looks at a condition that nothing announces.
 const STEP: Duration = Duration::from_millis(20);
+/// How long between the later ones at most: who looks often at an API server keeps a processor busy, and
+/// what is measured meanwhile is not what it would be.
+const LONGEST_STEP: Duration = Duration::from_millis(250);
+/// Until then it is this part of what has passed, so that how long something took is as exact.
+const PART: u32 = 20;
 
 /// Asks `probe` until it gives `Ok`, at most `limit`. Panics with `what` and the last `Err`.
 pub fn until<T, E: Debug>(
@@ -19,7 +24,7 @@ pub fn until<T, E: Debug>(
             Err(seen) if start.elapsed() > limit => {
                 panic!("waited {limit:?} for {what}; last seen: {seen:?}")
             }
-            Err(_) => std::thread::sleep(STEP),
+            Err(_) => std::thread::sleep((start.elapsed() / PART).clamp(STEP, LONGEST_STEP)),
         }
     }
 }
