@@ -14,6 +14,7 @@ use super::{Checker, name_of};
 use crate::disk::{Entry, Key};
 use crate::groups::mail::{Answer, Ask};
 use crate::groups::protocol::{Part, share};
+use crate::groups::{REBALANCE, SESSION};
 use leasehold_broker::group::types::*;
 use leasehold_types::{Incarnation, LeaderEpoch};
 use leasehold_wire::ErrorCode;
@@ -83,6 +84,8 @@ pub struct Ticket {
     told: i32,
     /// Why a commit of this member may not be granted any more.
     out: Option<&'static str>,
+    /// Who has replaced this member under its instance id, and was well.
+    heir: Option<String>,
 }
 
 /// Kafka's choice of a partition.
@@ -169,6 +172,19 @@ impl Groups {
         let replaced = ids.contains(member) && ids.last() != Some(member);
         replaced.then_some("which another has replaced")
     }
+
+    /// Who has taken the place of the static member that asks this, if all was well with it.
+    fn heir(&self, told: Option<&Told>, ask: &Ask) -> Option<String> {
+        let (member, instance) = match ask {
+            Ask::Heartbeat(request) => (&request.member_id, &request.instance_id),
+            Ask::Commit(request) => (&request.member_id, &request.instance_id),
+            _ => return None,
+        };
+        let told = told?;
+        let ids = told.instances.get(instance.as_deref()?)?;
+        let heir = ids.last().filter(|heir| *heir != member)?;
+        (ids.contains(member) && told.well.contains_key(heir)).then(|| heir.clone())
+    }
 }
 
 impl Checker {
@@ -202,6 +218,7 @@ impl Checker {
             shared: self.groups.shared.get(group).copied(),
             told: -1,
             out: None,
+            heir: None,
         };
         if let (Some(home), Some(epoch)) = (self.home(group), by.2)
             && let Some(data) = self.data.get(&home)
@@ -214,6 +231,7 @@ impl Checker {
             self.groups.told.get(&key)
         });
         ticket.told = told.map_or(-1, |told| told.newest);
+        ticket.heir = self.groups.heir(told, ask);
         match ask {
             Ask::Commit(request) => {
                 ticket.out = self.groups.out(told, request);
@@ -281,7 +299,7 @@ impl Checker {
         let coordinator = led
             .filter(|_| led == leads)
             .map(|epoch| (node, life, epoch));
-        let lines = match (ask, answer) {
+        let mut lines = match (ask, answer) {
             (Ask::Commit(request), Answer::Commit(response)) => {
                 self.commit_answered(home, ticket, coordinator, request, response)
             }
@@ -296,12 +314,33 @@ impl Checker {
             }
             _ => Vec::new(),
         };
+        lines.extend(coordinator.and_then(|by| self.not_fenced(now, (&group, by), ticket, error)));
         if let Some(coordinator) = coordinator {
             self.standing(ticket.at, (group, coordinator), ask, error);
         }
         lines.into_iter().for_each(|line| self.broke(line));
         let quiet = matches!(ask, Ask::Find(_) | Ask::Heartbeat(_)) && error.is_ok();
         (!quiet).then(|| format!("{}: {}", brief(ask), said(answer)))
+    }
+
+    /// Who was replaced under its instance id is told that, and not that it is no member: it would join again, and
+    /// put out who replaced it.
+    fn not_fenced(
+        &self,
+        now: u64,
+        (group, by): (&str, Coordinator),
+        ticket: &Ticket,
+        error: ErrorCode,
+    ) -> Option<String> {
+        let heir = ticket.heir.as_ref()?;
+        let told = self.groups.told.get(&(group.to_owned(), by))?;
+        let patience = u64::from(SESSION.min(REBALANCE).unsigned_abs());
+        let lives = told.well.get(heir).is_some_and(|at| now < at + patience);
+        let stays = !told.leaving.contains(heir) && !told.out.contains(heir);
+        let other = error.is_ok() || error == ErrorCode::UnknownMemberId;
+        (lives && stays && other).then(|| {
+            format!("G2 a member of {group} whom {heir} replaced is told {error}, and not that it was replaced")
+        })
     }
 
     /// Who is a member, and who is none, by what it was told.

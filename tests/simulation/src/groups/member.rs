@@ -62,6 +62,11 @@ pub(super) struct Member {
     /// Does nothing until then, and whether it then begins anew.
     away_until: u64,
     anew: bool,
+    /// It falls silent for good, once all is well with it; and whether it has.
+    goes: bool,
+    pub gone: bool,
+    /// Its instance came back under another id, and the former one has yet to be told so.
+    haunts: bool,
     /// When a heartbeat and a commit of this generation were last granted.
     beaten_at: u64,
     committed_at: u64,
@@ -101,6 +106,9 @@ impl Member {
             commits_sent: 0,
             away_until: 0,
             anew: false,
+            goes: false,
+            gone: false,
+            haunts: false,
             beaten_at: 0,
             committed_at: 0,
             name,
@@ -158,7 +166,19 @@ impl Member {
         (self.beaten_at, self.committed_at) = (0, 0);
     }
 
+    /// It falls silent for good, without a word, once all is well with it: whoever is left must get its share.
+    pub fn go_for_good(&mut self) {
+        self.goes = true;
+    }
+
     pub fn ill(&self, now: u64) -> Option<String> {
+        if self.goes && !self.gone {
+            return Some(format!("{} has yet to fall silent", self.id));
+        }
+        self.unwell(now)
+    }
+
+    fn unwell(&self, now: u64) -> Option<String> {
         let consumes = matches!(self.phase, Phase::Consume);
         let quiet = now > self.beaten_at + 1_000;
         let behind = !self.share.is_empty() && self.committed_at == 0;
@@ -195,7 +215,12 @@ impl Member {
     pub fn step(&mut self, core: &mut Core, trouble: bool) {
         // A static leader that comes back before version 9 does not know that it leads, and would not learn of topics that
         // come later (as in Kafka): so members come once all topics are there.
-        if core.now < self.away_until || !topics_exist(core, self.topics) {
+        if self.gone || core.now < self.away_until || !topics_exist(core, self.topics) {
+            return;
+        }
+        if self.goes && self.unwell(core.now).is_none() {
+            core.note(format!("group {} falls silent for good", self.name));
+            self.gone = true;
             return;
         }
         if self.anew {
@@ -318,6 +343,24 @@ impl Member {
         }
     }
 
+    /// What ran under its instance id before it has not noticed that it was replaced, and sends one more heartbeat.
+    fn haunt(&mut self, core: &mut Core) {
+        let Some(to) = self.coordinator else {
+            return;
+        };
+        if !std::mem::take(&mut self.haunts) || self.former == self.id {
+            return;
+        }
+        let request = HeartbeatRequest {
+            group_id: self.group.to_owned(),
+            generation: self.generation,
+            member_id: self.former.clone(),
+            instance_id: self.instance.clone(),
+        };
+        let ask = Ask::Heartbeat(request);
+        drop(Pending::ask(core, self.line, to, ask, 0));
+    }
+
     fn commit(&mut self, core: &mut Core, member_id: String, generation: i32) -> CommitRequest {
         self.commits_sent += 1;
         let mut parts: Vec<(Part, i64)> = self.positions.clone().into_iter().collect();
@@ -369,7 +412,10 @@ impl Member {
         match hear(&mut self.beat, core.now) {
             Heard::Nothing => {}
             Heard::Lost => self.coordinator = None,
-            Heard::Answer(answer) if answer.error().is_ok() => self.beaten_at = core.now,
+            Heard::Answer(answer) if answer.error().is_ok() => {
+                self.beaten_at = core.now;
+                self.haunt(core);
+            }
             Heard::Answer(answer) => self.refused(answer.error(), core),
         }
         let (answers, lost) = hear_all(&mut self.commits, core.now);
@@ -391,6 +437,7 @@ impl Member {
             Answer::Join(response) if error.is_ok() => {
                 self.lose_place();
                 self.id = response.member_id;
+                self.haunts = self.instance.is_some() && !self.former.is_empty();
                 self.generation = response.generation;
                 self.known = partitions(core, self.topics);
                 self.phase = Phase::Sync {

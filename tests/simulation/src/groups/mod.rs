@@ -109,9 +109,16 @@ impl Groups {
     }
 
     /// The faults ended.
-    pub fn healed(&mut self, core: &Core) {
+    pub fn healed(&mut self, core: &mut Core) {
         for member in &mut self.members {
             member.healed(core.now);
+        }
+        // Only now: while there is trouble, some rebalance of another cause would put it out.
+        if self.here
+            && core.chance(500)
+            && let Some(last) = self.members.last_mut()
+        {
+            last.go_for_good();
         }
         if let Some(loner) = &mut self.loner {
             loner.healed();
@@ -122,13 +129,13 @@ impl Groups {
     /// offsets not committed.
     pub fn ill(&self, core: &Core) -> Option<String> {
         for plan in PLANS.iter().filter(|_| self.here) {
-            let members: Vec<&Member> =
-                self.members.iter().filter(|m| m.group == plan.id).collect();
+            let members = self.members.iter();
+            let members: Vec<&Member> = members.filter(|m| m.group == plan.id && !m.gone).collect();
             if let Some(why) = members.iter().find_map(|member| member.ill(core.now)) {
                 return Some(format!("G4 group {}: {why}", plan.id));
             }
             let generations: Vec<i32> = members.iter().map(|member| member.generation).collect();
-            if generations.iter().any(|one| *one != generations[0]) {
+            if generations.windows(2).any(|two| two[0] != two[1]) {
                 return Some(format!("G4 group {} is in {generations:?}", plan.id));
             }
             let mut owners: BTreeMap<(String, i32), usize> = BTreeMap::new();

@@ -1,7 +1,6 @@
 //! Who is in a generation, who leads it, and who has which partitions (G3).
 
 use super::*;
-use crate::groups::{REBALANCE, SESSION};
 
 impl Checker {
     pub(super) fn join_answered(
