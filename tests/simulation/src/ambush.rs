@@ -1,7 +1,8 @@
 //! Faults that aim at a message that is just being sent: a follower's fetch, or a leader's wish to take someone
 //! into its ISR. It comes late, or never, and meanwhile its subject gets no other fetch through; in most cases its
 //! machine also loses its power, and it is soon back with less than the message says. And a coordinator that is
-//! about to be asked for the end of a transaction may be cut off from all but its clients.
+//! about to be asked for the end of a transaction may be cut off from all but its clients. Its answer to a leader
+//! may come when the transaction that it speaks of has ended; or it may be the last to hear of a new topic.
 //!
 //! At random all this would hardly ever happen together.
 
@@ -85,6 +86,15 @@ impl Core {
                     core.struck.push(node);
                 }
             });
+        }
+    }
+
+    /// How late an answer is to a leader that asks about this transactional id: so late that the transaction has ended,
+    /// and not so late that nobody waits.
+    pub(crate) fn answer_held_up(&mut self, id: &str) -> u64 {
+        match self.held_up.remove(id) {
+            true => self.rng.random_range(100..800),
+            false => 0,
         }
     }
 

@@ -15,7 +15,7 @@ use leasehold_types::Incarnation;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -114,6 +114,10 @@ pub struct Core {
     /// The kind of message that is waited for, and who lost its power with one.
     pub aim: Option<Aim>,
     pub struck: Vec<usize>,
+    /// Transactional ids of which the next answer to a leader's question is held up.
+    pub held_up: BTreeSet<&'static str>,
+    /// Brokers that hear late of what is new in the metadata, and until when.
+    pub behind: BTreeMap<usize, u64>,
     /// Links that lose everything, one way, and until when.
     pub cuts: BTreeMap<(usize, usize), u64>,
     /// When the last request of a client reaches a broker: what it sends over one connection stays in order.
@@ -146,6 +150,8 @@ impl Core {
             mute: BTreeMap::new(),
             aim: None,
             struck: Vec::new(),
+            held_up: BTreeSet::new(),
+            behind: BTreeMap::new(),
             lines: BTreeMap::new(),
             cuts: BTreeMap::new(),
             check: Checker::new(nodes),
@@ -242,6 +248,13 @@ impl Core {
                 .cuts
                 .get(&(from, to))
                 .is_none_or(|&until| until <= self.now)
+    }
+
+    /// Whether a broker has yet to hear of what is new.
+    pub fn is_behind(&self, node: usize) -> bool {
+        self.behind
+            .get(&node)
+            .is_some_and(|&until| self.now < until)
     }
 
     fn delay(&mut self) -> u64 {
@@ -355,11 +368,22 @@ impl Core {
 
     /// Sends an answer back; as [`Self::post`].
     pub fn answer(&mut self, from: usize, to: usize, send: impl FnOnce() + Send + 'static) {
+        self.answer_late(from, to, 0, send);
+    }
+
+    /// The same, `late` by so many milliseconds.
+    pub fn answer_late(
+        &mut self,
+        from: usize,
+        to: usize,
+        late: u64,
+        send: impl FnOnce() + Send + 'static,
+    ) {
         let lost = self.weather.net_lost;
         if !self.linked(from, to) || (from != to && self.chance(lost)) {
             return;
         }
         let delay = if from == to { 0 } else { self.delay() };
-        self.later(delay, move |_| send());
+        self.later(late + delay, move |_| send());
     }
 }

@@ -402,6 +402,8 @@ impl World {
         core.deaf_until = 0;
         core.aim = None;
         core.mute.clear();
+        core.held_up.clear();
+        core.behind.clear();
         let now = core.now;
         for node in &mut core.nodes {
             node.api_cut_until = 0;

@@ -3,6 +3,7 @@
 
 use super::start::{Opened, registration};
 use super::{Broker, place};
+use crate::core::STEP;
 use leasehold_broker::session::apply::{Taken, take};
 use leasehold_metadata::image::Image;
 use leasehold_metadata::rpc::{BrokerState, Poll, PollAnswer, Request, Response, codes};
@@ -124,6 +125,9 @@ impl Broker {
         target: usize,
         (answer, sent): (PollAnswer, std::time::Instant),
     ) -> Result<(), Stop> {
+        while self.core.lock().is_behind(self.me) {
+            sleep(Duration::from_millis(STEP)).await;
+        }
         life.disowned_since = None;
         let frozen = answer.frozen.is_some().then_some(answer.committed.epoch.0);
         let committed = answer.committed.seq;

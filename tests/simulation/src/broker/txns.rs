@@ -194,6 +194,8 @@ impl Broker {
         reply: Reply<AddPartitionsToTxnResponse>,
     ) {
         let this = Arc::clone(self);
+        let ids = request.transactions.iter();
+        let ids: Vec<String> = ids.map(|one| one.transactional_id.to_string()).collect();
         tokio::spawn(async move {
             let Some(txns) = this.txns.get() else {
                 return;
@@ -202,7 +204,10 @@ impl Broker {
             let image = this.group_image.subscribe().borrow().clone();
             let response = add_or_verify(coordinator, &image, request).await;
             let mut core = this.core.lock();
-            core.answer(this.me, from, move || reply.send(response));
+            let late = ids.iter().map(|id| core.answer_held_up(id)).max();
+            core.answer_late(this.me, from, late.unwrap_or(0), move || {
+                reply.send(response);
+            });
         });
     }
 }

@@ -98,6 +98,25 @@ fn send(core: &mut Core, request: AdminRequest) -> oneshot::Receiver<Response> {
     answer
 }
 
+/// Asks for a topic with one partition, and does not wait for the answer.
+pub(crate) fn wish_for(core: &mut Core, name: &str) {
+    let id = TopicId(uuid::Uuid::from_u128(core.rng.random()));
+    let mut topic = NewTopic {
+        name: name.to_owned(),
+        id,
+        ..NewTopic::with_defaults("")
+    };
+    (topic.partitions, topic.replication_factor) = (1, 2);
+    for (key, value) in CONFIGS.into_iter().chain([("min.insync.replicas", "1")]) {
+        topic.configs.insert(key.to_owned(), Some(value.to_owned()));
+    }
+    let request = AdminRequest::CreateTopics {
+        topics: vec![topic],
+        validate_only: false,
+    };
+    drop(send(core, request));
+}
+
 fn any_partition(core: &mut Core) -> Option<Key> {
     let count = core.check.parts.len();
     let nth = core.rng.random_range(0..count.max(1));

@@ -45,6 +45,10 @@ pub struct Txns {
     second: bool,
     /// Of a thousand ends, those at which a coordinator is waylaid.
     waylaid: u32,
+    /// Of a thousand transactions, those of which a coordinator's word is held up until they have ended.
+    held_up: u32,
+    /// Of a thousand transactions, those in a topic that their coordinator is the last to hear of.
+    unheard_of: u32,
     /// How many ever began.
     count: u32,
     healed: bool,
@@ -63,6 +67,9 @@ impl Txns {
             second,
             every: dice.random_range(1_000..8_000),
             waylaid: dice.random_range(0..200_u32).saturating_sub(80),
+            // In version 2 each end brings an epoch, and what was said of the one before is void.
+            held_up: dice.random_range(150..400) * u32::from(!second),
+            unheard_of: dice.random_range(20..120) * u32::from(second),
             ..Self::default()
         }
     }
@@ -73,6 +80,8 @@ impl Txns {
             id,
             second: self.second,
             waylaid: self.waylaid,
+            held_up: self.held_up,
+            unheard_of: self.unheard_of,
         };
         Producer::new(kind, LINES + u64::from(self.count), self.count, core)
     }

@@ -31,6 +31,10 @@ pub(super) struct Kind {
     pub second: bool,
     /// Of a thousand ends that it asks for, those at which its coordinator is waylaid.
     pub waylaid: u32,
+    /// Of a thousand transactions, those of which a coordinator's word is held up until they have ended.
+    pub held_up: u32,
+    /// Of a thousand transactions, those in a topic that their coordinator is the last to hear of.
+    pub unheard_of: u32,
 }
 
 /// What it is about.
@@ -58,6 +62,8 @@ pub(super) struct Producer {
     transaction: Option<Transaction>,
     sequences: BTreeMap<Key, i32>,
     next: u32,
+    /// A topic that it waits for, and until when.
+    awaited: Option<(String, u64)>,
     /// It began after the faults.
     fresh: bool,
     /// What was committed, of those that began after the faults.
@@ -79,6 +85,7 @@ impl Producer {
             transaction: None,
             sequences: BTreeMap::new(),
             next: 0,
+            awaited: None,
             fresh: false,
             done: false,
         }
@@ -211,6 +218,15 @@ impl Producer {
             self.wait_until = core.now + core.rng.random_range(50..300);
             return;
         }
+        if !well && self.awaited.is_none() && core.chance(self.kind.unheard_of) {
+            self.wish_for_a_topic(core);
+        }
+        if self.awaited.is_some() {
+            match self.awaited_key(core) {
+                Some(key) => keys = vec![key],
+                None => return,
+            }
+        }
         let (sequences, next) = (&mut self.sequences, &mut self.next);
         let mut transaction = Transaction::begin(core, sender, keys, sequences, next);
         transaction.commits |= well;
@@ -220,6 +236,46 @@ impl Producer {
             true => Step::Sends,
             false => Step::Adds,
         };
+    }
+
+    /// A topic is asked for, which its coordinator is the last to hear of.
+    fn wish_for_a_topic(&mut self, core: &mut Core) {
+        let name = format!("new-{}-{}", self.number, self.next);
+        core.note(format!("fault {} is the first to use {name}", self.kind.id));
+        crate::clients::wish_for(core, &name);
+        self.awaited = Some((name, core.now + 500));
+    }
+
+    /// Its one partition, once there is one; its leader needs a moment to hear of it.
+    fn awaited_key(&mut self, core: &mut Core) -> Option<Key> {
+        let (name, until) = self.awaited.clone()?;
+        let mut keys = core.check.parts.keys().filter_map(key_of);
+        let found = keys.find(|key| {
+            let topic = core.check.topics.get(&crate::check::name_of(*key).0);
+            topic.is_some_and(|topic| topic.name == name)
+        });
+        if let Some(node) = self.coordinator {
+            core.behind.insert(node, core.now + 900);
+        }
+        match found {
+            // It was behind all the while.
+            Some(key) if core.now > until => {
+                self.awaited = None;
+                Some(key)
+            }
+            Some(_) => {
+                let (name, soon) = (name, core.now + core.rng.random_range(10..60));
+                self.awaited = Some((name, soon.min(until)));
+                self.wait_until = soon + 1;
+                None
+            }
+            None => {
+                if core.now > until {
+                    self.awaited = None;
+                }
+                None
+            }
+        }
     }
 
     fn ask(&mut self, core: &mut Core, to: usize, ask: Ask) {
@@ -242,7 +298,15 @@ impl Producer {
                 self.step = Step::Rests;
             }
             (Answer::Goes(Ok(who)), Step::Ends) => self.ended(core, who),
-            (Answer::Added(E::None), Step::Adds) => self.step = Step::Sends,
+            (Answer::Added(E::None), Step::Adds) => {
+                self.step = Step::Sends;
+                if let Some(transaction) = &mut self.transaction
+                    && !self.fresh
+                    && core.chance(self.kind.held_up)
+                {
+                    transaction.hold_up(core, self.kind.id, self.wait_until);
+                }
+            }
             (answer, _) => match answer.error() {
                 E::ConcurrentTransactions => {}
                 E::NotCoordinator | E::CoordinatorNotAvailable => self.coordinator = None,

@@ -94,6 +94,16 @@ impl Transaction {
         }
     }
 
+    /// What the coordinator says of it to a leader is held up, and its producer, who sends from `begins` on, soon gives up:
+    /// its batch is to be appended when all has ended, on the word of a coordinator that was right when it gave it.
+    pub fn hold_up(&mut self, core: &mut Core, id: &'static str, begins: u64) {
+        core.note(format!(
+            "fault what is said of a transaction of {id} is held up"
+        ));
+        core.held_up.insert(id);
+        self.until = begins + core.rng.random_range(15..60);
+    }
+
     /// Hears answers, and sends what is due.
     pub fn send(
         &mut self,
