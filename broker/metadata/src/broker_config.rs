@@ -253,7 +253,7 @@ broker_config! {
     log_cleaner_min_cleanable_ratio: Ratio = 0.5, "log.cleaner.min.cleanable.ratio";
     /// How soon the cleaner looks again at a log that waits for time to pass, in milliseconds.
     log_cleaner_backoff_ms: i64 = 15000, "log.cleaner.backoff.ms", min 1;
-    /// Threads that compact; only 1 is supported.
+    /// How many logs are compacted at a time.
     log_cleaner_threads: i32 = 1, "log.cleaner.threads", min 1;
     /// How batches are compressed on disk: `producer`, `uncompressed`, `gzip`, `snappy`, `lz4` or `zstd`. Default of the topic's key of the same name.
     compression_type: String = "producer", "compression.type";
@@ -484,13 +484,6 @@ impl BrokerConfig {
                 });
             }
         }
-        if set.log_cleaner_threads != 1 {
-            return Err(ConfigError::NotAllowed {
-                key: key.name,
-                value: value.to_owned(),
-                why: "compaction runs in one thread",
-            });
-        }
         *self = set;
         Ok(())
     }
@@ -567,7 +560,7 @@ mod tests {
             ("compression.lz4.level", "12"),
             ("log.cleaner.min.cleanable.ratio", "1.5"),
             ("log.cleaner.min.cleanable.ratio", "NaN"),
-            ("log.cleaner.threads", "2"),
+            ("log.cleaner.threads", "0"),
         ] {
             let mut config = BrokerConfig::default();
             let error = config.set(key, value).unwrap_err().to_string();

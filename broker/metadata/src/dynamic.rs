@@ -17,13 +17,15 @@ pub const LEADER_THROTTLED_RATE: &str = "leader.replication.throttled.rate";
 pub const FOLLOWER_THROTTLED_RATE: &str = "follower.replication.throttled.rate";
 /// How soon the cleaner looks again at a log that waits for time to pass.
 pub const LOG_CLEANER_BACKOFF_MS: &str = "log.cleaner.backoff.ms";
+/// How many logs the cleaner compacts at a time.
+pub const LOG_CLEANER_THREADS: &str = "log.cleaner.threads";
 
 /// Dynamic keys beside those that are defaults for topics.
 const OWN: [&str; 5] = [
     FOLLOWER_THROTTLED_RATE,
     LEADER_THROTTLED_RATE,
     LOG_CLEANER_BACKOFF_MS,
-    "log.cleaner.threads",
+    LOG_CLEANER_THREADS,
     MAX_CONNECTIONS,
 ];
 /// The controller decides by them, for all replicas of a partition together.
@@ -174,7 +176,7 @@ mod tests {
         for (name, value) in [
             ("max.connections", "-1"),
             ("max.connections", "many"),
-            ("log.cleaner.threads", "2"),
+            ("log.cleaner.threads", "-2"),
             ("log.retention.ms", "-2"),
             ("compression.type", "rar"),
         ] {

@@ -1,8 +1,8 @@
 //! The cleaner: compacts the logs of the topics that want it, leaders and followers alike, each for
 //! itself.
 //!
-//! Promises: one log at a time, the dirtiest first, on a thread that may block; nothing at or above the
-//! high watermark is touched. It sleeps until a compacted log begins a segment, is opened, or has its
+//! Promises: as many logs at a time as `log.cleaner.threads` says, the dirtiest first, on threads that may
+//! block, and never one log twice at a time; nothing at or above the high watermark is touched. It sleeps until a compacted log begins a segment, is opened, or has its
 //! settings changed; only while some log waits for time to pass, or for its newest segment to be
 //! committed, does it look again after a while. A log whose compaction failed is left in peace for a
 //! time, and stays as it was.
@@ -14,10 +14,12 @@ use super::produce::now_ms;
 use super::types::PartitionKey;
 use leasehold_log::{Cleanable, Cleaned, LogError};
 use leasehold_types::seams::HashMap;
+use std::future::{Future, pending};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::task::{self, JoinSet};
+use tokio::time::{Instant, sleep};
 
 /// After a failure: long enough that a damaged segment or a full disk costs little, short enough that
 /// a disk with room again is made use of.
@@ -25,6 +27,51 @@ const AFTER_FAILURE: Duration = Duration::from_secs(300);
 
 /// Logs whose compaction failed, and until when they are left in peace.
 type Failed = HashMap<PartitionKey, Instant>;
+
+/// How a compaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The log is compacted, or changed meanwhile: whether it is due is asked anew.
+    Fine,
+    Failed,
+}
+
+/// The compactions that run.
+#[derive(Default)]
+pub(super) struct Crew {
+    jobs: JoinSet<End>,
+    /// Beside the jobs, so that a job that panics gives its log back too.
+    logs: HashMap<task::Id, PartitionKey>,
+}
+
+impl Crew {
+    pub(super) fn has_room(&self, threads: usize) -> bool {
+        self.jobs.len() < threads.max(1)
+    }
+
+    pub(super) fn is_at(&self, log: PartitionKey) -> bool {
+        self.logs.values().any(|busy| *busy == log)
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        log: PartitionKey,
+        job: impl Future<Output = End> + Send + 'static,
+    ) {
+        self.logs.insert(self.jobs.spawn(job).id(), log);
+    }
+
+    /// Which log's compaction ended, and how. Waits for ever where none runs.
+    pub(super) async fn ended(&mut self) -> (PartitionKey, End) {
+        while let Some(ended) = self.jobs.join_next_with_id().await {
+            let (id, end) = ended.unwrap_or_else(|error| (error.id(), End::Failed));
+            if let Some(log) = self.logs.remove(&id) {
+                return (log, end);
+            }
+        }
+        pending().await
+    }
+}
 
 /// What to do next.
 enum Next {
@@ -39,32 +86,46 @@ enum Next {
 /// Runs as long as the manager.
 pub async fn run(manager: Weak<ReplicaManager>, due: Arc<Notify>) {
     let mut failed = Failed::default();
+    let mut crew = Crew::default();
     loop {
         let Some(manager) = manager.upgrade() else {
             return;
         };
-        let backoff = manager.cleaner_backoff();
-        match look(&manager, &mut failed).await {
-            Some(Next::Clean(partition)) => clean(&manager, &partition, &mut failed).await,
-            Some(next) => {
-                drop(manager);
-                match next {
-                    // Whichever comes first: the end of the pause or a new segment.
-                    Next::Later => drop(tokio::time::timeout(backoff, due.notified()).await),
-                    _ => due.notified().await,
-                }
+        let (backoff, threads) = (manager.cleaner_backoff(), manager.cleaner_threads());
+        let next = match crew.has_room(threads) {
+            true => look(&manager, &mut failed, &crew).await,
+            false => Some(Next::Sleep),
+        };
+        let pause = match next {
+            Some(Next::Clean(partition)) => {
+                // What they keep in memory is for all of them together.
+                let keys = manager.settings().cleaner_keys / threads.max(1);
+                crew.begin(partition.key(), clean(manager, partition, keys));
+                continue;
             }
+            Some(Next::Later) => Some(backoff),
+            Some(Next::Sleep) => None,
             // The runtime ends.
             None => return,
+        };
+        drop(manager);
+        // Whichever comes first: a log that is done, a new segment, or the end of the pause.
+        tokio::select! {
+            (log, end) = crew.ended() => if end == End::Failed {
+                failed.insert(log, Instant::now() + AFTER_FAILURE);
+            },
+            () = due.notified() => {}
+            () = async { sleep(pause.unwrap_or_default()).await }, if pause.is_some() => {}
         }
     }
 }
 
 /// Judging reads index files, so it is done off the async workers.
-async fn look(manager: &ReplicaManager, failed: &mut Failed) -> Option<Next> {
+async fn look(manager: &ReplicaManager, failed: &mut Failed, crew: &Crew) -> Option<Next> {
     failed.retain(|_, until| *until > Instant::now());
     let mut partitions = manager.all();
     partitions.retain(|partition| partition.log().is_some_and(|log| log.config().compact));
+    partitions.retain(|partition| !crew.is_at(partition.key()));
     // A log that is rewritten takes room before it gives any.
     let waits = |partition: &Arc<Partition>| {
         let low = partition.place().is_some_and(|place| place.space.is_low());
@@ -107,8 +168,7 @@ fn choose(partitions: Vec<Arc<Partition>>) -> Next {
     }
 }
 
-async fn clean(manager: &ReplicaManager, partition: &Arc<Partition>, failed: &mut Failed) {
-    let keys = manager.settings().cleaner_keys;
+async fn clean(manager: Arc<ReplicaManager>, partition: Arc<Partition>, keys: usize) -> End {
     let counters = manager.counters();
     let job = {
         let partition = partition.clone();
@@ -128,14 +188,13 @@ async fn clean(manager: &ReplicaManager, partition: &Arc<Partition>, failed: &mu
             counters.cleaner_bytes_after.add(done.bytes_after);
             tracing::info!(%topic, partition = index, bytes_before = done.bytes_before,
                 bytes_after = done.bytes_after, clean_to = done.clean_to.0, "compacted the log");
-            return;
+            return End::Fine;
         }
-        // The log changed under it: whether it is due is asked anew.
-        Ok(Ok(None)) => return,
+        // The log changed under it.
+        Ok(Ok(None)) => return End::Fine,
         Ok(Err(error)) => error.to_string(),
         Err(panic) => panic.to_string(),
     };
-    failed.insert(partition.key(), Instant::now() + AFTER_FAILURE);
     // A log that was closed or deleted meanwhile is no failure; one that an I/O error took offline is.
     match partition.log().and_then(|log| log.offline()) {
         Some(storage) if manager.find(partition.key()).is_err() => {
@@ -152,4 +211,5 @@ async fn clean(manager: &ReplicaManager, partition: &Arc<Partition>, failed: &mu
             tracing::warn!(%topic, partition = index, error, "the log cannot be compacted; it stays as it is");
         }
     }
+    End::Failed
 }

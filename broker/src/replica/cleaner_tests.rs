@@ -172,6 +172,57 @@ async fn both_replicas_compact_and_a_follower_that_comes_late_copies_across_the_
     assert_eq!(last, want);
 }
 
+#[tokio::test]
+async fn as_many_logs_are_compacted_at_a_time_as_there_are_threads_and_none_twice() {
+    let (one, two) = (KEY, (KEY.0, KEY.1 + 1));
+    let mut crew = cleaner::Crew::default();
+    let both = Arc::new(tokio::sync::Barrier::new(2));
+    for (log, end) in [(one, cleaner::End::Fine), (two, cleaner::End::Failed)] {
+        assert!(crew.has_room(2) && !crew.is_at(log));
+        let both = both.clone();
+        crew.begin(log, async move {
+            both.wait().await;
+            end
+        });
+        assert!(crew.is_at(log) && !crew.has_room(1));
+    }
+    assert!(!crew.has_room(2) && crew.has_room(3));
+    let mut ended = BTreeMap::new();
+    for _ in 0..2 {
+        let (log, end) = tokio::time::timeout(LONG, crew.ended())
+            .await
+            .expect("both run");
+        ended.insert(log.1, end);
+        assert!(!crew.is_at(log));
+    }
+    let want = [(one.1, cleaner::End::Fine), (two.1, cleaner::End::Failed)];
+    assert_eq!(ended, want.into());
+    assert!(crew.has_room(1));
+    // A compaction that panics gives its log back.
+    crew.begin(one, async { panic!("on purpose") });
+    assert_eq!(crew.ended().await, (one, cleaner::End::Failed));
+    assert!(crew.has_room(1) && !crew.is_at(one));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_many_logs_are_compacted_at_a_time_can_be_set_while_the_broker_runs() {
+    let cluster = compacted().await;
+    let leader = cluster.broker(0);
+    assert_eq!(leader.cleaner_threads(), 1);
+    cluster.controller.commit(move |image| {
+        let all = Arc::make_mut(&mut image.broker_configs);
+        let own = all.entry(BrokerId(0)).or_default();
+        own.insert("log.cleaner.threads".to_owned(), "2".to_owned());
+    });
+    eventually("the broker's own value is in force", || {
+        (leader.cleaner_threads() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.broker(1).cleaner_threads(), 1);
+    put_all(&leader, 0, 100).await;
+    cleaned(&leader, 6000).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_compacted_topic_refuses_a_record_without_a_key() {
     let cluster = compacted().await;

@@ -25,7 +25,7 @@ use crate::fetch_session::FetchSessions;
 use crate::fetch_session::cache::Limits as SessionLimits;
 use leasehold_log::{LogConfig, LogDirs, LogError};
 use leasehold_metadata::dynamic::{
-    FOLLOWER_THROTTLED_RATE, LEADER_THROTTLED_RATE, LOG_CLEANER_BACKOFF_MS,
+    FOLLOWER_THROTTLED_RATE, LEADER_THROTTLED_RATE, LOG_CLEANER_BACKOFF_MS, LOG_CLEANER_THREADS,
 };
 use leasehold_metadata::image::{Image, Topic};
 use leasehold_types::seams::{self, HashMap, HashSet};
@@ -59,6 +59,8 @@ pub struct ReplicaSettings {
     /// How soon the cleaner looks again at a log that waits for time to pass or to be committed; as
     /// Kafka's `log.cleaner.backoff.ms`.
     pub cleaner_backoff: Duration,
+    /// How many logs the cleaner compacts at a time: Kafka's `log.cleaner.threads`.
+    pub cleaner_threads: usize,
     /// How many different keys the cleaner keeps in memory at a time, in about 30 bytes each.
     pub cleaner_keys: usize,
     /// `leader.replication.throttled.rate`, in bytes per second, where it is not set while the broker runs.
@@ -85,6 +87,7 @@ impl Default for ReplicaSettings {
             checkpoint_interval: Duration::from_secs(5),
             retention_check_interval: Duration::from_secs(300),
             cleaner_backoff: Duration::from_secs(15),
+            cleaner_threads: 1,
             // A hash table doubles: this is what one of 2^21 places takes before it does.
             cleaner_keys: (1 << 21) / 8 * 7,
             leader_throttled_rate: i64::MAX,
@@ -245,6 +248,18 @@ impl ReplicaManager {
         set.map_or(self.settings.cleaner_backoff, Duration::from_millis)
     }
 
+    /// How many logs the cleaner compacts at a time.
+    pub(super) fn cleaner_threads(&self) -> usize {
+        let image = self.last_image();
+        let set = image.as_ref().and_then(|image| {
+            image
+                .dynamic_config(self.me, LOG_CLEANER_THREADS)?
+                .parse()
+                .ok()
+        });
+        set.unwrap_or(self.settings.cleaner_threads)
+    }
+
     /// Takes in the limits: of Kafka's what is set for this broker, else for all, else in its file.
     fn limit(&self, image: &Image) {
         let (throttles, settings) = (&self.throttles, &self.settings);
@@ -384,7 +399,7 @@ impl ReplicaManager {
                 .as_ref()
                 .is_none_or(|before| !before.brokers.ptr_eq(&image.brokers));
         if configs_changed {
-            // Its pause may be another now.
+            // Its pause and its threads may be others now.
             self.cleaner_due.notify_one();
         }
         self.limit(image);

@@ -40,6 +40,7 @@ impl ReplicaSettings {
             checkpoint_interval: ms(config.replica_high_watermark_checkpoint_interval_ms),
             retention_check_interval: ms(config.log_retention_check_interval_ms),
             cleaner_backoff: ms(config.log_cleaner_backoff_ms),
+            cleaner_threads: usize::try_from(config.log_cleaner_threads).unwrap_or(1),
             leader_throttled_rate: config.leader_replication_throttled_rate,
             follower_throttled_rate: config.follower_replication_throttled_rate,
             min_free_bytes: u64::try_from(config.log_dir_min_free_bytes).unwrap_or(0),
