@@ -195,6 +195,13 @@ impl Checker {
             let held = held.unwrap_or(data.committed.len());
             data.committed.truncate(held);
             data.committed_in.truncate(held);
+            // What was left out for the sake of a record that is lost now is lost as well.
+            for (at, was) in data.committed.iter_mut().enumerate() {
+                if at >= log.start && log.get(at).is_none() {
+                    *was = None;
+                    data.unseen = data.unseen.max(Some(at));
+                }
+            }
             data.last.clear();
             note_last(data, 0);
             data.last_of = last_of(&data.committed);
