@@ -92,6 +92,8 @@ pub enum ConfigError {
     },
 }
 
+/// More would share too little memory to get anywhere.
+const MOST_CLEANER_THREADS: i32 = 64;
 /// What `replica.selector.class` may name.
 const SELECTORS: [&str; 3] = [
     "",
@@ -253,7 +255,7 @@ broker_config! {
     log_cleaner_min_cleanable_ratio: Ratio = 0.5, "log.cleaner.min.cleanable.ratio";
     /// How soon the cleaner looks again at a log that waits for time to pass, in milliseconds.
     log_cleaner_backoff_ms: i64 = 15000, "log.cleaner.backoff.ms", min 1;
-    /// How many logs are compacted at a time.
+    /// How many logs are compacted at a time, at most 64.
     log_cleaner_threads: i32 = 1, "log.cleaner.threads", min 1;
     /// How batches are compressed on disk: `producer`, `uncompressed`, `gzip`, `snappy`, `lz4` or `zstd`. Default of the topic's key of the same name.
     compression_type: String = "producer", "compression.type";
@@ -475,6 +477,10 @@ impl BrokerConfig {
                 assignors.iter().enumerate().all(each_once),
                 "the assignors are uniform and range, each at most once",
             ),
+            (
+                set.log_cleaner_threads <= MOST_CLEANER_THREADS,
+                "at most 64 logs are compacted at a time, as they share the memory for their keys",
+            ),
         ] {
             if !fine {
                 return Err(ConfigError::NotAllowed {
@@ -561,6 +567,7 @@ mod tests {
             ("log.cleaner.min.cleanable.ratio", "1.5"),
             ("log.cleaner.min.cleanable.ratio", "NaN"),
             ("log.cleaner.threads", "0"),
+            ("log.cleaner.threads", "65"),
         ] {
             let mut config = BrokerConfig::default();
             let error = config.set(key, value).unwrap_err().to_string();
