@@ -65,7 +65,8 @@ impl StateLog for Memory {
             (true, fails) => fails,
         };
         let base = self.end(at.partition);
-        if refused.is_none() {
+        let stored_all_the_same = refused == Some(ErrorCode::NotEnoughReplicasAfterAppend);
+        if refused.is_none() || stored_all_the_same {
             let mut bytes = batch.to_vec();
             bytes[..8].copy_from_slice(&base.to_be_bytes());
             *self.appends.lock() += 1;
@@ -397,8 +398,14 @@ async fn after_a_write_in_doubt_the_groups_are_what_the_log_says() {
     *memory.fails.lock() = None;
     loaded(&broker).await;
     assert_eq!(offset(&broker).await, Ok(1));
-    broker.commit(commit(3)).await;
-    assert_eq!(offset(&broker).await, Ok(3));
+    *memory.fails.lock() = Some(ErrorCode::NotEnoughReplicasAfterAppend);
+    let refused = broker.commit(commit(3)).await;
+    assert_eq!(refused.topics[0].1[0], (0, ErrorCode::NotCoordinator));
+    *memory.fails.lock() = None;
+    loaded(&broker).await;
+    assert_eq!(offset(&broker).await, Ok(3), "it was stored all the same");
+    broker.commit(commit(4)).await;
+    assert_eq!(offset(&broker).await, Ok(4));
 }
 
 #[tokio::test]

@@ -306,10 +306,6 @@ pub const RULES: &[Rule] = &[
         "who leads a group's partition no more lets the group go",
     ),
     rule(
-        "each-epoch-loads-anew",
-        "a coordinator loads anew in each leader epoch",
-    ),
-    rule(
         "a-share-is-given-when-stored",
         "members are told of their shares once these are stored",
     ),

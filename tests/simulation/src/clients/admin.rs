@@ -3,6 +3,7 @@
 use super::any_partition;
 use crate::check::name_of;
 use crate::core::Core;
+use crate::disk::Key;
 use leasehold_metadata::rpc::{
     AdminRequest, ConfigChange, ConfigChanges, ConfigOp, ConfigTarget, ElectionKind,
     MorePartitions, Reassignment,
@@ -39,6 +40,41 @@ pub(super) fn reassign(core: &mut Core) -> Option<AdminRequest> {
         items: vec![item],
         allow_replication_factor_change: true,
     })
+}
+
+/// A partition is to be led by a broker that has no replica of it yet.
+pub(super) fn move_away(core: &mut Core, key: Key) {
+    let name = name_of(key);
+    let Some((part, topic)) = core
+        .check
+        .parts
+        .get(&name)
+        .zip(core.check.topics.get(&name.0))
+    else {
+        return;
+    };
+    let id = |node: &usize| i64::try_from(*node).unwrap_or(-1);
+    let mut nodes = 0..core.nodes.len();
+    let Some(fresh) = nodes.find(|node| !part.replicas.contains(&id(node))) else {
+        return;
+    };
+    let others = 0..core.nodes.len();
+    let stays = |node: &usize| part.replicas.contains(&id(node)) && part.leader != Some(id(node));
+    let brokers: Vec<BrokerId> = std::iter::once(fresh)
+        .chain(others.filter(stays))
+        .map(broker)
+        .collect();
+    let (topic, partition) = (topic.name.clone(), key.1);
+    core.note(format!("wish  {topic}-{partition} on {brokers:?}"));
+    let request = AdminRequest::AlterReassignments {
+        items: vec![Reassignment {
+            topic,
+            partition,
+            replicas: Some(brokers),
+        }],
+        allow_replication_factor_change: true,
+    };
+    super::ask_for(core, request);
 }
 
 /// One of the rarer wishes.

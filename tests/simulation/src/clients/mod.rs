@@ -117,6 +117,11 @@ pub(crate) fn wish_for(core: &mut Core, name: &str) {
     drop(send(core, request));
 }
 
+/// Asks the controller for something, and does not wait for the answer.
+pub(crate) fn ask_for(core: &mut Core, request: AdminRequest) {
+    drop(send(core, request));
+}
+
 fn any_partition(core: &mut Core) -> Option<Key> {
     let count = core.check.parts.len();
     let nth = core.rng.random_range(0..count.max(1));
@@ -325,6 +330,12 @@ impl Clients {
     pub fn healed(&mut self, core: &mut Core) {
         self.groups.healed(core);
         self.txns.healed(core);
+        // Only now: with so many faults, little is compacted.
+        for ((key, rare), producer) in &mut self.producers {
+            if *rare && core.check.is_compacted(*key) && core.chance(700) {
+                producer.tire(core);
+            }
+        }
         self.acked = acked(&core.check);
     }
 
@@ -338,8 +349,14 @@ impl Clients {
         let mut parts = parts.filter(|key| !core.check.is_internal(*key));
         let stuck =
             parts.find(|key| now.get(key).unwrap_or(&0) <= self.acked.get(key).unwrap_or(&0));
+        let asleep = self
+            .producers
+            .iter()
+            .find(|(_, producer)| producer.is_asleep(core.now));
+        let asleep = asleep.map(|((key, _), _)| format!("a producer of {key:?} stands still"));
         stuck
             .map(|key| format!("nothing is acknowledged in {key:?}"))
+            .or(asleep)
             .or_else(|| self.groups.ill(core))
             .or_else(|| self.txns.ill(core))
     }

@@ -26,6 +26,9 @@ const PATIENCE: u64 = 1_600;
 /// After so many refusals as out of order of its first batch a producer begins anew: no answer to that got lost.
 const REFUSALS: u32 = 6;
 
+/// So long a machine stands still.
+const SLEEP: u64 = 4_500;
+
 /// No transactional producer has an id from here on.
 const OTHERS: i64 = 1 << 20;
 
@@ -57,6 +60,9 @@ pub(super) struct Producer {
     /// batch of a producer whatever its sequence, as in Kafka.
     known: bool,
     window: VecDeque<Batch>,
+    /// Its machine is to stand still once it sends something; until then it does, and it then sends that again.
+    tired: bool,
+    asleep_until: u64,
 }
 
 impl Producer {
@@ -70,12 +76,14 @@ impl Producer {
             first: 0,
             known: false,
             window: VecDeque::new(),
+            tired: false,
+            asleep_until: 0,
         }
     }
 
     /// Begins one more batch, unless enough are on their way.
     pub fn produce(&mut self, core: &mut Core) {
-        if self.window.len() >= if self.known { MOST } else { 1 } {
+        if self.window.len() >= if self.known { MOST } else { 1 } || self.tired {
             return;
         }
         let count = core.rng.random_range(1..4);
@@ -117,6 +125,9 @@ impl Producer {
 
     /// Hears answers, and sends what is due, in order.
     pub fn step(&mut self, core: &mut Core) {
+        if core.now < self.asleep_until {
+            return;
+        }
         for batch in &mut self.window {
             hear(batch, core);
         }
@@ -157,6 +168,39 @@ impl Producer {
             };
             core.post_from(self.id.into(), to, mail);
         }
+        if to.is_some() && self.tired {
+            self.fall_asleep(core);
+        }
+    }
+
+    /// Its machine is to stand still once it has sent one more batch, if no other is on its way: where several are, only
+    /// the last is known to a log from which they were compacted away, and the others are refused, as in Kafka.
+    pub fn tire(&mut self, core: &mut Core) {
+        if self.window.is_empty() {
+            self.produce(core);
+            self.tired = true;
+        }
+    }
+
+    pub fn is_asleep(&self, now: u64) -> bool {
+        self.tired || now < self.asleep_until
+    }
+
+    /// Its machine stands still for so long that what it sent last may be compacted away, and the leader be one who
+    /// never had it.
+    fn fall_asleep(&mut self, core: &mut Core) {
+        core.note(format!(
+            "fault producer {} of {:?} stands still",
+            self.id, self.key
+        ));
+        self.tired = false;
+        self.asleep_until = core.now + SLEEP;
+        for batch in &mut self.window {
+            batch.answer = None;
+            batch.send_at = self.asleep_until;
+        }
+        let key = self.key;
+        core.later(SLEEP / 2, move |core| super::admin::move_away(core, key));
     }
 }
 
