@@ -22,7 +22,7 @@ use futures::stream::FuturesOrdered;
 use leasehold_log::batch::Batch;
 use leasehold_metadata::image::Image;
 use leasehold_types::Offset;
-use leasehold_types::seams::{self, HashMap, taken_out};
+use leasehold_types::seams::{self, HashMap};
 use leasehold_wire::ErrorCode;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -174,11 +174,7 @@ impl Task {
                             ids.iter().for_each(|id| serving.shard.stored_at(*id, at));
                             None
                         }
-                        Err(error)
-                            if surely_not_stored(error) || taken_out("doubt-is-loaded-anew") =>
-                        {
-                            Some(error)
-                        }
+                        Err(error) if surely_not_stored(error) => Some(error),
                         Err(error) => {
                             tracing::debug!(%error, "a write is in doubt");
                             return serving.abandon().await;

@@ -240,6 +240,8 @@ impl ApiClient {
                 let arrival = match (late, core.rng.random()) {
                     (true, true) => core.rng.random_range(8..100),
                     (true, false) => core.rng.random_range(100..4_000),
+                    // So that something is under way, and more is wanted, when it is noticed.
+                    (false, _) if core.check.is_unnoticed() => core.rng.random_range(0..60),
                     (false, _) => core.rng.random_range(0..6),
                 };
                 let twice = core.chance(weather.api_duplicate);

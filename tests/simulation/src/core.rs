@@ -8,7 +8,8 @@ use crate::api::Objects;
 use crate::broker::mail::Mail;
 use crate::broker::reply::Kept;
 use crate::check::{Checker, key_of};
-use crate::disk::Disk;
+use crate::disk::{Disk, Key};
+use crate::ploys::Trap;
 use crate::process::{CALENDAR, calendar_of};
 use leasehold_metadata::store::ChunkInfo;
 use leasehold_types::Incarnation;
@@ -118,6 +119,9 @@ pub struct Core {
     pub held_up: BTreeSet<&'static str>,
     /// Brokers that hear late of what is new in the metadata, and until when.
     pub behind: BTreeMap<usize, u64>,
+    /// What is held back, and the partition that nobody produces to meanwhile.
+    pub trap: Option<Trap>,
+    pub quiet: Option<Key>,
     /// Links that lose everything, one way, and until when.
     pub cuts: BTreeMap<(usize, usize), u64>,
     /// When the last request of a client reaches a broker: what it sends over one connection stays in order.
@@ -152,6 +156,8 @@ impl Core {
             struck: Vec::new(),
             held_up: BTreeSet::new(),
             behind: BTreeMap::new(),
+            trap: None,
+            quiet: None,
             lines: BTreeMap::new(),
             cuts: BTreeMap::new(),
             check: Checker::new(nodes),
@@ -284,6 +290,9 @@ impl Core {
     }
 
     fn post_once(&mut self, from: usize, to: usize, life: Incarnation, late: u64, mail: Mail) {
+        let Some(mail) = self.past_the_trap((from, to), life, mail) else {
+            return;
+        };
         let lost = self.weather.net_lost;
         if !self.linked(from, to) || (from != to && self.chance(lost)) || self.muted(from, &mail) {
             return;
@@ -312,6 +321,11 @@ impl Core {
             true => self.rng.random_range(300..2_500),
             false => 0,
         }
+    }
+
+    /// What was held back arrives, if that process still runs.
+    pub(crate) fn deliver_late(&mut self, to: usize, life: Incarnation, mail: Mail) {
+        self.deliver_mail(to, life, 1, mail);
     }
 
     fn deliver_mail(&mut self, to: usize, life: Incarnation, delay: u64, mail: Mail) {

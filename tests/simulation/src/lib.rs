@@ -25,6 +25,7 @@ pub mod faults;
 pub mod groups;
 pub mod outage;
 pub mod panics;
+pub mod ploys;
 pub mod process;
 pub mod rules;
 pub mod scale;

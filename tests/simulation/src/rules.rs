@@ -298,10 +298,6 @@ pub const RULES: &[Rule] = &[
         "a coordinator answers once it has loaded all that its log held",
     ),
     rule(
-        "doubt-is-loaded-anew",
-        "after a write of unknown outcome a coordinator loads anew",
-    ),
-    rule(
         "a-former-leader-lets-go",
         "who leads a group's partition no more lets the group go",
     ),

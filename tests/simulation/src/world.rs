@@ -5,6 +5,7 @@ use crate::check::name_of;
 use crate::core::{Core, STEP, Shared, Weather};
 use crate::faults::{Climate, Fault, damages_too_much};
 use crate::outage::Outage;
+use crate::ploys::Ploy;
 use crate::process::{Process, Seams};
 use crate::{clients::Clients, panics, voices};
 use leasehold_log::LogDir;
@@ -51,6 +52,9 @@ struct World {
     /// Whether the API goes away once all is well.
     ends_in_outage: bool,
     clients: Clients,
+    /// What is played once the faults have ended.
+    ploy: Option<Ploy>,
+    wide: bool,
 }
 
 /// Runs `seed`, with the rule of that name taken out of the product; `wide`: with all that clients may do.
@@ -87,6 +91,8 @@ pub fn run(seed: u64, rule: Option<&str>, wide: bool) -> std::io::Result<Outcome
         disaster,
         ends_in_outage: seed % 4 == 1,
         clients,
+        ploy: None,
+        wide,
         core,
     };
     let broken = world.live();
@@ -164,6 +170,15 @@ impl World {
             self.mend(now);
             self.restart();
             self.clients.step(&mut self.core.lock(), now < TROUBLE);
+            let mut core = self.core.lock();
+            if self
+                .ploy
+                .as_mut()
+                .is_some_and(|ploy| ploy.is_over(&mut core))
+            {
+                self.ploy = None;
+            }
+            drop(core);
             self.run_all(now);
             self.strike_down();
             if let Some(line) = self.broken() {
@@ -416,11 +431,16 @@ impl World {
         for at in &mut self.restart_at {
             *at = (*at).min(now + 500);
         }
-        self.clients.healed(&mut self.core.lock());
+        let mut core = self.core.lock();
+        self.clients.healed(&mut core);
+        self.ploy = Ploy::draw(&mut core, self.wide);
     }
 
     /// What is not as it should be in good times.
     fn ill(&self) -> Option<String> {
+        if self.ploy.is_some() {
+            return Some("a ploy is not over".to_owned());
+        }
         let core = self.core.lock();
         for (id, broker) in &core.check.brokers {
             if broker.fenced {

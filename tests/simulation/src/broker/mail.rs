@@ -112,6 +112,20 @@ impl Mail {
         matches!(self, Self::Call { request, .. } if matches!(**request, Request::AlterPartition(_)))
     }
 
+    /// Whether it carries a wish for the ISR of this partition.
+    pub fn wishes_for(&self, key: Key) -> bool {
+        let Self::Call { request, .. } = self else {
+            return false;
+        };
+        let Request::AlterPartition(alter) = &**request else {
+            return false;
+        };
+        alter
+            .proposals
+            .iter()
+            .any(|one| (one.topic, one.partition) == key)
+    }
+
     /// What the machine keeps of the way back of its answer.
     pub fn kept(&self) -> Option<Kept> {
         match self {

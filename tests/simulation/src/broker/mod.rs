@@ -147,6 +147,7 @@ pub async fn run(core: Shared, me: usize, life: Incarnation, inbox: mpsc::Unboun
         leaving: AtomicBool::new(false),
     });
     tokio::spawn(Arc::clone(&broker).read(inbox));
+    tokio::spawn(Arc::clone(&broker).watch_for_a_freeze());
     let reason = broker.session(opened).await;
     end(&broker.core, me, reason).await;
     drop(driver);
@@ -166,6 +167,22 @@ impl Broker {
     async fn read(self: Arc<Self>, mut inbox: mpsc::UnboundedReceiver<Mail>) {
         while let Some(mail) = inbox.recv().await {
             self.take(mail);
+        }
+    }
+
+    /// Tells the checker when the controller here says that it is frozen.
+    async fn watch_for_a_freeze(self: Arc<Self>) {
+        let role = self.controller.role();
+        loop {
+            let now = *role.borrow();
+            if let Role::Controller {
+                epoch,
+                frozen: true,
+            } = now
+            {
+                self.core.lock().check.frozen(self.me, epoch.0);
+            }
+            sleep(Duration::from_millis(STEP)).await;
         }
     }
 

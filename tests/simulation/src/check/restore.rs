@@ -89,6 +89,11 @@ impl Checker {
         same
     }
 
+    /// The API server was put back, and no broker has heard yet that anybody took notice.
+    pub fn is_unnoticed(&self) -> bool {
+        self.restored && self.frozen.is_empty()
+    }
+
     /// A broker heard that the controller of `epoch` is frozen; only an undone position justifies that.
     pub fn frozen(&mut self, node: usize, epoch: i64) {
         if self.undone.is_empty() {

@@ -126,6 +126,19 @@ pub(super) fn anything(core: &mut Core) -> Option<AdminRequest> {
     Some(request)
 }
 
+/// Any setting of any topic.
+pub(super) fn settle_something(core: &mut Core) {
+    let key = any_partition(core).filter(|key| !core.check.is_internal(*key));
+    let topic = key.and_then(|key| core.check.topics.get(&name_of(key).0));
+    if let Some(topic) = topic.map(|topic| topic.name.clone()) {
+        let request = AdminRequest::AlterConfigs {
+            resources: vec![change(core, topic)],
+            validate_only: false,
+        };
+        super::ask_for(core, request);
+    }
+}
+
 /// A topic's settings change, or that of all topics, in ways that change no promise.
 fn change(core: &mut Core, topic: String) -> ConfigChanges {
     let (key, value) = match core.rng.random_range(0..5) {

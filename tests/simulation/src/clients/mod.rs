@@ -211,6 +211,9 @@ impl Clients {
         for consumer in self.consumers.values_mut() {
             consumer.hear(core);
         }
+        if core.check.is_unnoticed() && core.chance(300) {
+            admin::settle_something(core);
+        }
         self.groups.step(core, wishful);
         self.txns.step(core, wishful);
     }
@@ -317,6 +320,9 @@ impl Clients {
     }
 
     fn produce_to(&mut self, core: &mut Core, key: Key) {
+        if core.quiet == Some(key) {
+            return;
+        }
         let count = u32::try_from(self.producers.len()).unwrap_or(0);
         // Where records go for another reason than their age, one producer says more than another.
         let rare = core.check.is_compacted(key) && core.chance(150);
@@ -331,9 +337,22 @@ impl Clients {
         self.groups.healed(core);
         self.txns.healed(core);
         // Only now: with so many faults, little is compacted.
-        for ((key, rare), producer) in &mut self.producers {
-            if *rare && core.check.is_compacted(*key) && core.chance(700) {
-                producer.tire(core);
+        let rare = self.producers.keys().filter(|(_, rare)| *rare);
+        let keys: Vec<Key> = rare.map(|(key, _)| *key).collect();
+        for key in keys {
+            let mut all = [false, true].map(|rare| self.producers.remove(&(key, rare)));
+            let careful = all.iter().flatten().all(|one| one.on_their_way() < 2);
+            if let [Some(usual), Some(rare)] = &mut all
+                && careful
+                && core.chance(700)
+            {
+                usual.take_care();
+                rare.take_care();
+                rare.tire();
+            }
+            for (rare, one) in all.into_iter().enumerate() {
+                self.producers
+                    .extend(one.map(|one| ((key, rare == 1), one)));
             }
         }
         self.acked = acked(&core.check);

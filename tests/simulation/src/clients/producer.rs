@@ -60,6 +60,8 @@ pub(super) struct Producer {
     /// batch of a producer whatever its sequence, as in Kafka.
     known: bool,
     window: VecDeque<Batch>,
+    /// It has one batch on its way at a time.
+    careful: bool,
     /// Its machine is to stand still once it sends something; until then it does, and it then sends that again.
     tired: bool,
     asleep_until: u64,
@@ -76,6 +78,7 @@ impl Producer {
             first: 0,
             known: false,
             window: VecDeque::new(),
+            careful: false,
             tired: false,
             asleep_until: 0,
         }
@@ -83,7 +86,7 @@ impl Producer {
 
     /// Begins one more batch, unless enough are on their way.
     pub fn produce(&mut self, core: &mut Core) {
-        if self.window.len() >= if self.known { MOST } else { 1 } || self.tired {
+        if self.window.len() >= if self.known && !self.careful { MOST } else { 1 } {
             return;
         }
         let count = core.rng.random_range(1..4);
@@ -127,6 +130,9 @@ impl Producer {
     pub fn step(&mut self, core: &mut Core) {
         if core.now < self.asleep_until {
             return;
+        }
+        if self.tired && self.window.is_empty() {
+            self.produce(core);
         }
         for batch in &mut self.window {
             hear(batch, core);
@@ -173,13 +179,20 @@ impl Producer {
         }
     }
 
-    /// Its machine is to stand still once it has sent one more batch, if no other is on its way: where several are, only
-    /// the last is known to a log from which they were compacted away, and the others are refused, as in Kafka.
-    pub fn tire(&mut self, core: &mut Core) {
-        if self.window.is_empty() {
-            self.produce(core);
-            self.tired = true;
-        }
+    /// How many batches are on their way.
+    pub fn on_their_way(&self) -> usize {
+        self.window.len()
+    }
+
+    /// From now on it is one: where several are, only the last is known to a log from which they were compacted away, and
+    /// the others are refused, as in Kafka.
+    pub fn take_care(&mut self) {
+        self.careful = true;
+    }
+
+    /// Its machine is to stand still once it has sent one more batch.
+    pub fn tire(&mut self) {
+        self.tired = true;
     }
 
     pub fn is_asleep(&self, now: u64) -> bool {
