@@ -337,6 +337,14 @@ broker_config! {
     group_consumer_session_timeout_ms: i32 = 45000, "group.consumer.session.timeout.ms", min 1;
     /// How often members of the newer protocol are to heartbeat, in milliseconds.
     group_consumer_heartbeat_interval_ms: i32 = 5000, "group.consumer.heartbeat.interval.ms", min 1;
+    /// Shortest `consumer.session.timeout.ms` that a group may be given, in milliseconds.
+    group_consumer_min_session_timeout_ms: i32 = 45000, "group.consumer.min.session.timeout.ms", min 1;
+    /// Longest `consumer.session.timeout.ms` that a group may be given, in milliseconds.
+    group_consumer_max_session_timeout_ms: i32 = 60000, "group.consumer.max.session.timeout.ms", min 1;
+    /// Shortest `consumer.heartbeat.interval.ms` that a group may be given, in milliseconds.
+    group_consumer_min_heartbeat_interval_ms: i32 = 5000, "group.consumer.min.heartbeat.interval.ms", min 1;
+    /// Longest `consumer.heartbeat.interval.ms` that a group may be given, in milliseconds.
+    group_consumer_max_heartbeat_interval_ms: i32 = 15000, "group.consumer.max.heartbeat.interval.ms", min 1;
     /// Members of one group of the newer protocol at most.
     group_consumer_max_size: i32 = 2147483647, "group.consumer.max.size", min 1;
     /// Server-side assignors that members of the newer protocol may choose, the default first: `uniform`, `range`.

@@ -36,12 +36,14 @@ impl Level {
     pub const ADMINISTERED: Self = Self(2);
     /// The level itself is a record.
     pub const RECORDED: Self = Self(3);
+    /// Configurations of groups, and of subscriptions to what clients measure.
+    pub const NAMED: Self = Self(4);
     /// The made-up record of the release to come.
     #[cfg(feature = "next-release")]
-    pub const NEXT: Self = Self(4);
+    pub const NEXT: Self = Self(5);
     /// Where a new cluster begins.
     #[cfg(not(feature = "next-release"))]
-    pub const NEWEST: Self = Self::RECORDED;
+    pub const NEWEST: Self = Self::NAMED;
     #[cfg(feature = "next-release")]
     pub const NEWEST: Self = Self::NEXT;
     /// Of Kafka's features: it is not in force, which is not recorded.
@@ -165,6 +167,18 @@ impl Image {
         }
     }
 
+    /// Why `what`, which is written from level `needed` on, may not be yet, and the way out.
+    pub fn permits(&self, needed: Level, what: &str) -> Result<(), String> {
+        let level = self.metadata_level();
+        if level >= needed {
+            return Ok(());
+        }
+        let raise = needed.max(Level::RECORDED);
+        Err(format!(
+            "{what} need {METADATA_VERSION} {needed}, and the cluster is at {level}: once every broker runs a release that supports it, raise the level with kafka-features.sh upgrade --feature {METADATA_VERSION}={raise}"
+        ))
+    }
+
     /// The level of `feature` in force.
     pub fn feature_level(&self, feature: &str) -> Level {
         match feature {
@@ -234,6 +248,7 @@ impl Record {
                     Level::FIRST
                 }
                 ConfigResource::Broker(_) => Level::ADMINISTERED,
+                ConfigResource::Group(_) | ConfigResource::ClientMetrics(_) => Level::NAMED,
             },
             Self::ClientQuota { .. } | Self::Balancing(_) => Level::ADMINISTERED,
             Self::FeatureLevel { .. } => Level::RECORDED,

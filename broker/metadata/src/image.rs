@@ -39,6 +39,11 @@ pub struct Image {
     /// What an administrator set for single brokers, under the names of [`crate::dynamic`]. Who has nothing is not
     /// in it; who is not registered may be.
     pub broker_configs: Arc<BTreeMap<BrokerId, BTreeMap<String, String>>>,
+    /// What an administrator set for single groups, under the names of [`crate::group_configs`]. Who has nothing is
+    /// not in it; of whom there is something need not exist.
+    pub group_configs: Named,
+    /// Subscriptions to what clients measure, under the names of [`crate::client_metrics`].
+    pub client_metrics: Named,
     /// What an administrator set for the whole cluster, under the same names.
     pub cluster_configs: Arc<BTreeMap<String, String>>,
     /// Topic keys from the brokers' files, as the last controller had them.
@@ -53,6 +58,9 @@ pub struct Image {
     pub features: Arc<BTreeMap<String, Level>>,
     pub next_producer_id: ProducerId,
 }
+
+/// Configurations of what has a name; all share one copy.
+pub type Named = Arc<BTreeMap<String, BTreeMap<String, String>>>;
 
 /// A point of the metadata log. Never compared as a pair (epoch, seq): see [`Image::locate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -279,6 +287,8 @@ impl Image {
             topics: OrdMap::new(),
             names: OrdMap::new(),
             broker_configs: Arc::default(),
+            group_configs: Arc::default(),
+            client_metrics: Arc::default(),
             cluster_configs: Arc::default(),
             static_configs: Arc::default(),
             client_quotas: Arc::default(),

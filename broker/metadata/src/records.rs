@@ -197,6 +197,10 @@ pub enum ConfigResource {
     Topic(TopicId),
     /// One broker, and every topic there that does not say otherwise; set by an administrator while it runs.
     Broker(BrokerId),
+    /// One group, by name, whether there is one or not.
+    Group(String),
+    /// One subscription to what clients measure, by name.
+    ClientMetrics(String),
     /// Every broker and topic that does not say otherwise; set by an administrator while the cluster runs.
     Cluster,
     /// Every topic that neither says otherwise nor has it said by `Cluster`: from the brokers' files.

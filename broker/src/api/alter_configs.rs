@@ -5,8 +5,8 @@ use super::context::Shared;
 use super::context::mismatch;
 use super::convert::{message_of, refused};
 use super::incremental_alter_configs::{alter, key_of, target_of};
+use super::named_configs;
 use leasehold_metadata::rpc::{ConfigChange, ConfigChanges, ConfigOp, Outcome};
-use leasehold_types::BrokerId;
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::alter_configs_request::AlterConfigsResource;
 use leasehold_wire::kafka::messages::alter_configs_response::AlterConfigsResourceResponse;
@@ -28,7 +28,7 @@ pub(super) async fn answer(
                 let message = "the resource is named twice";
                 return Err(refused(ErrorCode::InvalidRequest, message));
             }
-            changes(resource, shared.broker)
+            changes(resource, &shared)
         })
         .collect();
     let wanted: Vec<ConfigChanges> = judged.iter().flatten().cloned().collect();
@@ -52,8 +52,8 @@ pub(super) async fn answer(
     AlterConfigsResponse::default().with_responses(rows.collect())
 }
 
-fn changes(resource: &AlterConfigsResource, me: BrokerId) -> Result<ConfigChanges, Outcome> {
-    let target = target_of(resource.resource_type, &resource.resource_name, me)?;
+fn changes(resource: &AlterConfigsResource, shared: &Shared) -> Result<ConfigChanges, Outcome> {
+    let target = target_of(resource.resource_type, &resource.resource_name, shared)?;
     let changes: Result<_, Outcome> = resource
         .configs
         .iter()
@@ -62,6 +62,7 @@ fn changes(resource: &AlterConfigsResource, me: BrokerId) -> Result<ConfigChange
                 let message = format!("Null value not supported for : {}", config.name.as_str());
                 return Err(refused(ErrorCode::InvalidRequest, message));
             };
+            named_configs::check(&target, &config.name, Some(value))?;
             Ok(ConfigChange {
                 key: key_of(&target, &config.name)?,
                 op: ConfigOp::Set,

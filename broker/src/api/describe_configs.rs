@@ -11,8 +11,10 @@ use super::metadata::is_legal_name;
 use crate::config::BrokerConfig;
 use crate::loggers::Loggers;
 use leasehold_metadata::broker_config::{BROKER_KEYS, BrokerKey, Kind as BrokerKind};
+use leasehold_metadata::client_metrics::METRICS_KEYS;
 use leasehold_metadata::configs::{TOPIC_KEYS, TopicKey};
 use leasehold_metadata::dynamic::DynamicKey;
+use leasehold_metadata::group_configs::GROUP_KEYS;
 use leasehold_metadata::image::ConfigSource;
 use leasehold_metadata::rpc::Outcome;
 use leasehold_metadata::{Image, Topic};
@@ -30,6 +32,8 @@ use leasehold_wire::kafka::messages::{DescribeConfigsRequest, DescribeConfigsRes
 pub(super) const TOPIC: i8 = 2;
 pub(super) const BROKER: i8 = 4;
 pub(super) const BROKER_LOGGER: i8 = 8;
+pub(super) const CLIENT_METRICS: i8 = 16;
+pub(super) const GROUP: i8 = 32;
 
 /// Kafka's number for a value that comes from a logger.
 const OF_A_LOGGER: i8 = 6;
@@ -47,6 +51,8 @@ fn source_code(source: ConfigSource) -> i8 {
         ConfigSource::Cluster => 3,
         ConfigSource::Static => 4,
         ConfigSource::Default => 5,
+        ConfigSource::ClientMetrics => 7,
+        ConfigSource::Group => 8,
     }
 }
 
@@ -129,10 +135,20 @@ impl View<'_> {
                     self.me
                 ),
             )),
+            (GROUP, "") => Err(refused(
+                ErrorCode::InvalidRequest,
+                "Group name must not be empty",
+            )),
+            (GROUP, name) => Ok(self.group_rows(name)),
+            (CLIENT_METRICS, "") => Err(refused(
+                ErrorCode::InvalidRequest,
+                "Client metrics subscription name must not be empty",
+            )),
+            (CLIENT_METRICS, name) => Ok(self.metrics_rows(name)),
             (other, _) => Err(refused(
                 ErrorCode::InvalidRequest,
                 format!(
-                    "resources of type {other} have no configuration here; topics (2), brokers (4) and brokers' loggers (8) have"
+                    "resources of type {other} have no configuration here; topics (2), brokers (4), brokers' loggers (8), client metrics (16) and groups (32) have"
                 ),
             )),
         }
@@ -182,6 +198,42 @@ impl View<'_> {
             DynamicKey::Own(own) => self.broker_row(own, Some(key), false),
         })
         .collect()
+    }
+
+    /// Of any group, whether there is one or not.
+    fn group_rows(&self, name: &str) -> Vec<DescribeConfigsResourceResult> {
+        let own = self.image.group_configs.get(name);
+        let rows = GROUP_KEYS.iter().map(|key| {
+            let own = own.and_then(|values| values.get(key.name));
+            let own = own.map(|value| (key.name, value.as_str(), ConfigSource::Group));
+            let default = BROKER_KEYS.iter().find(|known| known.name == key.default);
+            let default_text = default.map(BrokerKey::default_text);
+            let file = self.config.get(key.default);
+            let file = file.as_deref().filter(|file| Some(*file) != default_text);
+            let file = file.map(|value| (key.default, value, ConfigSource::Static));
+            let default = default_text.map(|value| (key.default, value, ConfigSource::Default));
+            let levels: Vec<_> = own.into_iter().chain(file).chain(default).collect();
+            self.row(key.name, &levels, INT, key.doc)
+        });
+        rows.collect()
+    }
+
+    /// Of any subscription; its defaults are nobody's, as in Kafka.
+    fn metrics_rows(&self, name: &str) -> Vec<DescribeConfigsResourceResult> {
+        let own = self.image.client_metrics.get(name);
+        let rows = METRICS_KEYS.iter().map(|key| {
+            let kind = if key.is_list { LIST } else { INT };
+            match own.and_then(|values| values.get(key.name)) {
+                Some(value) => {
+                    let level = (key.name, value.as_str(), ConfigSource::ClientMetrics);
+                    self.row(key.name, &[level], kind, key.doc)
+                }
+                None => self
+                    .row(key.name, &[], kind, key.doc)
+                    .with_value(Some(text(key.default))),
+            }
+        });
+        rows.collect()
     }
 
     fn logger_rows(&self) -> Vec<DescribeConfigsResourceResult> {

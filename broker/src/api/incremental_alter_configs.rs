@@ -1,5 +1,5 @@
-//! IncrementalAlterConfigs: of topics, of this broker while it runs, and of all brokers; and the levels of this
-//! broker's loggers, which are its own business.
+//! IncrementalAlterConfigs: of topics, of this broker while it runs, of all brokers, of groups and of subscriptions
+//! to client metrics; and the levels of this broker's loggers, which are its own business.
 //!
 //! The broker resource with an empty name stands for all. What is a default for topics has two names there and on
 //! a broker: Kafka's broker key (`log.retention.ms`) and the topic key (`retention.ms`). What takes effect only at
@@ -8,14 +8,14 @@
 use super::call::Call;
 use super::context::{READ_YOUR_WRITES, Shared, mismatch};
 use super::convert::{message_of, refused};
-use super::describe_configs::{BROKER, BROKER_LOGGER, TOPIC};
+use super::describe_configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
+use super::named_configs::{self, permitted};
 use crate::loggers::LoggerError;
 use leasehold_metadata::Image;
 use leasehold_metadata::dynamic::DynamicKey;
 use leasehold_metadata::rpc::{
     AdminRequest, AdminResponse, ConfigChange, ConfigChanges, ConfigOp, ConfigTarget, Outcome,
 };
-use leasehold_types::BrokerId;
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::incremental_alter_configs_request::AlterConfigsResource;
 use leasehold_wire::kafka::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
@@ -47,7 +47,7 @@ pub(super) async fn answer(
             if resource.resource_type == BROKER_LOGGER {
                 return Err(change_levels(&shared, resource, request.validate_only));
             }
-            changes(resource, shared.broker)
+            changes(resource, &shared)
         })
         .collect();
     let wanted: Vec<ConfigChanges> = judged.iter().flatten().cloned().collect();
@@ -109,6 +109,8 @@ fn shows(image: &Image, wanted: &ConfigChanges) -> bool {
     let values = match &wanted.target {
         ConfigTarget::Cluster => &*image.cluster_configs,
         ConfigTarget::Broker(id) => image.broker_configs.get(id).unwrap_or(&none),
+        ConfigTarget::Group(name) => image.group_configs.get(name).unwrap_or(&none),
+        ConfigTarget::ClientMetrics(name) => image.client_metrics.get(name).unwrap_or(&none),
         ConfigTarget::Topic(name) => match image.topic_by_name(name) {
             Some(topic) => &topic.configs,
             None => return true,
@@ -122,8 +124,8 @@ fn shows(image: &Image, wanted: &ConfigChanges) -> bool {
 }
 
 /// What the controller is to change; or the answer, where it need not be asked.
-fn changes(resource: &AlterConfigsResource, me: BrokerId) -> Result<ConfigChanges, Outcome> {
-    let target = target_of(resource.resource_type, &resource.resource_name, me)?;
+fn changes(resource: &AlterConfigsResource, shared: &Shared) -> Result<ConfigChanges, Outcome> {
+    let target = target_of(resource.resource_type, &resource.resource_name, shared)?;
     let mut changes = Vec::new();
     for config in &resource.configs {
         let op = match config.config_operation {
@@ -159,6 +161,9 @@ fn changes(resource: &AlterConfigsResource, me: BrokerId) -> Result<ConfigChange
             Err(outcome) => return Err(outcome),
         };
         let value = config.value.as_ref().map(ToString::to_string);
+        if op == ConfigOp::Set {
+            named_configs::check(&target, &key, value.as_deref())?;
+        }
         changes.push(ConfigChange { key, op, value });
     }
     if changes.is_empty() && !resource.configs.is_empty() {
@@ -213,7 +218,8 @@ fn change_levels(shared: &Shared, resource: &AlterConfigsResource, validate_only
 }
 
 /// What a resource is to the controller. A broker answers for itself only, as in Kafka.
-pub(super) fn target_of(kind: i8, name: &str, me: BrokerId) -> Result<ConfigTarget, Outcome> {
+pub(super) fn target_of(kind: i8, name: &str, shared: &Shared) -> Result<ConfigTarget, Outcome> {
+    let me = shared.broker;
     match (kind, name) {
         (TOPIC, name) => Ok(ConfigTarget::Topic(name.to_owned())),
         (BROKER, "") => Ok(ConfigTarget::Cluster),
@@ -222,6 +228,11 @@ pub(super) fn target_of(kind: i8, name: &str, me: BrokerId) -> Result<ConfigTarg
             ErrorCode::InvalidRequest,
             format!("this is broker {me}; tell broker {name:?} itself what to change"),
         )),
+        (GROUP, name) => permitted(&shared.image(), ConfigTarget::Group(name.to_owned())),
+        (CLIENT_METRICS, name) => permitted(
+            &shared.image(),
+            ConfigTarget::ClientMetrics(name.to_owned()),
+        ),
         (other, _) => Err(refused(
             ErrorCode::InvalidRequest,
             format!("resources of type {other} have no configuration here"),
@@ -229,13 +240,15 @@ pub(super) fn target_of(kind: i8, name: &str, me: BrokerId) -> Result<ConfigTarg
     }
 }
 
-/// Under which name the controller keeps a key; a topic's it judges itself.
+/// Under which name the controller keeps a key; a broker's is judged here, any other there.
 pub(super) fn key_of(target: &ConfigTarget, name: &str) -> Result<String, Outcome> {
-    if let ConfigTarget::Topic(_) = target {
-        return Ok(name.to_owned());
-    }
-    match DynamicKey::find(name) {
-        Ok(key) => Ok(key.kept_as().to_owned()),
-        Err(error) => Err(refused(ErrorCode::InvalidRequest, error.to_string())),
+    match target {
+        ConfigTarget::Topic(_) | ConfigTarget::Group(_) | ConfigTarget::ClientMetrics(_) => {
+            Ok(name.to_owned())
+        }
+        ConfigTarget::Broker(_) | ConfigTarget::Cluster => match DynamicKey::find(name) {
+            Ok(key) => Ok(key.kept_as().to_owned()),
+            Err(error) => Err(refused(ErrorCode::InvalidRequest, error.to_string())),
+        },
     }
 }

@@ -1,17 +1,14 @@
-//! ListConfigResources: what has a configuration. Version 0 knows client metrics only, of which there
-//! are none here.
+//! ListConfigResources: what has a configuration. Version 0 knows subscriptions to client metrics only.
 
 use super::call::Call;
 use super::context::Shared;
 use super::convert::text;
-use super::describe_configs::{BROKER, BROKER_LOGGER, TOPIC};
+use super::describe_configs::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use leasehold_metadata::Image;
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::list_config_resources_response::ConfigResource;
 use leasehold_wire::kafka::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 
-const CLIENT_METRICS: i8 = 16;
-const GROUP: i8 = 32;
 /// All that Kafka has, in its order.
 const ALL: [i8; 5] = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
 
@@ -47,7 +44,8 @@ fn names(image: &Image, kind: i8) -> Vec<String> {
     match kind {
         TOPIC => image.names.keys().cloned().collect(),
         BROKER | BROKER_LOGGER => image.brokers.keys().map(|id| id.0.to_string()).collect(),
-        // Nothing is configured by name there.
+        CLIENT_METRICS => image.client_metrics.keys().cloned().collect(),
+        GROUP => image.group_configs.keys().cloned().collect(),
         _ => Vec::new(),
     }
 }

@@ -15,6 +15,7 @@ use crate::coordinator::replicas::ReplicaLog;
 use crate::replica::{LeadershipChange, ReplicaManager};
 use crate::session::Membership;
 use async_trait::async_trait;
+use leasehold_metadata::group_configs::GroupDefaults;
 use leasehold_metadata::image::Image;
 use leasehold_wire::ErrorCode;
 use std::collections::HashSet;
@@ -90,6 +91,7 @@ fn consumer_settings(config: &BrokerConfig) -> ConsumerSettings {
         max_size: usize::try_from(config.group_consumer_max_size).unwrap_or(usize::MAX),
         session_timeout_ms: config.group_consumer_session_timeout_ms,
         heartbeat_interval_ms: config.group_consumer_heartbeat_interval_ms,
+        own: GroupDefaults::from_config(config),
         assignors: Assignor::list(&config.group_consumer_assignors).unwrap_or(defaults.assignors),
         migration: Migration::parse(&config.group_consumer_migration_policy)
             .unwrap_or(defaults.migration),
@@ -114,7 +116,9 @@ async fn follow(
                 }
                 let newer = image.borrow_and_update().clone();
                 let deleted = deleted_topics(&known, &newer);
-                if !known.topics.ptr_eq(&newer.topics) {
+                // Seldom enough to look at the topics too.
+                let configured = !Arc::ptr_eq(&known.group_configs, &newer.group_configs);
+                if configured || !known.topics.ptr_eq(&newer.topics) {
                     coordinator.topics_changed(newer.clone());
                 }
                 if !deleted.is_empty() {

@@ -1,8 +1,9 @@
-//! Configurations: of topics, of single brokers, and the defaults for all.
+//! Configurations: of topics, of single brokers, and the defaults for all; of groups and client metrics see [`super::named`].
 //!
 //! What a change of `min.insync.replicas` or `unclean.leader.election.enable` means for ISR, ELR and leaders is
 //! part of the same commit.
 
+use super::named::Sort;
 use super::topics::check_legal;
 use super::{At, Controller};
 use crate::configs;
@@ -60,7 +61,18 @@ impl Controller {
         changes: &ConfigChanges,
         validate_only: bool,
     ) -> Outcome {
-        let whose = match self.whose(&changes.target) {
+        let whose = match &changes.target {
+            ConfigTarget::Group(name) => {
+                return self.alter_named(Sort::Group, name, changes, validate_only);
+            }
+            ConfigTarget::ClientMetrics(name) => {
+                return self.alter_named(Sort::ClientMetrics, name, changes, validate_only);
+            }
+            ConfigTarget::Cluster => Ok(Whose::Cluster),
+            ConfigTarget::Broker(id) => self.a_broker(*id),
+            ConfigTarget::Topic(name) => self.a_topic(name),
+        };
+        let whose = match whose {
             Ok(whose) => whose,
             Err((code, message)) => return Outcome::refused(code, message),
         };
@@ -93,24 +105,24 @@ impl Controller {
         Outcome::ok()
     }
 
-    fn whose(&self, target: &ConfigTarget) -> Result<Whose, (i16, String)> {
-        match target {
-            ConfigTarget::Cluster => Ok(Whose::Cluster),
-            ConfigTarget::Broker(id) => match self.image.broker(*id) {
-                Some(_) => Ok(Whose::Broker(*id)),
-                None => {
-                    let message = format!("broker {id} is not registered");
-                    Err((codes::BROKER_ID_NOT_REGISTERED, message))
-                }
-            },
-            ConfigTarget::Topic(name) => match self.image.topic_by_name(name) {
-                Some(topic) => Ok(Whose::Topic(topic.clone())),
-                None => {
-                    check_legal(name)?;
-                    let message = format!("topic {name} does not exist");
-                    Err((codes::UNKNOWN_TOPIC_OR_PARTITION, message))
-                }
-            },
+    fn a_broker(&self, id: BrokerId) -> Result<Whose, (i16, String)> {
+        match self.image.broker(id) {
+            Some(_) => Ok(Whose::Broker(id)),
+            None => {
+                let message = format!("broker {id} is not registered");
+                Err((codes::BROKER_ID_NOT_REGISTERED, message))
+            }
+        }
+    }
+
+    fn a_topic(&self, name: &str) -> Result<Whose, (i16, String)> {
+        match self.image.topic_by_name(name) {
+            Some(topic) => Ok(Whose::Topic(topic.clone())),
+            None => {
+                check_legal(name)?;
+                let message = format!("topic {name} does not exist");
+                Err((codes::UNKNOWN_TOPIC_OR_PARTITION, message))
+            }
         }
     }
 
@@ -158,7 +170,12 @@ impl Controller {
         Ok(wanted)
     }
 
-    fn replace_configs(&mut self, resource: &ConfigResource, before: &Values, wanted: &Values) {
+    pub(super) fn replace_configs(
+        &mut self,
+        resource: &ConfigResource,
+        before: &Values,
+        wanted: &Values,
+    ) {
         let keys: BTreeSet<&String> = before.keys().chain(wanted.keys()).collect();
         let mut touches_leaders = false;
         for key in keys {
@@ -178,8 +195,10 @@ impl Controller {
         }
         let affected: Vec<Arc<Topic>> = match resource {
             ConfigResource::Topic(id) => self.image.topic(id).into_iter().cloned().collect(),
-            // No single broker has those.
-            ConfigResource::Broker(_) => Vec::new(),
+            // None of these has those.
+            ConfigResource::Broker(_)
+            | ConfigResource::Group(_)
+            | ConfigResource::ClientMetrics(_) => Vec::new(),
             ConfigResource::Cluster | ConfigResource::Static => {
                 self.image.topics.values().cloned().collect()
             }

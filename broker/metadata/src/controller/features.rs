@@ -49,17 +49,8 @@ impl Controller {
 
     /// Whether `what`, which is written from level `needed` on, may be.
     pub(super) fn permits(&self, needed: Level, what: &str) -> Result<(), Outcome> {
-        let level = self.image.metadata_level();
-        if level >= needed {
-            return Ok(());
-        }
-        let raise = needed.max(Level::RECORDED);
-        Err(Outcome::refused(
-            codes::UNSUPPORTED_VERSION,
-            format!(
-                "{what} need {METADATA_VERSION} {needed}, and the cluster is at {level}: once every broker runs a release that supports it, raise the level with kafka-features.sh upgrade --feature {METADATA_VERSION}={raise}"
-            ),
-        ))
+        let refused = |message| Outcome::refused(codes::UNSUPPORTED_VERSION, message);
+        self.image.permits(needed, what).map_err(refused)
     }
 
     /// Whether the process that registers can live with the level in force.

@@ -28,6 +28,7 @@ mod features;
 mod index;
 mod isr;
 mod leaders;
+mod named;
 mod pace;
 mod quotas;
 mod reassign;
@@ -39,6 +40,7 @@ mod tests;
 mod topics;
 mod types;
 
+pub use named::NAMED;
 pub use topics::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 pub use types::*;
 

@@ -3,6 +3,7 @@
 use crate::broker_config::BrokerConfig;
 use crate::configs;
 use crate::features::Level;
+use crate::group_configs::GroupDefaults;
 use crate::image::Listeners;
 use crate::records::Record;
 use crate::rpc::{AdminRequest, AlterPartition, Poll, Registration, Response};
@@ -249,6 +250,8 @@ pub struct Settings {
     pub unclean_recovery_timeout_ms: u64,
     /// Producer ids given to a broker at a time.
     pub producer_id_block: i64,
+    /// What a group may be given, and what it has otherwise.
+    pub groups: GroupDefaults,
     /// Topic keys from this broker's file: the defaults of all topics (`ConfigResource::Static`).
     pub topic_defaults: BTreeMap<String, String>,
     /// Whether an operator tells the controller of changed defaults ([`crate::rpc::AdminRequest::SetTopicDefaults`]).
@@ -296,6 +299,7 @@ impl Settings {
             balance_patience_ms: 60_000,
             unclean_recovery_timeout_ms: 300_000,
             producer_id_block: 1_000,
+            groups: GroupDefaults::from_config(config),
             topic_defaults: configs::defaults_from(config),
             defaults_are_told: false,
         }

@@ -8,6 +8,7 @@ use crate::records::{
 use leasehold_types::{
     BrokerId, ControllerEpoch, Incarnation, LeaderEpoch, PartitionEpoch, ProducerId, Seq, TopicId,
 };
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Claims that the image remembers; a broker that was away for longer is treated as new.
@@ -336,21 +337,21 @@ impl Image {
         let values = match resource {
             ConfigResource::Topic(id) => &mut self.topic_mut(*id)?.configs,
             ConfigResource::Broker(id) => {
-                let all = Arc::make_mut(&mut self.broker_configs);
-                all.entry(*id).or_default()
+                set_among(&mut self.broker_configs, id, key, value);
+                return Ok(());
+            }
+            ConfigResource::Group(name) => {
+                set_among(&mut self.group_configs, name, key, value);
+                return Ok(());
+            }
+            ConfigResource::ClientMetrics(name) => {
+                set_among(&mut self.client_metrics, name, key, value);
+                return Ok(());
             }
             ConfigResource::Cluster => Arc::make_mut(&mut self.cluster_configs),
             ConfigResource::Static => Arc::make_mut(&mut self.static_configs),
         };
-        match value {
-            Some(value) => values.insert(key.to_owned(), value.to_owned()),
-            None => values.remove(key),
-        };
-        if let ConfigResource::Broker(id) = resource
-            && values.is_empty()
-        {
-            Arc::make_mut(&mut self.broker_configs).remove(id);
-        }
+        set_value(values, key, value);
         Ok(())
     }
 
@@ -368,6 +369,28 @@ impl Image {
         }
         self.next_producer_id.0 += producer_ids;
         Ok(())
+    }
+}
+
+fn set_value(values: &mut BTreeMap<String, String>, key: &str, value: Option<&str>) {
+    match value {
+        Some(value) => values.insert(key.to_owned(), value.to_owned()),
+        None => values.remove(key),
+    };
+}
+
+/// Sets what belongs to `whose`. Who has nothing left is not in it.
+fn set_among<K: Ord + Clone>(
+    all: &mut Arc<BTreeMap<K, BTreeMap<String, String>>>,
+    whose: &K,
+    key: &str,
+    value: Option<&str>,
+) {
+    let all = Arc::make_mut(all);
+    let values = all.entry(whose.clone()).or_default();
+    set_value(values, key, value);
+    if values.is_empty() {
+        all.remove(whose);
     }
 }
 

@@ -31,6 +31,10 @@ pub enum ConfigSource {
     Static,
     /// Kafka's default.
     Default,
+    /// The group's own.
+    Group,
+    /// The own one of a subscription to client metrics.
+    ClientMetrics,
 }
 
 /// What a broker holds.

@@ -64,6 +64,21 @@ impl Image {
                 });
             }
         }
+        let named: [(fn(String) -> ConfigResource, _); 2] = [
+            (ConfigResource::Group, &self.group_configs),
+            (ConfigResource::ClientMetrics, &self.client_metrics),
+        ];
+        for (resource, all) in named {
+            for (name, values) in all.iter() {
+                for (key, value) in values {
+                    records.push(Record::Config {
+                        resource: resource(name.clone()),
+                        key: key.clone(),
+                        value: Some(value.clone()),
+                    });
+                }
+            }
+        }
         for topic in self.topics.values() {
             records.push(Record::Topic {
                 id: topic.id,

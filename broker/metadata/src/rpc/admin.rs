@@ -138,6 +138,10 @@ pub enum ConfigTarget {
     Topic(String),
     /// One broker.
     Broker(BrokerId),
+    /// One group, by name. Who asks has seen that the level permits it, so that the controller knows what this is.
+    Group(String),
+    /// One subscription to what clients measure; likewise.
+    ClientMetrics(String),
     /// What holds for all brokers and topics (Kafka's BROKER resource with an empty name).
     Cluster,
 }

@@ -23,7 +23,7 @@ impl ConsumerGroup {
             state: self.state().name(),
             epoch: self.epoch(),
             assignment_epoch: self.target_epoch(),
-            assignor: self.assignor(world.settings).name(),
+            assignor: self.assignor(&world.settings).name(),
             members: members
                 .map(|member| self.describe_member(member, world.image))
                 .collect(),

@@ -85,7 +85,7 @@ impl ConsumerGroup {
             "" => fresh_id.clone(),
             id => id.into(),
         };
-        let before = self.admit(request, &member_id, world.settings)?;
+        let before = self.admit(request, &member_id, &world.settings)?;
         let mut member = before.clone();
         member.metadata = updated(&before.metadata, request);
         let resubscribed = before.metadata.topics != member.metadata.topics
@@ -199,7 +199,7 @@ impl ConsumerGroup {
             };
             question.members.insert(id.clone(), subscriber);
         }
-        let assignor = self.assignor(world.settings);
+        let assignor = self.assignor(&world.settings);
         let shares = assignor.assign(&question);
         let stale = self.targets.keys().filter(|id| !shares.contains_key(*id));
         for id in stale.cloned().collect::<Vec<_>>() {

@@ -52,7 +52,8 @@ use leasehold_wire::ErrorCode;
 pub struct World<'a> {
     /// The topics, as this broker knows them.
     pub image: &'a Image,
-    pub settings: &'a ConsumerSettings,
+    /// The group's own where it has some.
+    pub settings: ConsumerSettings,
     pub now: Now,
 }
 

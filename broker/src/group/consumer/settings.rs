@@ -1,6 +1,10 @@
-//! The broker's settings as far as groups of the newer protocol obey them.
+//! The broker's settings, and a group's own, as far as groups of the newer protocol obey them.
 
 use super::assignor::Assignor;
+use leasehold_metadata::Image;
+use leasehold_metadata::group_configs::{
+    GroupDefaults, HEARTBEAT_INTERVAL_MS, Limits, SESSION_TIMEOUT_MS,
+};
 
 /// Which groups may change their protocol while they have members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,10 +46,12 @@ impl Migration {
 pub struct ConsumerSettings {
     /// `group.consumer.max.size`.
     pub max_size: usize,
-    /// `group.consumer.session.timeout.ms`.
+    /// `group.consumer.session.timeout.ms`, or the group's own `consumer.session.timeout.ms`.
     pub session_timeout_ms: i32,
-    /// `group.consumer.heartbeat.interval.ms`.
+    /// `group.consumer.heartbeat.interval.ms`, or the group's own `consumer.heartbeat.interval.ms`.
     pub heartbeat_interval_ms: i32,
+    /// Between which bounds a group may have its own.
+    pub own: GroupDefaults,
     /// `group.consumer.assignors`: what members may choose; the first is the default.
     pub assignors: [Option<Assignor>; Assignor::COUNT],
     /// `group.consumer.migration.policy`.
@@ -60,10 +66,36 @@ impl ConsumerSettings {
         max_size: i32::MAX as usize,
         session_timeout_ms: 45_000,
         heartbeat_interval_ms: 5_000,
+        own: GroupDefaults {
+            session_timeout_ms: Limits {
+                default: 45_000,
+                min: 45_000,
+                max: 60_000,
+            },
+            heartbeat_interval_ms: Limits {
+                default: 5_000,
+                min: 5_000,
+                max: 15_000,
+            },
+        },
         assignors: [Some(Assignor::Uniform), Some(Assignor::Range)],
         migration: Migration::Bidirectional,
         classic_max_size: i32::MAX as usize,
     };
+
+    /// What one group obeys: its own configuration goes before the broker's.
+    pub fn of_group(mut self, image: &Image, group: &str) -> Self {
+        let Some(values) = image.group_configs.get(group) else {
+            return self;
+        };
+        if let Some(own) = values.get(SESSION_TIMEOUT_MS) {
+            self.session_timeout_ms = self.own.session_timeout_ms.in_force(Some(own));
+        }
+        if let Some(own) = values.get(HEARTBEAT_INTERVAL_MS) {
+            self.heartbeat_interval_ms = self.own.heartbeat_interval_ms.in_force(Some(own));
+        }
+        self
+    }
 
     /// The assignors that members may choose, the default first.
     pub fn assignors(&self) -> impl Iterator<Item = Assignor> {

@@ -145,7 +145,7 @@ impl Bench {
         loop {
             let world = World {
                 image: &self.image,
-                settings: &self.settings,
+                settings: self.settings,
                 now: self.now,
             };
             let timers = &self.timers;

@@ -62,7 +62,7 @@ impl Shard {
         };
         let world = World {
             image: &self.image,
-            settings: &self.settings.consumer,
+            settings: self.settings.consumer.of_group(&self.image, id),
             now,
         };
         match self.groups.get_mut(id) {
@@ -126,7 +126,7 @@ impl Shard {
             ConsumerDescribedGroup::refused(group_id, ErrorCode::GroupIdNotFound, Some(message))
         };
         match self.groups.get(group_id).map(|entry| &entry.group) {
-            Some(Kind::Consumer(cell)) => cell.group().describe(&self.world(now)),
+            Some(Kind::Consumer(cell)) => cell.group().describe(&self.world(group_id, now)),
             Some(Kind::Classic(_)) => refused(format!("Group {group_id} is not a consumer group.")),
             None => refused(format!("Group {group_id} not found.")),
         }
@@ -149,7 +149,8 @@ impl Shard {
         let Some(cell) = self.groups.get(id).and_then(|e| e.group.consumer()) else {
             return;
         };
-        let timers = cell.resume(self.settings.consumer.session_timeout_ms);
+        let settings = self.settings.consumer.of_group(&self.image, id);
+        let timers = cell.resume(settings.session_timeout_ms);
         self.set_timers(id, timers, now);
         self.consumer_op(id, Op::Due(ConsumerTimer::Topics), now, out);
     }
@@ -168,7 +169,7 @@ impl Shard {
         loop {
             let world = World {
                 image: &self.image,
-                settings: &self.settings.consumer,
+                settings: self.settings.consumer.of_group(&self.image, id),
                 now,
             };
             let Some(cell) = self.groups.get_mut(id).and_then(|e| e.group.consumer_mut()) else {
@@ -303,7 +304,7 @@ impl Shard {
         let entry = self.groups.get(request.group_id.as_str())?;
         let cell = entry.group.consumer()?;
         let id = cell.group().id().clone();
-        let (response, timers) = cell.classic_sync(request, &self.world(now));
+        let (response, timers) = cell.classic_sync(request, &self.world(&id, now));
         self.set_timers(&id, timers, now);
         Some(response)
     }
@@ -358,10 +359,10 @@ impl Shard {
         }
     }
 
-    pub(super) fn world(&self, now: Now) -> World<'_> {
+    pub(super) fn world(&self, group_id: &str, now: Now) -> World<'_> {
         World {
             image: &self.image,
-            settings: &self.settings.consumer,
+            settings: self.settings.consumer.of_group(&self.image, group_id),
             now,
         }
     }
