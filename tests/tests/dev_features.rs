@@ -25,15 +25,15 @@ fn kafkas_tool_describes_the_level_and_neither_lowers_nor_overshoots_it() {
         after.find_map(|word| word.parse().ok()).unwrap_or(-1)
     };
     assert_eq!(level("SupportedMinVersion"), 1, "{line}");
-    assert_eq!(level("SupportedMaxVersion"), 3, "{line}");
+    assert_eq!(level("SupportedMaxVersion"), 4, "{line}");
     // A new cluster begins at the newest level.
-    assert_eq!(level("FinalizedVersionLevel"), 3, "{line}");
+    assert_eq!(level("FinalizedVersionLevel"), 4, "{line}");
 
-    let newest = ["--feature", "metadata.version=3"];
+    let newest = ["--feature", "metadata.version=4"];
     let upgraded = features(&[&["upgrade"][..], &newest].concat()).expect_ok();
-    assert!(upgraded.contains("upgraded to 3"), "{upgraded}");
-    let only = features(&["upgrade", "--dry-run", "--feature", "metadata.version=4"]);
-    assert!(said(&only).contains("supports 1 to 3"), "{}", said(&only));
+    assert!(upgraded.contains("upgraded to 4"), "{upgraded}");
+    let only = features(&["upgrade", "--dry-run", "--feature", "metadata.version=5"]);
+    assert!(said(&only).contains("supports 1 to 4"), "{}", said(&only));
     for how in [&["downgrade"][..], &["downgrade", "--unsafe"]] {
         let lowered = features(&[how, &["--feature", "metadata.version=2"]].concat());
         assert!(
@@ -71,6 +71,6 @@ fn kafkas_tool_describes_the_level_and_neither_lowers_nor_overshoots_it() {
     assert!(group.contains("upgraded to 1"), "{group}");
     // Nothing of that changed it.
     let described = features(&["describe"]).expect_ok();
-    let same = described.contains("FinalizedVersionLevel: UNKNOWN 3");
+    let same = described.contains("FinalizedVersionLevel: UNKNOWN 4");
     assert!(same, "{described}");
 }

@@ -77,7 +77,7 @@ impl Cluster {
     fn raise(&self) -> String {
         let bootstrap = self.dev.bootstrap();
         let args = ["--bootstrap-server", &bootstrap, "upgrade"];
-        let to = ["--feature", "metadata.version=4"];
+        let to = ["--feature", "metadata.version=5"];
         let said = run(kafka("kafka-features", &[&args[..], &to].concat()), b"");
         format!("{}{}", said.stdout, said.stderr)
     }
@@ -131,29 +131,29 @@ fn brokers_are_upgraded_taken_back_and_upgraded_again_and_the_level_bars_the_way
         viewer,
         dev,
     };
-    assert_eq!(cluster.levels(), (3, vec![3; 3]));
+    assert_eq!(cluster.levels(), (4, vec![4; 3]));
 
-    for (binary, supported, what) in [(&new, 4, "upgraded"), (&old, 3, "taken back")] {
+    for (binary, supported, what) in [(&new, 5, "upgraded"), (&old, 4, "taken back")] {
         for id in 0..BROKERS {
             cluster.replace(id, binary);
         }
         load.wait_flowing(PATIENCE);
-        assert_eq!(cluster.levels(), (3, vec![supported; 3]), "{what}");
+        assert_eq!(cluster.levels(), (4, vec![supported; 3]), "{what}");
         assert!(!cluster.has_new_record(), "written below its level");
-        println!("  all brokers {what}; the level is 3");
+        println!("  all brokers {what}; the level is 4");
     }
 
     cluster.replace(0, &new);
     cluster.replace(1, &new);
     let refused = cluster.raise();
-    assert!(!refused.contains("upgraded to 4"), "{refused}");
+    assert!(!refused.contains("upgraded to 5"), "{refused}");
     // By broker 2 as controller, or by another one of it.
-    assert!(refused.contains("1 to 3"), "{refused}");
-    assert_eq!(cluster.levels(), (3, vec![4, 4, 3]));
+    assert!(refused.contains("1 to 4"), "{refused}");
+    assert_eq!(cluster.levels(), (4, vec![5, 5, 4]));
     cluster.replace(2, &new);
     assert!(!cluster.has_new_record(), "written below its level");
     let raised = cluster.raise();
-    assert!(raised.contains("upgraded to 4"), "{raised}");
+    assert!(raised.contains("upgraded to 5"), "{raised}");
     wait::until("what is new to be written", PATIENCE, || {
         let written = cluster.has_new_record();
         written.then_some(()).ok_or("it is not there")
@@ -165,7 +165,7 @@ fn brokers_are_upgraded_taken_back_and_upgraded_again_and_the_level_bars_the_way
     let read = read
         .expect_err("of a level that this release does not know")
         .to_string();
-    assert!(read.contains("metadata.version 4"), "{read}");
+    assert!(read.contains("metadata.version 5"), "{read}");
     cluster.stop(2);
     let logged = cluster.dev.log(2).len();
     let mut late = cluster.dev.start_from(&old, 2);
@@ -176,9 +176,9 @@ fn brokers_are_upgraded_taken_back_and_upgraded_again_and_the_level_bars_the_way
     let log = cluster.dev.log(2).split_off(logged);
     let why = log
         .lines()
-        .find(|line| line.contains("the cluster is at metadata.version 4"));
+        .find(|line| line.contains("the cluster is at metadata.version 5"));
     let why = why.unwrap_or_else(|| panic!("no reason that names the level: {log}"));
-    assert!(why.contains("supports 1 to 3"), "{why}");
+    assert!(why.contains("supports 1 to 4"), "{why}");
     println!("  the older release ends with {status}: {why}");
     load.wait_flowing(PATIENCE);
     cluster.start(2, &new);

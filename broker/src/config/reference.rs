@@ -1,8 +1,10 @@
 //! The configuration reference in `docs/`, written from the tables that the code itself uses.
 
 use leasehold_metadata::broker_config::BROKER_KEYS;
+use leasehold_metadata::client_metrics::METRICS_KEYS;
 use leasehold_metadata::configs::{NO_TOPIC_KEYS, Support, TOPIC_KEYS};
 use leasehold_metadata::dynamic::DynamicKey;
+use leasehold_metadata::group_configs::{GROUP_KEYS, NO_GROUP_KEYS};
 use std::fmt::Write as _;
 
 /// The whole page, in Markdown.
@@ -71,7 +73,53 @@ pub fn reference() -> String {
     for (name, why) in NO_TOPIC_KEYS {
         row(&mut page, &[&code(name), why]);
     }
+    of_groups(&mut page);
+    of_client_metrics(&mut page);
     page
+}
+
+fn of_groups(page: &mut String) {
+    page.push_str(
+        "\n## Groups\n\n\
+         For a single consumer group of the newer protocol (KIP-848), whether it has members yet or not, from\n\
+         `metadata.version` 4 on (docs/rolling.md):\n\n    \
+         kafka-configs.sh --bootstrap-server demo-bootstrap:9092 --alter --entity-type groups --entity-name orders \\\n      \
+         --add-config consumer.session.timeout.ms=60000,consumer.heartbeat.interval.ms=10000\n    \
+         kafka-configs.sh --bootstrap-server demo-bootstrap:9092 --describe --entity-type groups --entity-name orders\n    \
+         kafka-configs.sh --bootstrap-server demo-bootstrap:9092 --alter --entity-type groups --entity-name orders \\\n      \
+         --delete-config consumer.session.timeout.ms\n\n\
+         Its members are told the interval by the answer to their next heartbeat, and the timeout counts from there. Without\n\
+         a value the group takes the broker key. A value is within the brokers' bounds when it is set; where a broker\n\
+         starts with other bounds later, the nearest value within them is in force. The session must be longer than the interval.\n\
+         The brokers' own default need not be within the bounds.\n\n\
+         | key | broker key | at least | at most | what it does |\n|---|---|---|---|---|\n",
+    );
+    for key in GROUP_KEYS {
+        let cells = [key.name, key.default, key.min, key.max].map(code);
+        let [name, default, min, max] = &cells;
+        row(page, &[name, default, min, max, key.doc]);
+    }
+    page.push_str("\nRefused, though Kafka knows the name:\n\n| key | why |\n|---|---|\n");
+    for (name, why) in NO_GROUP_KEYS {
+        row(page, &[&code(name), why]);
+    }
+}
+
+fn of_client_metrics(page: &mut String) {
+    page.push_str(
+        "\n## Client metrics\n\n\
+         Subscriptions to what clients measure (KIP-714) are kept, described and listed, from `metadata.version` 4 on:\n\n    \
+         kafka-client-metrics.sh --bootstrap-server demo-bootstrap:9092 --alter --name slow \\\n      \
+         --metrics org.apache.kafka.producer. --interval 10000 --match client_id=orders.*\n\n\
+         Nothing is collected by them: as with a Kafka that has no plugin to receive metrics, clients are not asked for any.\n\
+         A pattern of `match` is a regular expression as those of subscriptions are, which knows neither look-around nor\n\
+         back-references.\n\n\
+         | key | type | default | what it does |\n|---|---|---|---|\n",
+    );
+    for key in METRICS_KEYS {
+        let kind = if key.is_list { "list" } else { "int" };
+        row(page, &[&code(key.name), kind, &code(key.default), key.doc]);
+    }
 }
 
 /// For whom a key can be set while brokers run.

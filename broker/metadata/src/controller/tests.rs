@@ -8,6 +8,7 @@ mod features;
 mod invariants;
 mod isr;
 mod moves;
+mod named;
 mod pace;
 mod quotas;
 mod registration;

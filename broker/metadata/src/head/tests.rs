@@ -97,7 +97,7 @@ async fn the_head_tells_its_level_and_one_that_is_not_known_is_read_no_further()
         other => panic!("{other:?}"),
     }
     let message = unsupported.to_string();
-    assert!(message.contains("metadata.version 4") && message.contains("supports 1 to 3"));
+    assert!(message.contains("metadata.version 5") && message.contains("supports 1 to 4"));
 }
 
 #[tokio::test]

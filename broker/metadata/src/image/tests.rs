@@ -288,6 +288,16 @@ fn an_image_survives_its_snapshot() {
             value: Some("8".to_owned()),
         },
         Record::Config {
+            resource: ConfigResource::Group("g".to_owned()),
+            key: "consumer.session.timeout.ms".to_owned(),
+            value: Some("50000".to_owned()),
+        },
+        Record::Config {
+            resource: ConfigResource::ClientMetrics("m".to_owned()),
+            key: "interval.ms".to_owned(),
+            value: Some("500".to_owned()),
+        },
+        Record::Config {
             resource: ConfigResource::Static,
             key: "segment.ms".to_owned(),
             value: Some("6".to_owned()),
@@ -448,6 +458,21 @@ fn a_topics_own_value_comes_before_the_brokers_and_that_before_the_clusters() {
     // What is taken away leaves nothing behind.
     set(&mut image, ConfigResource::Broker(BrokerId(1)), None);
     assert!(image.broker_configs.is_empty());
+    let (group, metrics) = ("g".to_owned(), "m".to_owned());
+    for value in [Some("8"), None] {
+        set(&mut image, ConfigResource::Group(group.clone()), value);
+        set(
+            &mut image,
+            ConfigResource::ClientMetrics(metrics.clone()),
+            value,
+        );
+        let own = |all: &Named, name| all.get(name).map(|values| values[key].clone());
+        let kept = [
+            own(&image.group_configs, &group),
+            own(&image.client_metrics, &metrics),
+        ];
+        assert_eq!(kept, [value, value].map(|value| value.map(str::to_owned)));
+    }
 }
 
 #[test]

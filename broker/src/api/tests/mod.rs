@@ -9,6 +9,7 @@ mod fuzz;
 mod groups;
 mod image_only;
 mod listeners;
+mod named_configs;
 mod quotas;
 pub(super) mod stage;
 mod transactional_ids;

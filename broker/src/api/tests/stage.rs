@@ -395,6 +395,12 @@ fn change(image: &mut Image, request: &AdminRequest) {
                     ConfigTarget::Broker(id) => {
                         Arc::make_mut(&mut image.broker_configs).insert(*id, values);
                     }
+                    ConfigTarget::Group(name) => {
+                        Arc::make_mut(&mut image.group_configs).insert(name.clone(), values);
+                    }
+                    ConfigTarget::ClientMetrics(name) => {
+                        Arc::make_mut(&mut image.client_metrics).insert(name.clone(), values);
+                    }
                     ConfigTarget::Topic(name) => {
                         if let Some(id) = image.names.get(name).copied() {
                             let mut topic = (*image.topics[&id]).clone();

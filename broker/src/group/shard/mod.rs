@@ -12,6 +12,8 @@
 
 mod cleanup;
 mod consumer;
+#[cfg(test)]
+mod consumer_tests;
 mod delete_offsets;
 mod kind;
 mod offsets;

@@ -43,12 +43,26 @@ impl World {
     }
 
     pub(super) fn of(loaded: Loaded) -> Self {
+        let image = Image::genesis(leasehold_types::ClusterId("c".into()));
+        Self::within(image, loaded)
+    }
+
+    /// What was stored is loaded while the metadata are `image`.
+    pub(super) fn reload(&self, image: Image) -> Self {
+        let mut loaded = Loaded::default();
+        for (key, value) in &self.log {
+            loaded.apply(Some(key), value.as_deref());
+        }
+        Self::within(image, loaded)
+    }
+
+    fn within(image: Image, loaded: Loaded) -> Self {
         let now = Now {
             mono: 0,
             wall: 1_000_000,
         };
         let mut out = Output::default();
-        let image = Arc::new(Image::genesis(leasehold_types::ClusterId("c".into())));
+        let image = Arc::new(image);
         let (groups, open) = loaded.into_parts();
         let shard = Shard::new(SETTINGS, image, groups, open, now, &mut out);
         let mut world = Self {

@@ -113,6 +113,31 @@ def _(t):
     want(run("configs", "--describe", "--group", t), "consumer.session.timeout.ms=50000")
 
 
+@scene("configs: of a group, its defaults, its bounds, none again")
+def _(t):
+    of = ["--entity-type", "groups", "--entity-name", t]
+    run("configs", "--alter", *of, "--add-config", "consumer.session.timeout.ms=50000,consumer.heartbeat.interval.ms=7000")
+    described = run("configs", "--describe", *of)
+    want(described, "DYNAMIC_GROUP_CONFIG:consumer.heartbeat.interval.ms=7000", "DEFAULT_CONFIG:group.consumer.heartbeat.interval.ms=5000")
+    want(run("configs", "--describe", "--entity-type", "groups"), f"Dynamic configs for group {t} are")
+    run("configs", "--alter", *of, "--delete-config", "consumer.session.timeout.ms")
+    want(run("configs", "--describe", "--all", *of), "consumer.session.timeout.ms=45000", "consumer.heartbeat.interval.ms=7000")
+    for wrong in ["consumer.session.timeout.ms=1000", "consumer.heartbeat.interval.ms=60000", "no.such=1"]:
+        run("configs", "--alter", *of, "--add-config", wrong, fails=True)
+    run("configs", "--alter", *of, "--delete-config", "consumer.heartbeat.interval.ms")
+    if t in run("configs", "--describe", "--entity-type", "groups"):
+        raise Failed("it is still configured")
+
+
+@scene("configs: of client metrics")
+def _(t):
+    of = ["--entity-type", "client-metrics", "--entity-name", t]
+    run("configs", "--alter", *of, "--add-config", "interval.ms=20000,match=[client_id=a.*,client_software_name=b]")
+    want(run("configs", "--describe", *of), "interval.ms=20000", r"match=client_id=a\.\*,client_software_name=b")
+    run("configs", "--alter", *of, "--add-config", "interval.ms=5", fails=True)
+    run("configs", "--alter", *of, "--delete-config", "interval.ms,match")
+
+
 @scene("configs: a user's SCRAM credentials")
 def _(t):
     run("configs", "--alter", "--user", t, "--add-config", "SCRAM-SHA-256=[password=secret]")
@@ -332,6 +357,16 @@ def _(t):
 def _(t):
     run("client-metrics", "--alter", "--name", t, "--metrics", "org.apache.kafka.", "--interval", 10000)
     want(run("client-metrics", "--list"), t)
+
+
+@scene("client-metrics: describe, delete")
+def _(t):
+    run("client-metrics", "--alter", "--name", t, "--metrics", "org.apache.kafka.,x.y", "--interval", 10000, "--match", "client_id=a.*")
+    want(run("client-metrics", "--describe", "--name", t), "interval.ms=10000", r"metrics=org\.apache\.kafka\.,x\.y", "match=client_id=a")
+    run("client-metrics", "--alter", "--name", t, "--interval", 1, fails=True)
+    run("client-metrics", "--delete", "--name", t)
+    if t in run("client-metrics", "--list"):
+        raise Failed("it is still there")
 
 
 @scene("share-groups: list")

@@ -96,6 +96,16 @@ fn entries(image: &Image) -> Vec<Entry> {
             key: "retention.ms".into(),
             value: Some("5".into()),
         },
+        Record::Config {
+            resource: ConfigResource::Group("g".into()),
+            key: "consumer.session.timeout.ms".into(),
+            value: Some("50000".into()),
+        },
+        Record::Config {
+            resource: ConfigResource::ClientMetrics("m".into()),
+            key: "metrics".into(),
+            value: None,
+        },
         Record::ClientQuota {
             entity: QuotaEntity {
                 user: Some(Who::Default),

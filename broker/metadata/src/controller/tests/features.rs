@@ -177,6 +177,8 @@ fn records() -> Vec<Record> {
         config(ConfigResource::Cluster),
         config(ConfigResource::Static),
         config(ConfigResource::Broker(b(0))),
+        config(ConfigResource::Group("a".to_owned())),
+        config(ConfigResource::ClientMetrics("a".to_owned())),
         Record::ClientQuota {
             entity: client(),
             key: "producer_byte_rate".to_owned(),
@@ -251,7 +253,7 @@ fn every_record_is_kept_back_below_its_level_and_none_above() {
             }
         }
     }
-    assert_eq!(newer, 8, "forms that came after the first level");
+    assert_eq!(newer, 10, "forms that came after the first level");
     let claim = Record::Claim(Claim {
         epoch: ControllerEpoch(1),
         claim_id: ClaimId(1),
@@ -441,7 +443,7 @@ fn a_level_never_falls_and_only_levels_that_there_are_are_set() {
             METADATA_VERSION,
             Level(newest.0 + 1),
             Direction::Up,
-            "supports 1 to 3",
+            "supports 1 to 4",
         ),
         (
             METADATA_VERSION,
@@ -488,13 +490,14 @@ fn who_does_not_support_the_level_in_force_is_not_admitted() {
         (Supported::new(), &[][..]),
         (Supported::new(), &[1]),
         (range(1, 2), &[1]),
-        (range(4, 5), &[1]),
+        (range(Level::NEWEST.0 + 1, 9), &[1]),
     ] {
         match register(&mut bench, 3, features, directories) {
             Response::Error(outcome) => {
                 assert_eq!(outcome.code, codes::UNSUPPORTED_VERSION);
                 let message = outcome.message.unwrap();
-                assert!(message.contains("the cluster is at 3"), "{message}");
+                let at = format!("the cluster is at {}", Level::NEWEST);
+                assert!(message.contains(&at), "{message}");
             }
             other => panic!("{other:?}"),
         }
@@ -563,7 +566,7 @@ fn a_feature_of_kafka_waits_for_brokers_that_do_not_know_it_and_keeps_them_out_a
     let refused = level(&mut bench, 2, Direction::Up);
     assert!(refused.message.unwrap().contains("metadata.version"));
     assert!(raise(&mut bench, Level::NEWEST).is_ok());
-    register(&mut bench, 1, range(1, 3), &[1]);
+    register(&mut bench, 1, range(1, Level::NEWEST.0), &[1]);
     let refused = level(&mut bench, 2, Direction::Up);
     assert_eq!(refused.code, codes::INVALID_UPDATE_VERSION);
     let message = refused.message.unwrap();
@@ -573,7 +576,7 @@ fn a_feature_of_kafka_waits_for_brokers_that_do_not_know_it_and_keeps_them_out_a
     );
     register(&mut bench, 1, supported(), &[1]);
     assert!(level(&mut bench, 2, Direction::Up).is_ok());
-    match register(&mut bench, 2, range(1, 3), &[1]) {
+    match register(&mut bench, 2, range(1, Level::NEWEST.0), &[1]) {
         Response::Error(outcome) => {
             let message = outcome.message.unwrap();
             assert!(message.contains("transaction.version=0"), "{message}");
