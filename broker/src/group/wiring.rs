@@ -116,9 +116,7 @@ async fn follow(
                 }
                 let newer = image.borrow_and_update().clone();
                 let deleted = deleted_topics(&known, &newer);
-                // Seldom enough to look at the topics too.
-                let configured = !Arc::ptr_eq(&known.group_configs, &newer.group_configs);
-                if configured || !known.topics.ptr_eq(&newer.topics) {
+                if concerns_groups(&known, &newer) {
                     coordinator.topics_changed(newer.clone());
                 }
                 if !deleted.is_empty() {
@@ -154,6 +152,12 @@ fn take(coordinator: &GroupCoordinator, image: &Image, change: LeadershipChange)
         Some(_) => {}
         None => coordinator.resign(topic, partition),
     }
+}
+
+/// Whether groups are to look at the topics, or at their configurations, which change seldom enough to do both.
+fn concerns_groups(before: &Image, after: &Image) -> bool {
+    let same_configs = Arc::ptr_eq(&before.group_configs, &after.group_configs);
+    !same_configs || !before.topics.ptr_eq(&after.topics)
 }
 
 /// Names of topics that are no more, even if others have been created under them.
@@ -245,6 +249,17 @@ mod tests {
             HashSet::from(["t".to_owned()])
         );
         assert!(deleted_topics(&after, &after.clone()).is_empty());
+    }
+
+    #[test]
+    fn groups_hear_of_topics_and_of_their_own_configurations_and_of_nothing_else() {
+        let before = with(&[("t", TopicId::random())]);
+        let mut after = before.clone();
+        after.cluster_configs = Arc::new(BTreeMap::from([("a".to_owned(), "1".to_owned())]));
+        assert!(!concerns_groups(&before, &after));
+        Arc::make_mut(&mut after.group_configs).insert("g".to_owned(), BTreeMap::new());
+        assert!(concerns_groups(&before, &after));
+        assert!(concerns_groups(&before, &with(&[])));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! made of it.
 
 use super::compare::Difference;
+use leasehold_metadata::group_configs::NO_GROUP_KEYS;
 use serde_json::Value;
 
 /// One intended difference.
@@ -124,6 +125,12 @@ pub const INTENDED: &[Intended] = &[
         "Results[].Configs[]*",
         of_brokers,
         "The keys of a broker are those of docs/configuration.md; their defaults are told where Kafka leaves a key that a coarser one fills at null.",
+    ),
+    of(
+        "DescribeConfigs",
+        "Results[].Configs[]*",
+        of_absent_groups,
+        "The keys of a group are those of docs/configuration.md: none of share groups and Streams groups, and none of when a target is assigned.",
     ),
     of(
         "DescribeConfigs",
@@ -392,6 +399,15 @@ fn only_aborted(found: &Difference, _: &Value) -> bool {
 fn of_brokers(_: &Difference, request: &Value) -> bool {
     let mut resources = request["Resources"].as_array().into_iter().flatten();
     resources.all(|resource| resource["ResourceType"] == 4)
+}
+
+/// A row of a key that Leasehold refuses by name.
+fn of_absent_groups(found: &Difference, request: &Value) -> bool {
+    let mut resources = request["Resources"].as_array().into_iter().flatten();
+    let of_groups = resources.all(|resource| resource["ResourceType"] == 32);
+    let row = found.kafka.as_ref().and_then(|row| row["Name"].as_str());
+    let absent = |name| NO_GROUP_KEYS.iter().any(|(known, _)| *known == name);
+    of_groups && found.leasehold.is_none() && row.is_some_and(absent)
 }
 
 fn kafka_failed(found: &Difference, _: &Value) -> bool {

@@ -437,7 +437,7 @@ async fn configurations_are_described_with_their_sources_in_every_version() {
                 resource(4, "1"),
                 resource(4, "2"),
                 resource(4, ""),
-                resource(16, "1"),
+                resource(9, "1"),
             ])
             .with_include_synonyms(true)
             .with_include_documentation(version >= 3);

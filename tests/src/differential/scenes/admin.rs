@@ -169,10 +169,17 @@ impl Episode {
 
     fn resource(&mut self) -> (i8, String) {
         let topic = self.topic();
+        let (group, subscription) = (self.name("g"), self.name("m"));
         self.one(&[
             (2, topic.clone()),
             (2, topic.clone()),
             (2, topic),
+            (32, group.clone()),
+            (32, group),
+            (32, String::new()),
+            (16, subscription.clone()),
+            (16, subscription),
+            (16, String::new()),
             (4, "0".to_owned()),
             (4, String::new()),
             (4, "5".to_owned()),
@@ -205,10 +212,33 @@ impl Episode {
             ("message.max.bytes", "1000000"),
             ("num.partitions", "3"),
         ];
-        let (key, value) = if kind == 4 {
-            self.one(&broker_keys)
-        } else {
-            self.one(&topic_keys)
+        let group_keys = [
+            ("consumer.session.timeout.ms", "50000"),
+            ("consumer.session.timeout.ms", "1000"),
+            ("consumer.session.timeout.ms", "70000"),
+            ("consumer.session.timeout.ms", "x"),
+            ("consumer.heartbeat.interval.ms", " 7000 "),
+            ("consumer.heartbeat.interval.ms", "0"),
+            ("consumer.heartbeat.interval.ms", "16000"),
+            ("no.such.key", "1"),
+        ];
+        let metrics_keys = [
+            ("interval.ms", "500"),
+            ("interval.ms", "5"),
+            ("interval.ms", "x"),
+            ("metrics", "org.apache.kafka., a,a"),
+            ("metrics", ""),
+            ("match", "client_id = a.*, client_source_port=9"),
+            ("match", "color=red"),
+            ("match", "client_id=["),
+            ("match", "client_id"),
+            ("no.such.key", "1"),
+        ];
+        let (key, value) = match kind {
+            4 => self.one(&broker_keys),
+            16 => self.one(&metrics_keys),
+            32 => self.one(&group_keys),
+            _ => self.one(&topic_keys),
         };
         let value = if self.chance(10) {
             Value::Null
@@ -225,7 +255,7 @@ impl Episode {
         match self.rng_percent() {
             0..30 => vec![describe],
             30..75 => {
-                let operation = if key == "cleanup.policy" {
+                let operation = if key == "cleanup.policy" || kind >= 16 {
                     self.one(&[0, 1, 2, 3])
                 } else {
                     self.one(&[0, 0, 0, 1, 2, 9])
