@@ -6,6 +6,9 @@ use crate::features::METADATA_VERSION;
 use crate::records::{ConfigResource, Record, RegisterBroker};
 use leasehold_types::ClusterId;
 
+/// Makes a resource of its name.
+type OfName = fn(String) -> ConfigResource;
+
 impl Image {
     /// Records that rebuild this image, in an order in which they can be applied.
     pub fn to_records(&self) -> Vec<Record> {
@@ -64,7 +67,7 @@ impl Image {
                 });
             }
         }
-        let named: [(fn(String) -> ConfigResource, _); 2] = [
+        let named: [(OfName, _); 2] = [
             (ConfigResource::Group, &self.group_configs),
             (ConfigResource::ClientMetrics, &self.client_metrics),
         ];
