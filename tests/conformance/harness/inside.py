@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness import peers, results, suites
+from harness import control, peers, results, suites
 
 # How this process ends where the machine stood still for longer than STALL seconds: what came of it says nothing.
 STOOD_STILL = 75
@@ -48,13 +48,14 @@ def main(name, peer, part, out):
 
 def run(suite, peer, part, out, scratch):
     cluster = peers.Cluster(scratch / "cluster", suite.config, **suite.cluster)
-    processes = peers.start(peer, cluster, os.environ["KAFKA_JARS"])
+    brokers = control.Control(cluster, peers.start(peer, cluster, os.environ["KAFKA_JARS"]), scratch / "control")
     lines = scratch / "results"
     lines.touch()
     work = scratch / "work"
     work.mkdir()
     environment = os.environ | {
         "BOOTSTRAP": cluster.bootstrap,
+        "CONTROL": str(brokers.folder),
         "PEER": peer,
         "PART": part,
         "RESULTS": str(lines),
@@ -72,9 +73,8 @@ def run(suite, peer, part, out, scratch):
     except subprocess.TimeoutExpired:
         ended = f"ended after {suite.minutes} minutes"
     came = results.parse(lines.read_text())
-    for process in processes:
-        if process.poll() is not None:
-            came.add(results.Case("failed", "the cluster lives on", f"a process ended with {process.returncode}"))
+    for status in brokers.ended():
+        came.add(results.Case("failed", "the cluster lives on", f"a process ended with {status}"))
     came.ended = ended
     out.write_text(results.render(came))
     sys.stdout.flush()
