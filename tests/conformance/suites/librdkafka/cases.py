@@ -65,7 +65,7 @@ def judge(number, name, part=None):
     failed = re.findall(r'### Test "(?!<MAIN>)[^"]*" failed at (\S+?)\(\) at [^\n]*\n([^\n]*)', plain)
     why = "; ".join(f"{place}: {text.strip()}" for place, text in failed[:1]) or plain.strip()[-200:]
     late = f"not within {SECONDS} s; " if status is None else ""
-    return line("failed", case, late + why)
+    return line("failed", case, late + why.replace(f"{WORK}/", ""))
 
 
 def tools():
