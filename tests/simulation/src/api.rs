@@ -356,10 +356,21 @@ impl Store for ApiClient {
             .await
         {
             Ok(result) => {
-                let deaf = {
-                    let core = self.core.lock();
-                    core.now < core.deaf_until
+                let (deaf, unanswered) = {
+                    let mut core = self.core.lock();
+                    let unanswered = core.unanswered.take_if(|node| *node == self.node);
+                    if unanswered.is_some() {
+                        core.note(format!(
+                            "fault {} hears nothing of its head write",
+                            self.node
+                        ));
+                        core.nodes[self.node].api_cut_until = core.now + 5_000;
+                    }
+                    (core.now < core.deaf_until, unanswered.is_some())
                 };
+                if unanswered {
+                    return Err(PatchError::InDoubt("no answer (simulated)".into()));
+                }
                 if !deaf {
                     return result;
                 }

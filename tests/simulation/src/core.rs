@@ -107,6 +107,8 @@ pub struct Core {
     /// Until when the API server answers 429 to most calls.
     pub throttled_until: u64,
     pub api_down_until: u64,
+    /// Who hears nothing of its next head write, nor anything else of the API for a while.
+    pub unanswered: Option<usize>,
     /// Until when the answers to head writes get lost, after a while in which much may happen.
     pub deaf_until: u64,
     pub nodes: Vec<Node>,
@@ -149,6 +151,7 @@ impl Core {
             collected: 0,
             throttled_until: 0,
             api_down_until: 0,
+            unanswered: None,
             deaf_until: 0,
             nodes: (0..nodes).map(node).collect::<io::Result<_>>()?,
             mute: BTreeMap::new(),

@@ -415,6 +415,7 @@ impl World {
         core.throttled_until = 0;
         core.put_head_back();
         core.deaf_until = 0;
+        core.unanswered = None;
         core.aim = None;
         core.mute.clear();
         core.held_up.clear();

@@ -291,6 +291,11 @@ impl Clients {
         let answer = send(core, request);
         // The first topics may be asked for again, so nothing can be said of one attempt.
         if missing.is_none() {
+            if core.chance(40) {
+                let lease = core.api.lease.as_ref();
+                let holder = lease.and_then(|lease| Holder::parse(lease.holder.as_deref()?));
+                core.unanswered = holder.map(|holder| crate::broker::place(holder.broker));
+            }
             self.waiting.push((name, answer));
         }
     }
