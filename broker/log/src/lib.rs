@@ -39,7 +39,9 @@ mod validate;
 pub use aborted::AbortedTxn;
 pub use clean::Cleanable;
 pub use config::{Compression, LogConfig, TimestampType, UnknownCompression};
-pub use dir::{Confirmed, DirectoryStart, DirectoryState, LogDir, LogDirs, RestartReport};
+pub use dir::{
+    Confirmed, DirectoryStart, DirectoryState, LogDir, LogDirs, Move, RestartReport, Turn,
+};
 pub use error::{AppendError, LogError, ReadError, StorageError};
 pub use leasehold_types::{LeaderEpoch, Offset, ProducerId, TopicId};
 pub use partition::{AppendInfo, Cleaned, CommittedRead, PartitionLog, TimestampedOffset};

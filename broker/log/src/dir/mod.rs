@@ -1,14 +1,19 @@
 //! One log directory of one broker: whose it is, who holds it, and the logs in it. `set.rs` has them all.
 //!
 //! Files: `.lock` (flock), `meta` (the owner, and the directory's id), `run` (see `run.rs`),
-//! `high-watermarks`, and a folder `<topic id>-<partition>` per partition that was ever appended to.
+//! `high-watermarks`, and a folder `<topic id>-<partition>` per partition that was ever appended to; for a while also
+//! those of `moving.rs`.
 //!
 //! Promise: the first I/O error in it, of whatever log, takes the whole directory offline: nothing in it is
 //! read, written or closed in order after that.
 
+mod copy;
 mod lock;
 pub(crate) mod marks;
 pub(crate) mod meta;
+mod moving;
+#[cfg(test)]
+mod moving_tests;
 pub(crate) mod run;
 mod set;
 #[cfg(test)]
@@ -17,6 +22,7 @@ mod set_tests;
 #[cfg(test)]
 mod tests;
 
+pub use moving::{Move, Turn};
 pub use run::{Confirmed, RestartReport};
 pub use set::{DirectoryStart, DirectoryState, LogDirs};
 
@@ -230,6 +236,20 @@ impl LogDir {
         }
         let opened =
             PartitionLog::open(id, self.folder(id), config, self.shared.clone(), self.clean);
+        let log = self.judged(opened)?;
+        *slot = Some(log.clone());
+        Ok(log)
+    }
+
+    /// Opens a log whose files are as a clean close leaves them, though the directory was not closed so.
+    fn open_moved(
+        &self,
+        id: PartitionId,
+        config: LogConfig,
+    ) -> Result<Arc<PartitionLog>, LogError> {
+        let slot = self.slots.lock().entry(id).or_default().clone();
+        let mut slot = slot.lock();
+        let opened = PartitionLog::open(id, self.folder(id), config, self.shared.clone(), true);
         let log = self.judged(opened)?;
         *slot = Some(log.clone());
         Ok(log)

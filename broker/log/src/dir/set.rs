@@ -5,6 +5,7 @@
 //! fewest partitions; one that lies in a directory that is offline is not begun anew in another, and one that
 //! was found in two is refused. No directory is opened twice, nor beside a copy of itself.
 
+use super::moving::{self, Move, Turn};
 use super::{LogDir, PartitionId, RestartReport};
 use crate::{LogConfig, LogError, PartitionLog, StorageError, disk};
 use leasehold_types::seams::HashMap;
@@ -89,10 +90,6 @@ impl LogDirs {
         let mut home_is_one = false;
         let mut seen: Vec<((u64, u64), PathBuf)> = Vec::new();
         let (mut dirs, mut unreadable) = (Vec::<Arc<LogDir>>::new(), Vec::new());
-        let mut found = Places {
-            of: HashMap::default(),
-            counts: vec![0; paths.len()],
-        };
         for path in paths {
             let opened = folder(path).and_then(|folder| {
                 if let Some((_, first)) = seen.iter().find(|(seen, _)| *seen == folder) {
@@ -105,16 +102,14 @@ impl LogDirs {
                     false => LogDir::open(path, cluster, broker)?,
                 };
                 home_is_one |= is_home;
-                Ok((dir.partitions()?, dir))
+                // Whether it can be listed.
+                dir.partitions().map(|_| dir)
             });
             match opened {
-                Ok((partitions, dir)) => {
+                Ok(dir) => {
                     if let Some(first) = dirs.iter().find(|d| d.id == dir.id) {
                         let what = format!("directory id {}", dir.id);
                         return Err(twice(what, first.path(), path));
-                    }
-                    for partition in partitions {
-                        found.add(partition, dirs.len());
                     }
                     dirs.push(dir);
                 }
@@ -125,10 +120,27 @@ impl LogDirs {
                 Err(e) => return Err(e),
             }
         }
+        // What a move that was cut short did decides where a partition lies.
+        while let Err((n, e)) = moving::settle(&dirs, unreadable.is_empty()) {
+            if !e.is_of_the_disk() {
+                return Err(e);
+            }
+            tracing::error!(directory = %dirs[n].path().display(), "{e}: the log directory is offline");
+            unreadable.push((dirs.remove(n).path().to_owned(), e));
+        }
         if dirs.is_empty()
             && let Some((_, e)) = unreadable.pop()
         {
             return Err(e);
+        }
+        let mut found = Places {
+            of: HashMap::default(),
+            counts: vec![0; dirs.len()],
+        };
+        for (n, dir) in dirs.iter().enumerate() {
+            for partition in dir.partitions()? {
+                found.add(partition, n);
+            }
         }
         let said = |(path, e): (PathBuf, LogError)| (path, e.to_string().into());
         Ok(Arc::new(Self {
@@ -230,6 +242,42 @@ impl LogDirs {
         let dir = self.place((topic, partition))?;
         let log = dir.open_partition(topic, partition, config)?;
         Ok((log, dir))
+    }
+
+    /// Begins to move a partition's log to another directory. It must be open, and nothing may be moving it yet.
+    pub fn begin_move(&self, log: &Arc<PartitionLog>, to: DirectoryId) -> Result<Move, LogError> {
+        let id = log.id();
+        let from = self.place(id)?;
+        let target = self.dirs.iter().find(|dir| dir.id == to);
+        let Some(target) = target.filter(|dir| dir.failure().is_none()) else {
+            let partition = format!("{}-{}", id.0, id.1).into();
+            let reason = format!("log directory {to} is offline").into();
+            return Err(StorageError { partition, reason }.into());
+        };
+        Move::begin(id, log.clone(), from, target.clone())
+    }
+
+    /// Ends a move; see [`Move::turn`]. From then on the partition lies where it was moved to. What its former place still
+    /// has is for [`Self::clear_after_move`].
+    pub fn end_move(&self, moving: Move, now: impl FnOnce()) -> Result<Turn, LogError> {
+        let (id, to) = (moving.partition(), moving.target().id);
+        let turn = moving.turn(now)?;
+        if matches!(turn, Turn::Moved(_)) {
+            let mut places = self.places.lock();
+            for n in places.of.get(&id).cloned().unwrap_or_default() {
+                places.remove(id, n);
+            }
+            if let Some(n) = self.dirs.iter().position(|dir| dir.id == to) {
+                places.add(id, n);
+            }
+        }
+        Ok(turn)
+    }
+
+    /// Removes what the former place of a partition still has of it. It may take long.
+    pub fn clear_after_move(&self, topic: TopicId, partition: i32) -> Result<(), LogError> {
+        let cleared = self.online().map(|(_, dir)| dir.clear((topic, partition)));
+        cleared.collect()
     }
 
     fn place(&self, id: PartitionId) -> Result<Arc<LogDir>, LogError> {

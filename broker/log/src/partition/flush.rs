@@ -135,7 +135,7 @@ impl PartitionLog {
         result
     }
 
-    fn settle(&self, writer: &mut super::Writer) -> Result<(), LogError> {
+    pub(super) fn settle(&self, writer: &mut super::Writer) -> Result<(), LogError> {
         let view = self.snapshot();
         if self.config().preallocate
             && let Some(active) = view.segments.last()

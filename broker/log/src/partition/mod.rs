@@ -20,6 +20,7 @@ mod flush;
 mod open;
 mod read;
 mod retention;
+mod still;
 mod swap;
 mod transactions;
 mod truncate;

@@ -4,14 +4,9 @@ use super::PartitionLog;
 use crate::producers::Producers;
 use crate::segment::Segment;
 use leasehold_types::{LeaderEpoch, Offset};
-use std::path::Path;
 use std::sync::Arc;
 
 impl PartitionLog {
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     pub(crate) fn epochs(&self) -> Vec<(LeaderEpoch, Offset)> {
         self.view.read().epochs.entries().to_vec()
     }
