@@ -30,6 +30,7 @@ pub mod differential;
 pub mod http;
 pub mod kafka;
 pub mod load;
+pub mod log_dirs;
 pub mod network_policy;
 pub mod pods;
 pub mod prometheus;

@@ -127,7 +127,7 @@ pub async fn coordinator(bootstrap: &str, group: &str) -> anyhow::Result<i32> {
     Ok(reply.node_id.0)
 }
 
-async fn connect(address: &str) -> anyhow::Result<Client> {
+pub(crate) async fn connect(address: &str) -> anyhow::Result<Client> {
     let client = Client::connect(address, ClientOptions::default()).await;
     client.with_context(|| format!("cannot connect to {address}"))
 }

@@ -1,17 +1,21 @@
-//! A laptop cluster whose brokers have two log directories each; the disk of one of them fills up to the last
-//! byte under its broker. Producers go on, the partitions on that disk get other leaders, the broker serves the
+//! A laptop cluster whose brokers have two log directories each.
+//!
+//! Replicas of a broker that is led and written to move from one to the other, and it is killed while they do.
+//!
+//! The disk of one directory fills up to the last byte under its broker. Producers go on, the partitions on that disk get other leaders, the broker serves the
 //! rest, an alert fires, and with room on the disk and a restart everything is in sync again.
 //!
-//! It mounts a small tmpfs for that disk, so it runs as root; the mount goes with the scene.
+//! The second scene mounts a small tmpfs for that disk, so it runs as root; the mount goes with the scene.
 
 use leasehold_tests::dev::{Dev, PATIENCE};
 use leasehold_tests::load::Load;
 use leasehold_tests::prometheus::Prometheus;
 use leasehold_tests::topics::{self, Seen, Viewer};
 use leasehold_tests::witness::Witness;
-use leasehold_tests::{http, readback, wait};
+use leasehold_tests::{http, log_dirs, readback, wait};
 use rustix::process::Signal;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -94,6 +98,79 @@ fn scrape(dev: &Dev) -> serde_yaml::Value {
         json!({"scrape_configs": [{"job_name": "brokers", "static_configs": targets}]}),
     )
     .expect("YAML")
+}
+
+#[test]
+fn replicas_move_between_directories_under_load_and_a_killed_broker_goes_on_with_it() {
+    // So little that a kill falls into it.
+    let config = format!("{CONFIG}replica.alter.log.dirs.io.max.bytes.per.second: 30000\n");
+    let dev = Dev::start_with_config(3, &["--no-restart"], &config);
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    let bootstrap = dev.bootstrap();
+    let create = topics::create(&bootstrap, TOPIC, PARTITIONS, 3, &[]);
+    runtime.block_on(create).expect("the topic is created");
+    let viewer = Viewer::new(&bootstrap);
+    viewer.wait_in_sync(TOPIC, PATIENCE);
+    let load = Load::start(&bootstrap, TOPIC, PARTITIONS, 300, &[]);
+    load.wait_flowing(PATIENCE);
+    let address = dev.client(VICTIM).to_string();
+    let ask = || runtime.block_on(log_dirs::describe(&address, TOPIC));
+    wait::until("enough to copy", PATIENCE, || {
+        let acked = load.peek(|history| history.acked_total());
+        anyhow::ensure!(acked > 1500, "{acked} records");
+        anyhow::Ok(())
+    });
+
+    let before = ask().expect("log directories");
+    assert_eq!(before.now.len(), PARTITIONS as usize);
+    let other = |path: &String| {
+        let mut others = before.directories.iter().filter(|one| *one != path);
+        others.next().expect("another").clone()
+    };
+    let wishes: BTreeMap<i32, String> = before.now.iter().map(|(p, at)| (*p, other(at))).collect();
+    let witness = Witness::start();
+    let begun = Instant::now();
+    runtime
+        .block_on(log_dirs::alter(&address, TOPIC, &wishes))
+        .expect("every wish is taken");
+    wait::until("one to have moved, and one not to", PATIENCE, || {
+        let lie = ask()?;
+        let moved = lie.now.iter().filter(|(p, at)| wishes[p] == **at).count();
+        anyhow::ensure!(moved > 0 && !lie.future.is_empty(), "{lie:?}");
+        anyhow::Ok(())
+    });
+    let gap = load.peek(|history| history.longest_gap(begun, Instant::now()));
+    println!(
+        "  longest wait for an acknowledgement while replicas move: {:.1?}",
+        gap.length()
+    );
+    assert!(gap.of_the_software(&witness) < LONGEST_GAP, "{gap:?}");
+
+    let process = dev.pid(VICTIM).expect("pid file");
+    dev.signal(VICTIM, Signal::KILL);
+    dev.wait_ended(process);
+    dev.restart_killed();
+    wait::until("all to have moved", PATIENCE, || {
+        let lie = ask()?;
+        anyhow::ensure!(lie.now == wishes && lie.future.is_empty(), "{lie:?}");
+        anyhow::Ok(())
+    });
+    viewer.wait_in_sync(TOPIC, PATIENCE);
+    load.wait_flowing(PATIENCE);
+    let home = dev.data().join(format!("broker-{VICTIM}/data"));
+    for disk in ["disk-a", "disk-b"] {
+        let names = std::fs::read_dir(home.join(disk)).expect("log directory");
+        let names = names.map(|name| name.expect("entry").file_name().into_string());
+        let left: Vec<_> = names
+            .filter_map(Result::ok)
+            .filter(|name| name.ends_with(".left") || name.ends_with(".future"))
+            .collect();
+        assert_eq!(left, Vec::<String>::new());
+    }
+    let history = load.stop();
+    assert!(history.failed.is_empty(), "{:?}", history.failed);
+    readback::check(&bootstrap, TOPIC, &history);
+    println!("  {} acknowledged records read back", history.acked_total());
 }
 
 #[test]

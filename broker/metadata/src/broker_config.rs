@@ -301,6 +301,8 @@ broker_config! {
     leader_replication_throttled_rate: i64 = 9223372036854775807, "leader.replication.throttled.rate", min 0;
     /// Bytes per second that a broker copies, as follower of what `follower.replication.throttled.replicas` of a topic names, while it is not in sync.
     follower_replication_throttled_rate: i64 = 9223372036854775807, "follower.replication.throttled.rate", min 0;
+    /// Bytes per second that a broker copies from one of its log directories to another.
+    replica_alter_log_dirs_io_max_bytes_per_second: i64 = 9223372036854775807, "replica.alter.log.dirs.io.max.bytes.per.second", min 0;
     /// Client connections at most; one more is closed at once.
     max_connections: i32 = 2147483647, "max.connections", min 0;
     /// A client connection without a request for this long is closed, in milliseconds.

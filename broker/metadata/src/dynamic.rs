@@ -15,18 +15,21 @@ pub const MAX_CONNECTIONS: &str = "max.connections";
 pub const LEADER_THROTTLED_RATE: &str = "leader.replication.throttled.rate";
 /// What followers that a topic names copy.
 pub const FOLLOWER_THROTTLED_RATE: &str = "follower.replication.throttled.rate";
+/// What is copied from one of a broker's log directories to another.
+pub const ALTER_LOG_DIRS_RATE: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
 /// How soon the cleaner looks again at a log that waits for time to pass.
 pub const LOG_CLEANER_BACKOFF_MS: &str = "log.cleaner.backoff.ms";
 /// How many logs the cleaner compacts at a time.
 pub const LOG_CLEANER_THREADS: &str = "log.cleaner.threads";
 
 /// Dynamic keys beside those that are defaults for topics.
-const OWN: [&str; 5] = [
+const OWN: [&str; 6] = [
     FOLLOWER_THROTTLED_RATE,
     LEADER_THROTTLED_RATE,
     LOG_CLEANER_BACKOFF_MS,
     LOG_CLEANER_THREADS,
     MAX_CONNECTIONS,
+    ALTER_LOG_DIRS_RATE,
 ];
 /// The controller decides by them, for all replicas of a partition together.
 const FOR_ALL: [&str; 2] = [MIN_INSYNC_REPLICAS, UNCLEAN_LEADER_ELECTION_ENABLE];

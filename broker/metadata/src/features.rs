@@ -36,7 +36,8 @@ impl Level {
     pub const ADMINISTERED: Self = Self(2);
     /// The level itself is a record.
     pub const RECORDED: Self = Self(3);
-    /// Configurations of groups, and of subscriptions to what clients measure.
+    /// Configurations of groups, and of subscriptions to what clients measure. Logs that move to another directory, too: what
+    /// such a move that was cut short leaves on the disks, an older release would take for a log that is not there.
     pub const NAMED: Self = Self(4);
     /// The made-up record of the release to come.
     #[cfg(feature = "next-release")]

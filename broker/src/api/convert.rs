@@ -48,9 +48,14 @@ pub(super) fn wire_topic_id(id: uuid::Uuid) -> Option<TopicId> {
     (!id.is_nil()).then_some(TopicId(id))
 }
 
-/// A leader epoch as the wire has it: negative means unknown.
+/// A leader epoch as Fetch has it: negative means unknown.
 pub(super) fn epoch(raw: i32) -> Option<LeaderEpoch> {
     (raw >= 0).then_some(LeaderEpoch(raw))
+}
+
+/// A leader epoch as other requests have it: −1 means unknown, and what is below is older than all, as in Kafka.
+pub(super) fn exact_epoch(raw: i32) -> Option<LeaderEpoch> {
+    (raw != -1).then_some(LeaderEpoch(raw))
 }
 
 /// A producer as the wire has it.

@@ -64,7 +64,7 @@ pub(super) async fn answer(
 }
 
 /// Kafka's tools match directories by their absolute path.
-fn shown(path: &Path) -> String {
+pub(super) fn shown(path: &Path) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
     absolute.display().to_string()
 }
@@ -105,7 +105,8 @@ fn topics(
         let partition = DescribeLogDirsPartition::default()
             .with_partition_index(size.partition)
             .with_partition_size(i64::try_from(size.bytes).unwrap_or(i64::MAX))
-            .with_offset_lag(size.offset_lag);
+            .with_offset_lag(size.offset_lag)
+            .with_is_future_key(size.is_future);
         topics
             .entry(size.topic.clone())
             .or_default()

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::context::Shared;
-use super::convert::epoch;
+use super::convert::exact_epoch;
 use leasehold_metadata::Image;
 use leasehold_types::TopicId;
 use leasehold_wire::ErrorCode;
@@ -33,7 +33,7 @@ pub(super) async fn answer(
                     .replicas
                     .list_offsets(
                         (id, asked.partition_index),
-                        epoch(asked.current_leader_epoch),
+                        exact_epoch(asked.current_leader_epoch),
                         asked.timestamp,
                         read_committed,
                     )

@@ -12,6 +12,7 @@
 mod add_offsets_to_txn;
 mod add_partitions_to_txn;
 mod alter_configs;
+mod alter_replica_log_dirs;
 mod api_versions;
 mod brokers;
 mod call;
@@ -171,6 +172,9 @@ impl KafkaHandler {
             ApiKey::UnregisterBroker => call.waiting(shared, body, unregister_broker::answer),
             ApiKey::AlterPartitionReassignments => call.waiting(shared, body, reassignments::alter),
             ApiKey::ElectLeaders => call.waiting(shared, body, elect_leaders::answer),
+            ApiKey::AlterReplicaLogDirs => {
+                call.waiting(shared, body, alter_replica_log_dirs::answer)
+            }
             ApiKey::DescribeLogDirs => call.waiting(shared, body, describe_log_dirs::answer),
 
             ApiKey::FindCoordinator => call.waiting(shared, body, find_coordinator::answer),

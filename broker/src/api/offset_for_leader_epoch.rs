@@ -3,7 +3,7 @@
 
 use super::call::Call;
 use super::context::Shared;
-use super::convert::epoch;
+use super::convert::exact_epoch;
 use leasehold_types::LeaderEpoch;
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::offset_for_leader_epoch_response::{
@@ -30,7 +30,7 @@ pub(super) async fn answer(
                     .replicas
                     .offset_for_leader_epoch(
                         (topic.id, asked.partition),
-                        epoch(asked.current_leader_epoch),
+                        exact_epoch(asked.current_leader_epoch),
                         LeaderEpoch(asked.leader_epoch),
                     )
                     .await

@@ -170,12 +170,12 @@ fn choose(partitions: Vec<Arc<Partition>>) -> Next {
 
 async fn clean(manager: Arc<ReplicaManager>, partition: Arc<Partition>, keys: usize) -> End {
     let counters = manager.counters();
+    let Some(log) = partition.log() else {
+        return End::Fine;
+    };
     let job = {
-        let partition = partition.clone();
+        let (partition, log) = (partition.clone(), log.clone());
         move || -> Result<Option<Cleaned>, LogError> {
-            let Some(log) = partition.log() else {
-                return Ok(None);
-            };
             let high_watermark = partition.look(|state| state.high_watermark());
             log.clean(now_ms(), high_watermark, keys)
         }
@@ -195,10 +195,14 @@ async fn clean(manager: Arc<ReplicaManager>, partition: Arc<Partition>, keys: us
         Ok(Err(error)) => error.to_string(),
         Err(panic) => panic.to_string(),
     };
-    // A log that was closed or deleted meanwhile is no failure; one that an I/O error took offline is.
+    // A log that was closed, deleted or moved meanwhile is no failure; one that an I/O error took offline is.
     match partition.log().and_then(|log| log.offline()) {
         Some(storage) if manager.find(partition.key()).is_err() => {
             tracing::debug!(%topic, partition = index, %storage, "the log went while it was compacted");
+        }
+        _ if partition.log().is_none_or(|now| !Arc::ptr_eq(&now, &log)) => {
+            tracing::debug!(%topic, partition = index, error, "the log moved while it was compacted");
+            return End::Fine;
         }
         Some(storage) => {
             counters.cleaner_failures.add(1);

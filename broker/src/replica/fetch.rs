@@ -212,8 +212,8 @@ impl ReplicaManager {
                     Change::default()
                 };
             }
-            if let Err(stop) = agrees(log, &part.entry) {
-                stop.settle(part, log, state.high_watermark());
+            if let Err(stop) = agrees(&log, &part.entry) {
+                stop.settle(part, &log, state.high_watermark());
                 return Change::default();
             }
             let change = state.with_leader(epoch, |leader| {
@@ -296,9 +296,9 @@ impl ReplicaManager {
         }
         part.epoch = epoch;
         if params.replica.is_none()
-            && let Err(stop) = agrees(log, &part.entry)
+            && let Err(stop) = agrees(&log, &part.entry)
         {
-            return stop.settle(part, log, high_watermark);
+            return stop.settle(part, &log, high_watermark);
         }
         let last_stable = log.last_stable_offset(high_watermark);
         part.limit = match params.replica {
@@ -538,6 +538,10 @@ impl Part {
                 self.chunks.push(bytes);
             }
             Err(ReadError::OutOfRange { .. }) => self.fail(ErrorCode::OffsetOutOfRange, None),
+            // It moved to another directory while it was read.
+            Err(ReadError::Storage(_)) if !partition.notice_failure() => {
+                self.fail(ErrorCode::NotLeaderOrFollower, partition.hint());
+            }
             Err(error) => {
                 tracing::error!(topic = %partition.topic(), partition = partition.key().1, %error, "cannot read the log");
                 partition.notice_failure();

@@ -38,10 +38,10 @@ pub fn follow(
     }
     let done = match answer.error {
         ErrorCode::None => match answer.diverging_epoch {
-            Some((epoch, end)) => truncate(partition, log, asked, epoch, end, counters),
-            None => append(partition, log, &answer, counters),
+            Some((epoch, end)) => truncate(partition, &log, asked, epoch, end, counters),
+            None => append(partition, &log, &answer, counters),
         },
-        ErrorCode::OffsetOutOfRange => start_over(partition, log, asked, &answer),
+        ErrorCode::OffsetOutOfRange => start_over(partition, &log, asked, &answer),
         error => {
             tracing::debug!(topic = %partition.topic(), partition = partition.key().1, leader = leader.0,
                 %error, "the leader refuses to be followed");

@@ -13,6 +13,7 @@ use super::fetcher::Fetchers;
 use super::image_view::{addresses, hint_of, is_registered, log_config, view_of};
 use super::io::{IoPool, blocking};
 use super::isr::{self, IsrController};
+use super::moves::Moves;
 use super::partition::{Leaderships, Partition};
 use super::proof::{LastConfirmed, Proof};
 use super::state::{Change, Role};
@@ -25,7 +26,8 @@ use crate::fetch_session::FetchSessions;
 use crate::fetch_session::cache::Limits as SessionLimits;
 use leasehold_log::{LogConfig, LogDirs, LogError};
 use leasehold_metadata::dynamic::{
-    FOLLOWER_THROTTLED_RATE, LEADER_THROTTLED_RATE, LOG_CLEANER_BACKOFF_MS, LOG_CLEANER_THREADS,
+    ALTER_LOG_DIRS_RATE, FOLLOWER_THROTTLED_RATE, LEADER_THROTTLED_RATE, LOG_CLEANER_BACKOFF_MS,
+    LOG_CLEANER_THREADS,
 };
 use leasehold_metadata::image::{Image, Topic};
 use leasehold_types::seams::{self, HashMap, HashSet};
@@ -67,6 +69,8 @@ pub struct ReplicaSettings {
     pub leader_throttled_rate: i64,
     /// `follower.replication.throttled.rate`, likewise.
     pub follower_throttled_rate: i64,
+    /// `replica.alter.log.dirs.io.max.bytes.per.second`, likewise.
+    pub log_dirs_rate: i64,
     /// `log.dir.min.free.bytes`; 0 watches nothing.
     pub min_free_bytes: u64,
     /// How long a log folder that was found at the start and belongs to no replica is kept.
@@ -92,6 +96,7 @@ impl Default for ReplicaSettings {
             cleaner_keys: (1 << 21) / 8 * 7,
             leader_throttled_rate: i64::MAX,
             follower_throttled_rate: i64::MAX,
+            log_dirs_rate: i64::MAX,
             min_free_bytes: 0,
             stray_delay: Duration::from_secs(60),
             io_threads: 8,
@@ -127,6 +132,7 @@ pub struct ReplicaManager {
     leaderships: Arc<Leaderships>,
     counters: Arc<Counters>,
     pub(super) throttles: Arc<Throttles>,
+    moves: Moves,
     transactions: Arc<TransactionSeams>,
     proof: Proof,
     isr_due: mpsc::UnboundedSender<Arc<Partition>>,
@@ -151,6 +157,7 @@ impl ReplicaManager {
             session_timeout: settings.session_timeout,
         };
         let disks = Arc::new(Disks::new(parts.log_dirs, settings.min_free_bytes));
+        let directories = disks.dirs().all().len();
         let throttles = Arc::new(Throttles::default());
         let fetchers = Fetchers::new(
             (parts.broker, parts.incarnation),
@@ -171,6 +178,7 @@ impl ReplicaManager {
             leaderships: Arc::default(),
             counters,
             throttles,
+            moves: Moves::new(directories),
             transactions: Arc::default(),
             proof,
             isr_due,
@@ -202,6 +210,7 @@ impl ReplicaManager {
     /// Ends all serving and copying, writes what is in memory, and leaves the clean marker.
     pub async fn close(self: &Arc<Self>) -> Result<(), LogError> {
         self.tasks.lock().abort_all();
+        self.moves.leave_all();
         self.fetchers.stop();
         for partition in self.all() {
             partition.change(|state| state.resign());
@@ -222,6 +231,7 @@ impl ReplicaManager {
     #[cfg(test)]
     pub(super) fn abandon(&self) {
         self.tasks.lock().abort_all();
+        self.moves.leave_all();
         self.fetchers.stop();
         for partition in self.all() {
             partition.change(|state| state.resign());
@@ -274,6 +284,11 @@ impl ReplicaManager {
                 &throttles.follower,
                 settings.follower_throttled_rate,
             ),
+            (
+                ALTER_LOG_DIRS_RATE,
+                &throttles.log_dirs,
+                settings.log_dirs_rate,
+            ),
         ] {
             let set = image.dynamic_config(self.me, key);
             throttle.set(set.and_then(|value| value.parse().ok()).unwrap_or(file));
@@ -291,6 +306,17 @@ impl ReplicaManager {
     /// Where the coordinators are wired.
     pub(super) fn transactions(&self) -> &Arc<TransactionSeams> {
         &self.transactions
+    }
+
+    /// Replicas on their way from one log directory to another.
+    pub(super) fn moves(&self) -> &Moves {
+        &self.moves
+    }
+
+    /// A log can be used that could not before.
+    pub(super) fn look_again(&self) {
+        self.reassign.notify_one();
+        self.cleaner_due.notify_one();
     }
 
     /// The log directories, and the room on their disks.
@@ -512,7 +538,12 @@ impl ReplicaManager {
 
     /// Begins to host a replica: its log is opened on its lane, before any other job of it. One that is out of
     /// service has no settings: it is not opened, as that might begin it anew beside what it had.
-    fn host(&self, key: PartitionKey, topic: &Topic, config: Option<LogConfig>) -> Arc<Partition> {
+    fn host(
+        self: &Arc<Self>,
+        key: PartitionKey,
+        topic: &Topic,
+        config: Option<LogConfig>,
+    ) -> Arc<Partition> {
         let partition = Arc::new(Partition::new(
             self.me,
             key,
@@ -525,7 +556,7 @@ impl ReplicaManager {
             partition.fail("its log may lie in a log directory that is offline".to_owned());
             return partition;
         };
-        let disks = self.disks.clone();
+        let (manager, disks) = (Arc::downgrade(self), self.disks.clone());
         let mark = self.marks.get(&key).copied().unwrap_or(Offset(0));
         let reassign = self.reassign.clone();
         let cleaner_due = self.cleaner_due.clone();
@@ -540,6 +571,9 @@ impl ReplicaManager {
             }
             reassign.notify_one();
             cleaner_due.notify_one();
+            if let Some(manager) = manager.upgrade() {
+                manager.resume_move(key);
+            }
         });
         partition
     }
@@ -548,6 +582,7 @@ impl ReplicaManager {
     fn drop_replica(&self, partition: &Arc<Partition>) {
         let (topic, index) = partition.key();
         self.partitions.write().remove(&(topic, index));
+        self.moves.end((topic, index));
         partition.change(|state| state.resign());
         tracing::info!(topic = %partition.topic(), topic_id = %topic, partition = index,
             "deleting a replica that is no longer assigned to this broker");

@@ -8,6 +8,7 @@
 //! [`produce`], [`fetch`] (with [`nearest`] and [`throttle`]) and [`offsets`] serve requests; [`fetcher`] and [`follow`] copy from other
 //! leaders; [`isr`] carries ISR changes to the controller; [`upkeep`] does what time asks for;
 //! [`transactions`] writes markers and asks coordinators; [`cleaner`] compacts; [`delete_records`] does what its name says; [`disks`] are the log directories,
+//! [`moves`] and [`mover`] take replicas from one to another,
 //! [`failures`] what follows when one goes; [`status`] reports. The decisions are pure: [`state`], [`leader`], [`proposal`] and [`acks`], over a
 //! [`view`] of the image.
 
@@ -26,6 +27,8 @@ pub mod io;
 pub mod isr;
 pub mod leader;
 pub mod manager;
+mod mover;
+mod moves;
 pub mod nearest;
 pub mod offsets;
 pub mod partition;
@@ -60,6 +63,8 @@ mod follow_tests;
 mod harness;
 #[cfg(test)]
 mod leader_tests;
+#[cfg(test)]
+mod moves_tests;
 #[cfg(test)]
 mod nearest_tests;
 #[cfg(test)]

@@ -75,7 +75,7 @@ impl ReplicaManager {
                 current_leader: partition.hint(),
             })
         };
-        let (Some(state), Some(log)) = (partition.leader_state(), partition.log().cloned()) else {
+        let (Some(state), Some(log)) = (partition.leader_state(), partition.log()) else {
             return partition.look(|state| {
                 Err(if is_offline(state) {
                     ReadRefused::new(ErrorCode::KafkaStorageError)

@@ -44,6 +44,14 @@ pub struct Place {
     pub space: Arc<Space>,
 }
 
+/// A log that is open, and where it lies.
+struct Here {
+    log: Arc<PartitionLog>,
+    place: Place,
+    /// In the moment in which its files change their place, nobody may use it.
+    leaves: bool,
+}
+
 impl Leaderships {
     /// A new subscriber.
     pub fn subscribe(
@@ -70,8 +78,8 @@ pub struct Partition {
     topic: Arc<str>,
     lane: u64,
     io: Arc<IoPool>,
-    log: OnceLock<Arc<PartitionLog>>,
-    place: OnceLock<Place>,
+    /// None until it is open.
+    here: parking_lot::RwLock<Option<Here>>,
     state: parking_lot::Mutex<Replica<AckWaiter>>,
     leaderships: Arc<Leaderships>,
     /// Counts when a cut of this follower's log begins and when it is done.
@@ -103,8 +111,7 @@ impl Partition {
             topic,
             lane: hasher.finish(),
             io,
-            log: OnceLock::new(),
-            place: OnceLock::new(),
+            here: parking_lot::RwLock::default(),
             state: parking_lot::Mutex::new(Replica::new(me, Offset(0), Offset(0))),
             leaderships,
             cuts: AtomicU64::new(0),
@@ -125,14 +132,44 @@ impl Partition {
         &self.topic
     }
 
-    /// Its log, once it is open.
-    pub fn log(&self) -> Option<&Arc<PartitionLog>> {
-        self.log.get()
+    /// Its log, once it is open, but for the moment in which it moves to another log directory. What changes the log asks for
+    /// it anew in each job: the next may find another.
+    pub fn log(&self) -> Option<Arc<PartitionLog>> {
+        let here = self.here.read();
+        let here = here.as_ref().filter(|here| !here.leaves);
+        here.map(|here| here.log.clone())
+    }
+
+    /// Its log, once it is open, for those who ask only what it keeps in memory: also while it moves.
+    pub fn log_in_memory(&self) -> Option<Arc<PartitionLog>> {
+        self.here.read().as_ref().map(|here| here.log.clone())
     }
 
     /// Where its log lies, once it is open.
-    pub fn place(&self) -> Option<&Place> {
-        self.place.get()
+    pub fn place(&self) -> Option<Place> {
+        self.here.read().as_ref().map(|here| here.place.clone())
+    }
+
+    /// Its log is about to have another place; until it has, there is none to use.
+    pub fn leaves(&self) {
+        if let Some(here) = &mut *self.here.write() {
+            here.leaves = true;
+        }
+    }
+
+    /// Its log has another place now, and is otherwise as it was.
+    pub fn arrived(&self, log: Arc<PartitionLog>, place: Place) {
+        *self.here.write() = Some(Here {
+            log,
+            place,
+            leaves: false,
+        });
+        // Whoever looked for the logs of a directory that failed may have missed this one, and whoever looked for
+        // this one may not have found it.
+        if !self.notice_failure() {
+            self.grown.wake();
+            self.committed.wake();
+        }
     }
 
     /// The log was opened. Its checkpointed high watermark is believed as far as the log reaches.
@@ -148,9 +185,11 @@ impl Partition {
                 log = last_epoch.0, "this replica's log has seen a newer leader epoch than the metadata; refusing to take part until the metadata has recovered");
         }
         drop(state);
-        // Opened once per partition, by its lane.
-        let _ = self.place.set(place);
-        let _ = self.log.set(log);
+        *self.here.write() = Some(Here {
+            log,
+            place,
+            leaves: false,
+        });
         // Whoever looked for the logs of a directory that failed may have missed this one.
         self.notice_failure();
     }
@@ -227,7 +266,7 @@ impl Partition {
 
     /// What the leader knows, if this broker leads.
     pub fn leader_state(&self) -> Option<LeaderState> {
-        let log_start = self.log()?.log_start_offset();
+        let log_start = self.log_in_memory()?.log_start_offset();
         self.look_leader(|leader| LeaderState {
             epoch: leader.epoch(),
             epoch_start: leader.start(),

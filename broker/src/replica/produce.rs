@@ -200,7 +200,7 @@ impl Append<'_> {
         };
         match refused {
             Some(refused) => self.refuse(refused, reply),
-            None => self.at.settle(log, epoch, appended, reply),
+            None => self.at.settle(&log, epoch, appended, reply),
         }
     }
 

@@ -43,6 +43,7 @@ impl ReplicaSettings {
             cleaner_threads: usize::try_from(config.log_cleaner_threads).unwrap_or(1),
             leader_throttled_rate: config.leader_replication_throttled_rate,
             follower_throttled_rate: config.follower_replication_throttled_rate,
+            log_dirs_rate: config.replica_alter_log_dirs_io_max_bytes_per_second,
             min_free_bytes: u64::try_from(config.log_dir_min_free_bytes).unwrap_or(0),
             ..Self::default()
         }

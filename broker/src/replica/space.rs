@@ -129,6 +129,11 @@ impl Space {
         }
     }
 
+    /// Whether `bytes` more would leave what is to stay free, as of the last look.
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        self.min == 0 || self.free() > self.min.saturating_add(bytes)
+    }
+
     /// Why records are refused, for people.
     pub fn refusal(&self) -> String {
         format!(

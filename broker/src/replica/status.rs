@@ -57,26 +57,46 @@ pub struct LogSize {
     pub topic: Arc<str>,
     pub partition: i32,
     pub bytes: u64,
-    /// How far the log's end is behind the high watermark that the replica knows of.
+    /// How far the log's end is behind the high watermark that the replica knows of; of a copy, how far it is behind
+    /// the log.
     pub offset_lag: i64,
+    /// Whether it is a copy that shall take the log's place.
+    pub is_future: bool,
 }
 
 impl ReplicaManager {
-    /// The sizes of all logs that are open, in no order.
+    /// The sizes of all logs that are open, and of the copies that shall take their place, in no order.
     pub fn log_sizes(&self) -> Vec<LogSize> {
-        let size = |partition: &Arc<Partition>| {
-            let bytes = partition.log()?.size();
+        let mut sizes = Vec::new();
+        for partition in self.all() {
+            // Asked for first: a copy that took its log's place meanwhile is told once.
+            let future = self.moves().of(partition.key());
+            let (Some(log), Some(place)) = (partition.log_in_memory(), partition.place()) else {
+                continue;
+            };
+            let directory = place.dir.id();
             let (high_watermark, log_end) =
                 partition.look(|state| (state.high_watermark(), state.log_end()));
-            Some(LogSize {
-                directory: partition.place()?.dir.id(),
+            let size = |directory, bytes, offset_lag: i64, is_future| LogSize {
+                directory,
                 topic: partition.topic().clone(),
                 partition: partition.key().1,
                 bytes,
-                offset_lag: (high_watermark.0 - log_end.0).max(0),
-            })
-        };
-        self.all().iter().filter_map(size).collect()
+                offset_lag: offset_lag.max(0),
+                is_future,
+            };
+            sizes.push(size(
+                directory,
+                log.size(),
+                high_watermark.0 - log_end.0,
+                false,
+            ));
+            if let Some(copy) = future.filter(|copy| copy.to != directory) {
+                let lag = log_end.0 - copy.log_end.0;
+                sizes.push(size(copy.to, copy.bytes, lag, true));
+            }
+        }
+        sizes
     }
 
     /// The state of all replicas now, ordered by topic and partition.
@@ -102,7 +122,8 @@ impl ReplicaManager {
     pub fn ends_of(&self, wanted: &[(TopicId, i32)]) -> Vec<LogEnd> {
         let end = |key: &(TopicId, i32)| {
             let partition = self.find(*key).ok()?;
-            Some(log_end(&partition, partition.log()?))
+            let log = partition.log_in_memory()?;
+            Some(log_end(&partition, &log))
         };
         wanted.iter().filter_map(end).collect()
     }
@@ -111,9 +132,9 @@ impl ReplicaManager {
     /// an older state, and they refuse to follow it.
     pub fn ahead_of_metadata(&self) -> Vec<LogEnd> {
         let ahead = |partition: &Arc<Partition>| {
-            let log = partition.log()?;
+            let log = partition.log_in_memory()?;
             let view = partition.look(|state| state.view().cloned())?;
-            (log.last_epoch()? > view.leader_epoch).then(|| log_end(partition, log))
+            (log.last_epoch()? > view.leader_epoch).then(|| log_end(partition, &log))
         };
         self.all().iter().filter_map(ahead).collect()
     }
@@ -135,7 +156,8 @@ fn log_end(partition: &Partition, log: &PartitionLog) -> LogEnd {
 
 fn status_of(partition: &Partition) -> PartitionStatus {
     let (topic_id, index) = partition.key();
-    let log = partition.log();
+    let log = partition.log_in_memory();
+    let log = log.as_ref();
     partition.look(|state| {
         let view = state.view();
         let (role, reason) = match state.role() {

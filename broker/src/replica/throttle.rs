@@ -1,6 +1,7 @@
 //! What this broker sends to followers, or copies, held to a limit. Pure.
 //!
-//! One is over the replicas that the controller moves to keep brokers even or to empty one, two are Kafka's
+//! One is over the replicas that the controller moves to keep brokers even or to empty one, one over what goes from one of the
+//! broker's log directories to another (`replica.alter.log.dirs.io.max.bytes.per.second`), two are Kafka's
 //! `leader.replication.throttled.rate` and `follower.replication.throttled.rate`, over the replicas that topics name
 //! (<https://cwiki.apache.org/confluence/display/KAFKA/KIP-73>). Unlike Kafka's, which let ten seconds' worth go at
 //! first, no more than one second's worth and an answer goes beyond it. Who is in sync is never held back.
@@ -89,6 +90,8 @@ pub struct Throttles {
     pub leader: Limited,
     /// What is copied as one of the followers that topics name.
     pub follower: Limited,
+    /// What is copied from one log directory to another.
+    pub log_dirs: Limited,
 }
 
 /// The brokers that a topic names for one of its partitions.

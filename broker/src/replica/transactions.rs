@@ -366,6 +366,6 @@ impl WriteMarker<'_> {
                 marker: self.marker,
             });
         }
-        self.at.settle(log, epoch, appended, reply);
+        self.at.settle(&log, epoch, appended, reply);
     }
 }

@@ -78,6 +78,7 @@ macro_rules! by_key {
             ApiKey::EndTxn => $call::<EndTxnRequest>($($argument),*),
             ApiKey::WriteTxnMarkers => $call::<WriteTxnMarkersRequest>($($argument),*),
             ApiKey::TxnOffsetCommit => $call::<TxnOffsetCommitRequest>($($argument),*),
+            ApiKey::AlterReplicaLogDirs => $call::<AlterReplicaLogDirsRequest>($($argument),*),
             ApiKey::AlterConfigs => $call::<AlterConfigsRequest>($($argument),*),
             ApiKey::DescribeClientQuotas => $call::<DescribeClientQuotasRequest>($($argument),*),
             ApiKey::AlterClientQuotas => $call::<AlterClientQuotasRequest>($($argument),*),

@@ -32,13 +32,14 @@ SAME = {
 
 @dataclass(frozen=True)
 class Cluster:
-    """How many brokers, the first one's port and id, and what both peers are configured with."""
+    """How many brokers, the first one's port and id, how many log directories each has, and what both peers are configured with."""
 
     folder: Path
     config: dict
     brokers: int = 3
     port: int = 9092
     first: int = 0
+    disks: int = 1
 
     @property
     def bootstrap(self):
@@ -59,7 +60,9 @@ def start(peer, cluster, kafka_jars):
 
 
 def leasehold(cluster, _jars):
-    folder, config = cluster.folder, cluster.config
+    folder, config = cluster.folder, dict(cluster.config)
+    if cluster.disks > 1:
+        config["log.dirs"] = ",".join(f"disk-{disk}" for disk in range(cluster.disks))
     if cluster.first != 0:
         return leasehold_apart(cluster)
     arguments = [os.environ["LEASEHOLD_BROKER"], "dev", "--brokers", str(cluster.brokers), "--port", str(cluster.port)]
@@ -132,7 +135,7 @@ def kafka_properties(cluster, broker):
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
-        "log.dirs": cluster.folder / f"logs-{broker}",
+        "log.dirs": ",".join(str(cluster.folder / f"logs-{broker}-{disk}") for disk in range(cluster.disks)),
         **({"broker.rack": broker} if cluster.first != 0 else {}),
         **SAME,
         **cluster.config,

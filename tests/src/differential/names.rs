@@ -1,4 +1,4 @@
-//! What each peer chose itself (ids of topics, producers, members, sessions), under names that are the same for
+//! What each peer chose itself (ids of topics, producers, members, sessions, paths of log directories), under names that are the same for
 //! both: `$pid:t` in a request becomes the peer's own id, and that id in an answer becomes `$pid:t` again.
 //!
 //! Promise: two peers that do the same give the same names, whatever their ids are.
@@ -57,6 +57,11 @@ impl Names {
     /// Takes from an answer what it tells of ids.
     pub fn learn(&mut self, answer: &Value, bind: Option<&Bind>) {
         self.topics(answer);
+        for (n, dir) in (0..).zip(answer["Results"].as_array().into_iter().flatten()) {
+            if let Some(path) = dir.get("LogDir") {
+                self.set("dir", &i32::to_string(&n), path);
+            }
+        }
         let fine = answer["ErrorCode"] == 0;
         match bind {
             Some(Bind::Producer(name)) if fine => {

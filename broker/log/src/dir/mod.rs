@@ -11,7 +11,7 @@ mod copy;
 mod lock;
 pub(crate) mod marks;
 pub(crate) mod meta;
-mod moving;
+pub(crate) mod moving;
 #[cfg(test)]
 mod moving_tests;
 pub(crate) mod run;

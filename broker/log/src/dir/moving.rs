@@ -9,7 +9,7 @@
 //! What a start finds, and does about it:
 //! | source | target | |
 //! |---|---|---|
-//! | the log | a copy | the copy is thrown away |
+//! | the log | a copy | the copy is thrown away; whoever hosts the partition may begin anew |
 //! | what is left | a copy | the copy gets its name, what is left goes |
 //! | what is left | the log | what is left goes |
 //! | what is left | offline | nothing: the log lies in the target |
@@ -36,11 +36,11 @@ fn left_of(id: PartitionId, target: DirectoryId) -> String {
     format!("{}.{target}.{LEFT}", name_of(id))
 }
 
-fn parse_future(name: &str) -> Option<PartitionId> {
+pub(crate) fn parse_future(name: &str) -> Option<PartitionId> {
     parse_folder(name.strip_suffix(FUTURE)?.strip_suffix('.')?)
 }
 
-fn parse_left(name: &str) -> Option<(PartitionId, DirectoryId)> {
+pub(crate) fn parse_left(name: &str) -> Option<(PartitionId, DirectoryId)> {
     let (folder, target) = name
         .strip_suffix(LEFT)?
         .strip_suffix('.')?
@@ -67,9 +67,12 @@ impl Found {
     }
 }
 
-/// At a start, before anything is opened: what moves were begun are ended, or forgotten. `all_here`: no directory is
-/// offline. An error of a disk is of the directory with that number.
-pub(super) fn settle(dirs: &[Arc<LogDir>], all_here: bool) -> Result<(), (usize, LogError)> {
+/// At a start, before anything is opened: what moves were begun are ended, or undone; returned are those that were undone.
+/// `all_here`: no directory is offline. An error of a disk is of the directory with that number.
+pub(super) fn settle(
+    dirs: &[Arc<LogDir>],
+    all_here: bool,
+) -> Result<Vec<(PartitionId, DirectoryId)>, (usize, LogError)> {
     let mut found = Vec::new();
     for (n, dir) in dirs.iter().enumerate() {
         found.push(Found::in_dir(dir).map_err(|e| (n, e))?);
@@ -95,6 +98,7 @@ pub(super) fn settle(dirs: &[Arc<LogDir>], all_here: bool) -> Result<(), (usize,
             disk::remove_folder(&left).map_err(|e| (n, e))?;
         }
     }
+    let mut undone = Vec::new();
     for (n, here) in found.iter().enumerate() {
         for id in &here.futures {
             let taken = |other: &Found| {
@@ -111,9 +115,12 @@ pub(super) fn settle(dirs: &[Arc<LogDir>], all_here: bool) -> Result<(), (usize,
                 let future = dirs[n].path.join(future_of(*id));
                 disk::remove_folder(&future).map_err(|e| (n, e))?;
             }
+            if is_somewhere {
+                undone.push((*id, dirs[n].id));
+            }
         }
     }
-    Ok(())
+    Ok(undone)
 }
 
 impl LogDir {
@@ -146,8 +153,10 @@ impl LogDir {
 pub enum Turn {
     /// The log lies in the other directory now, and this is it.
     Moved(Arc<PartitionLog>),
-    /// All is as before.
-    Stayed(LogError),
+    /// All is as before, as the log is being compacted or flushed. See [`Move::wait_for_rest`].
+    Busy(Box<Move>),
+    /// All is as before, for this reason.
+    Stayed(Box<Move>, LogError),
 }
 
 /// A move under way. Dropped, it leaves its copy to the next start.
@@ -210,16 +219,18 @@ impl Move {
     pub fn turn(mut self, now: impl FnOnce()) -> Result<Turn, LogError> {
         if let Some(reason) = self.to.failure() {
             let path = self.to.path.clone();
-            return Ok(Turn::Stayed(LogError::Offline { path, reason }));
+            let error = LogError::Offline { path, reason };
+            return Ok(Turn::Stayed(Box::new(self), error));
         }
         let log = self.log.clone();
         let still = match log.hold_still() {
-            Ok(still) => still,
-            Err(e) => return Ok(Turn::Stayed(e)),
+            Ok(Some(still)) => still,
+            Ok(None) => return Ok(Turn::Busy(Box::new(self))),
+            Err(e) => return Ok(Turn::Stayed(Box::new(self), e)),
         };
         let last = self.copy.pass(&log, &mut |_| true);
         if let Err(e) = self.judge(last) {
-            return Ok(Turn::Stayed(e));
+            return Ok(Turn::Stayed(Box::new(self), e));
         }
         now();
         still.end("its place is another log directory now");
@@ -235,6 +246,12 @@ impl Move {
         self.from.slots.lock().remove(&self.id);
         let config = LogConfig::clone(&log.config());
         self.to.open_moved(self.id, config).map(Turn::Moved)
+    }
+
+    /// Waits until nobody compacts the log or flushes its old segments. It may take long.
+    pub fn wait_for_rest(self: Box<Self>) -> Box<Self> {
+        self.log.wait_for_rest();
+        self
     }
 
     /// The copy goes, and all stays as it is.

@@ -45,6 +45,10 @@ struct Places {
     of: HashMap<PartitionId, Vec<usize>>,
     /// How many lie in each directory: asked for at every new one, of which there may be thousands at once.
     counts: Vec<usize>,
+    /// Where those are to lie that lie nowhere yet.
+    preferred: HashMap<PartitionId, DirectoryId>,
+    /// Where those were on their way to that the last process did not bring there.
+    cut_short: HashMap<PartitionId, DirectoryId>,
 }
 
 impl Places {
@@ -121,12 +125,19 @@ impl LogDirs {
             }
         }
         // What a move that was cut short did decides where a partition lies.
-        while let Err((n, e)) = moving::settle(&dirs, unreadable.is_empty()) {
-            if !e.is_of_the_disk() {
-                return Err(e);
+        let mut cut_short = HashMap::default();
+        loop {
+            match moving::settle(&dirs, unreadable.is_empty()) {
+                Ok(undone) => {
+                    cut_short.extend(undone);
+                    break;
+                }
+                Err((n, e)) if e.is_of_the_disk() => {
+                    tracing::error!(directory = %dirs[n].path().display(), "{e}: the log directory is offline");
+                    unreadable.push((dirs.remove(n).path().to_owned(), e));
+                }
+                Err((_, e)) => return Err(e),
             }
-            tracing::error!(directory = %dirs[n].path().display(), "{e}: the log directory is offline");
-            unreadable.push((dirs.remove(n).path().to_owned(), e));
         }
         if dirs.is_empty()
             && let Some((_, e)) = unreadable.pop()
@@ -136,6 +147,8 @@ impl LogDirs {
         let mut found = Places {
             of: HashMap::default(),
             counts: vec![0; dirs.len()],
+            preferred: HashMap::default(),
+            cut_short,
         };
         for (n, dir) in dirs.iter().enumerate() {
             for partition in dir.partitions()? {
@@ -244,6 +257,26 @@ impl LogDirs {
         Ok((log, dir))
     }
 
+    /// Where the last process was moving this partition to when it ended; told once.
+    pub fn was_moved_to(&self, id: PartitionId) -> Option<DirectoryId> {
+        self.places.lock().cut_short.remove(&id)
+    }
+
+    /// A partition that lies nowhere yet shall be begun in `dir`, if that is online then. Remembered for as long as this
+    /// lives and `is_known` holds, which is asked of all that are remembered.
+    pub fn prefer(
+        &self,
+        id: PartitionId,
+        dir: DirectoryId,
+        is_known: impl Fn(&PartitionId) -> bool,
+    ) {
+        let mut places = self.places.lock();
+        places.preferred.retain(|id, _| is_known(id));
+        if !places.of.contains_key(&id) && is_known(&id) {
+            places.preferred.insert(id, dir);
+        }
+    }
+
     /// Begins to move a partition's log to another directory. It must be open, and nothing may be moving it yet.
     pub fn begin_move(&self, log: &Arc<PartitionLog>, to: DirectoryId) -> Result<Move, LogError> {
         let id = log.id();
@@ -291,8 +324,10 @@ impl LogDirs {
                 Err(twice(what, first.path(), second.path()))
             }
             [] => {
-                let fewest = self.online().min_by_key(|(n, _)| places.counts[*n]);
-                let Some((n, dir)) = fewest else {
+                let preferred = places.preferred.remove(&id);
+                let preferred = self.online().find(|(_, dir)| Some(dir.id) == preferred);
+                let fewest = || self.online().min_by_key(|(n, _)| places.counts[*n]);
+                let Some((n, dir)) = preferred.or_else(fewest) else {
                     let reason = "no log directory is left".into();
                     let partition = format!("{}-{}", id.0, id.1).into();
                     return Err(StorageError { partition, reason }.into());

@@ -66,6 +66,27 @@ fn a_new_partition_gets_the_directory_with_the_fewest_and_keeps_it() {
 }
 
 #[test]
+fn a_new_partition_is_begun_where_it_is_preferred_if_that_is_online_and_it_lies_nowhere_yet() {
+    let home = home(&["a", "b"]);
+    let dirs = begun(&home.paths, 1);
+    let first = place(&dirs, 0);
+    let to = dirs.all().iter().find(|dir| dir.path() == first).unwrap();
+    dirs.prefer((*TOPIC, 1), to.id(), |_| true);
+    assert_eq!(place(&dirs, 1), first, "and not the emptier one");
+    // Not for one that lies somewhere, that is unknown, or that is known no more when another is preferred.
+    let other = dirs.all().iter().find(|dir| dir.path() != first).unwrap();
+    dirs.prefer((*TOPIC, 1), other.id(), |_| true);
+    assert_eq!(place(&dirs, 1), first);
+    dirs.prefer((*TOPIC, 2), to.id(), |_| false);
+    let second = place(&dirs, 2);
+    assert_eq!(second, other.path());
+    dirs.prefer((*TOPIC, 3), to.id(), |_| true);
+    dirs.prefer((*TOPIC, 4), to.id(), |id| id.1 != 3);
+    assert_eq!(place(&dirs, 3), second);
+    assert_eq!(place(&dirs, 4), first);
+}
+
+#[test]
 fn a_partition_in_two_directories_is_refused_by_both_names_and_no_other_is() {
     let home = home(&["a", "b"]);
     let dirs = begun(&home.paths, 1);

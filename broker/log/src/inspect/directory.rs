@@ -3,6 +3,7 @@
 use super::{Finding, Tell, content, damage, note, partition};
 use crate::dir::marks::{self, MARKS};
 use crate::dir::meta::{self, META};
+use crate::dir::moving::{parse_future, parse_left};
 use crate::dir::run::{self, RUN};
 use crate::dir::{REMOVED, parse_folder};
 use crate::{LogError, disk};
@@ -41,6 +42,18 @@ pub(super) fn inspect(
                 tell,
                 &folder,
                 "a deleted partition: the next start removes it",
+            );
+        } else if let Some((id, target)) = parse_left(name) {
+            let what = format!(
+                "{}-{} lies in directory {target} now: the next start removes this",
+                id.0, id.1
+            );
+            note(tell, &folder, what);
+        } else if parse_future(name).is_some() {
+            note(
+                tell,
+                &folder,
+                "a copy of a partition that was on its way here: the next start removes it, or completes the move",
             );
         }
     }

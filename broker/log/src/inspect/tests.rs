@@ -122,3 +122,21 @@ fn what_is_no_log_directory_is_refused_by_name() {
         assert!(refused.contains(&path.display().to_string()), "{refused}");
     }
 }
+
+#[test]
+fn what_a_move_to_another_directory_left_is_told_and_no_damage() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = written(home.path(), true);
+    let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+    let target = DirectoryId::random();
+    std::fs::rename(&folder, home.path().join(format!("{name}.{target}.left"))).unwrap();
+    std::fs::create_dir(home.path().join(format!("{name}.future"))).unwrap();
+    let all = told(home.path());
+    assert_eq!((count(&all, "Damage"), count(&all, "Batch")), (0, 0));
+    let said = all.join("\n");
+    assert!(
+        said.contains(&format!("{name} lies in directory {target} now")),
+        "{said}"
+    );
+    assert!(said.contains("on its way here"), "{said}");
+}

@@ -19,19 +19,36 @@ pub(crate) struct Still<'a> {
 }
 
 impl PartitionLog {
-    /// Waits for whoever changes the log, and writes down what a start without recovery needs.
-    pub(crate) fn hold_still(&self) -> Result<Still<'_>, LogError> {
-        let cleaning = self.cleaning.lock();
-        let flushing = self.flushing.lock();
+    /// Waits for whoever appends, and writes down what a start without recovery needs. `None` while somebody compacts
+    /// the log or flushes old segments: that may take long, and those who append wait for whoever asks here.
+    pub(crate) fn hold_still(&self) -> Result<Option<Still<'_>>, LogError> {
+        let Some(cleaning) = self.cleaning.try_lock() else {
+            return Ok(None);
+        };
+        let Some(flushing) = self.flushing.try_lock() else {
+            return Ok(None);
+        };
         let mut writer = self.writer.lock();
         self.check_writable()?;
         if writer.created && writer.dirty {
             self.settle(&mut writer).map_err(|e| self.failed(e))?;
         }
-        Ok(Still {
+        Ok(Some(Still {
             log: self,
             _locks: (cleaning, flushing, writer),
-        })
+        }))
+    }
+
+    /// Waits for those for whom [`Self::hold_still`] does not.
+    pub(crate) fn wait_for_rest(&self) {
+        drop(self.cleaning.lock());
+        drop(self.flushing.lock());
+    }
+
+    /// Has the log look as if it were being compacted.
+    #[cfg(test)]
+    pub(crate) fn pretend_to_compact(&self) -> MutexGuard<'_, ()> {
+        self.cleaning.lock()
     }
 
     /// Its files' names with the bytes that count, of those segments that are part of it now, and a number that

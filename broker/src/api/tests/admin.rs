@@ -262,7 +262,7 @@ async fn configurations_are_changed_for_topics_for_all_and_for_the_broker_that_i
 async fn taking_away_from_a_single_broker_what_it_does_not_have_is_no_error() {
     let stage = Stage::up().await;
     let config = AlterableConfig::default()
-        .with_name(word("replica.alter.log.dirs.io.max.bytes.per.second"))
+        .with_name(word("ssl.keystore.location"))
         .with_config_operation(1)
         .with_value(None);
     let resource = AlterConfigsResource::default()

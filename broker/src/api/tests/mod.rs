@@ -9,6 +9,7 @@ mod fuzz;
 mod groups;
 mod image_only;
 mod listeners;
+mod log_dirs;
 mod named_configs;
 mod quotas;
 pub(super) mod stage;

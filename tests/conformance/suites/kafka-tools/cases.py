@@ -297,6 +297,24 @@ def _(t):
             raise Failed(left)
 
 
+@scene("reassign-partitions: to other log directories, within a limit")
+def _(t):
+    run("topics", "--create", "--topic", t, "--replica-assignment", "0:1")
+    produce(t, 100)
+    lies = directories(t)
+    there = {broker: next(d for d in of_broker if not lies[broker] == d) for broker, of_broker in directories().items() if broker < 2}
+    plan = file("plan.json", json.dumps({"version": 1, "partitions": [{"topic": t, "partition": 0, "replicas": [0, 1], "log_dirs": [there[0], there[1]]}]}))
+    run("reassign-partitions", "--reassignment-json-file", plan, "--replica-alter-log-dirs-throttle", 50_000_000, "--execute")
+    want(run("configs", "--describe", "--broker", 0), "replica.alter.log.dirs.io.max.bytes.per.second=50000000")
+    done = lambda: len(re.findall("completed successfully", run("reassign-partitions", "--reassignment-json-file", plan, "--verify")))
+    until("the end of it", lambda: done() >= 2)
+    if directories(t) != there:
+        raise Failed(f"{directories(t)}, not {there}")
+    if "alter.log.dirs" in run("configs", "--describe", "--broker", 0):
+        raise Failed("the limit is still there")
+    consume(t, 100)
+
+
 @scene("leader-election: preferred")
 def _(t):
     create(t, 3)
@@ -308,6 +326,15 @@ def _(t):
 def _(t):
     create(t, 1)
     run("leader-election", "--election-type", "unclean", "--topic", t, "--partition", 0)
+
+
+def directories(topic=None):
+    """Where each broker's replica lies, or which directories each has."""
+    said = run("log-dirs", "--describe", *(("--topic-list", topic) if topic else ()))
+    brokers = json.loads(next(text for text in said.splitlines() if text.startswith("{")))["brokers"]
+    if topic is None:
+        return {b["broker"]: [d["logDir"] for d in b["logDirs"]] for b in brokers}
+    return {b["broker"]: d["logDir"] for b in brokers for d in b["logDirs"] for p in d["partitions"] if not p["isFuture"]}
 
 
 @scene("log-dirs: describe")

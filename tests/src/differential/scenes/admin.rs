@@ -65,14 +65,38 @@ impl Episode {
             32..42 => self.partitions(),
             42..72 => self.configs(),
             72..82 => self.quotas(),
-            82..92 => self.reassign(),
-            92..96 => self.elect(),
+            82..90 => self.reassign(),
+            90..93 => self.elect(),
+            93..96 => self.move_logs(),
             96..98 => vec![Ask::new("UpdateFeatures", json!({"timeoutMs": 1000, "ValidateOnly": true,
                 "FeatureUpdates": [{"Feature": "no.such.feature", "MaxVersionLevel": 1, "UpgradeType": 1}]})).plain()],
             _ => {
                 vec![Ask::new("UnregisterBroker", json!({"BrokerId": self.one(&[5, 77])})).plain()]
             }
         }
+    }
+
+    /// Each peer has one directory: where a replica lies is where it may be moved to.
+    fn move_logs(&mut self) -> Vec<Ask> {
+        let mut dir = || {
+            let topic = self.topic();
+            let name = self.one(&[topic.as_str(), &topic, &topic, "bad name", ""]);
+            let partitions = self.one(&[
+                json!([0]),
+                json!([0, 0]),
+                json!([0, 7]),
+                json!([-1]),
+                json!([]),
+            ]);
+            json!({"Path": self.one(&["$dir:0", "$dir:0", "$dir:0", "/no/such/folder", "relative", ""]),
+                "Topics": [{"Name": name, "Partitions": partitions}]})
+        };
+        let (one, other) = (dir(), dir());
+        let dirs = self.one(&[json!([one]), json!([one]), json!([one, other]), json!([])]);
+        vec![
+            Ask::new("DescribeLogDirs", json!({"Topics": []})),
+            Ask::new("AlterReplicaLogDirs", json!({"Dirs": dirs})),
+        ]
     }
 
     fn create(&mut self) -> Vec<Ask> {
