@@ -25,6 +25,11 @@ impl GroupCoordinator {
         }
         let group_id = request.commit.group_id.clone();
         let asked = request.commit.all_partitions(ErrorCode::None);
+        // Unlike OffsetCommit, for which the group without a name is one of simple consumers.
+        if group_id.is_empty() {
+            let refused = super::shard::Reply::spread(asked, ErrorCode::InvalidGroupId);
+            return merge(order, refused.topics, unknown);
+        }
         let answer = self
             .ask(&group_id, |reply| {
                 Command::CommitInTransaction(request, reply)

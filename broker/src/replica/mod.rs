@@ -4,7 +4,7 @@
 //! the maximal ISR holds it; a log is appended to by one (broker, incarnation) per leader epoch;
 //! consumers read to the high watermark only.
 //!
-//! From the outside in: [`manager`] follows the metadata image and gives each partition its role;
+//! From the outside in: [`manager`] follows the metadata image, by which [`hosting`] gives each partition its role ([`settings`] are for all);
 //! [`produce`], [`fetch`] (with [`nearest`] and [`throttle`]) and [`offsets`] serve requests; [`fetcher`] and [`follow`] copy from other
 //! leaders; [`isr`] carries ISR changes to the controller; [`upkeep`] does what time asks for;
 //! [`transactions`] writes markers and asks coordinators; [`cleaner`] compacts; [`delete_records`] does what its name says; [`disks`] are the log directories,
@@ -22,6 +22,7 @@ pub mod failures;
 pub mod fetch;
 pub mod fetcher;
 pub mod follow;
+mod hosting;
 pub mod image_view;
 pub mod io;
 pub mod isr;
@@ -37,6 +38,7 @@ pub mod proof;
 pub mod proposal;
 mod refusals;
 mod seams;
+pub mod settings;
 pub mod space;
 pub mod state;
 pub mod status;
@@ -84,9 +86,10 @@ pub use counters::Counters;
 pub use disks::DiskStatus;
 pub use endpoint::{EndpointError, LeaderEndpoint, LeaderEndpoints, TcpEndpoints};
 pub use isr::IsrController;
-pub use manager::{ReplicaManager, ReplicaParts, ReplicaSettings};
+pub use manager::{ReplicaManager, ReplicaParts};
 pub use nearest::Reader;
 pub use produce::PendingProduce;
+pub use settings::ReplicaSettings;
 pub use status::{LogSize, PartitionStatus, ReplicaStatus};
 pub use transactions::{
     AppendedMarker, MarkerEntry, MarkerListener, TransactionClient, TransactionQuestion,

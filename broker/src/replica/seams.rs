@@ -2,7 +2,8 @@
 
 use super::endpoint::TcpEndpoints;
 use super::isr::IsrController;
-use super::manager::{ReplicaManager, ReplicaParts, ReplicaSettings};
+use super::manager::{ReplicaManager, ReplicaParts};
+use super::settings::ReplicaSettings;
 use super::wire_fetch::FETCH_VERSION;
 use crate::config::BrokerConfig;
 use crate::internal::FollowerFetch;

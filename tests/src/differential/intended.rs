@@ -199,6 +199,13 @@ pub const INTENDED: &[Intended] = &[
         "A producer that was fenced by one epoch is told so; Kafka takes its end in version 2 for a repeat of one that brought that epoch (INVALID_TXN_STATE, or a success).",
     ),
     of(
+        "EndTxn",
+        "ProducerEpoch",
+        not_told,
+        "As above: who is fenced is given no epoch to go on with.",
+    ),
+    of("EndTxn", "ProducerId", not_told, "As above, nor an id."),
+    of(
         "DescribeClientQuotas",
         "Entries[]",
         told_by_kafka_only,
@@ -430,6 +437,10 @@ fn of_no_group(found: &Difference, _: &Value) -> bool {
 
 fn fenced(found: &Difference, _: &Value) -> bool {
     found.leasehold == Some(Value::from(90))
+}
+
+fn not_told(found: &Difference, _: &Value) -> bool {
+    found.leasehold == Some(Value::from(-1))
 }
 
 fn without_transactions(found: &Difference, request: &Value) -> bool {

@@ -167,8 +167,11 @@ impl Stage {
         let path = std::path::PathBuf::from(path);
         tokio::task::spawn_blocking(move || {
             let dir = dirs.all().iter().find(|dir| dir.path() == path).unwrap();
-            // In the way of what is written next.
-            std::fs::create_dir(path.join("high-watermarks.tmp")).unwrap();
+            // In the way of what is written next. One that is being written has the name for a moment.
+            while let Err(error) = std::fs::create_dir(path.join("high-watermarks.tmp")) {
+                assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
+                std::thread::yield_now();
+            }
             assert!(dir.checkpoint_high_watermarks([]).is_err());
             assert!(dir.failure().is_some());
         })

@@ -269,6 +269,11 @@ async fn offsets_are_committed_only_within_a_transaction_that_the_group_is_in() 
     assert_eq!(stage.ask(&offsets, 3).await.error_code, 0);
     for version in versions(ApiKey::TxnOffsetCommit) {
         assert_eq!(committed(version).await, ErrorCode::None);
+        // The group without a name is for simple consumers alone.
+        let nameless = commit.clone().with_group_id(GroupId::default());
+        let reply = stage.ask(&nameless, version).await;
+        let code = reply.topics[0].partitions[0].error_code;
+        assert_eq!(code, ErrorCode::InvalidGroupId.code(), "{version}");
     }
 }
 

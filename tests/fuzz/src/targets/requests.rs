@@ -91,6 +91,7 @@ pub(crate) fn run(data: &[u8]) {
         EndTxn => EndTxnRequest,
         WriteTxnMarkers => WriteTxnMarkersRequest,
         TxnOffsetCommit => TxnOffsetCommitRequest,
+        AlterReplicaLogDirs => AlterReplicaLogDirsRequest,
         AlterConfigs => AlterConfigsRequest,
         OffsetDelete => OffsetDeleteRequest,
         DescribeClientQuotas => DescribeClientQuotasRequest,
