@@ -217,6 +217,13 @@ impl Transactions {
         }
     }
 
+    /// This log takes the place of another with the same records: whoever was given a guard there comes back with it here, and
+    /// no guard is given twice.
+    pub fn take_over_guards(&mut self, former: &Self) {
+        self.asked = former.asked.clone();
+        self.guards = self.guards.max(former.guards);
+    }
+
     /// Forgets the guards that nobody came back with.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         let oldest = now_ms.saturating_sub(expiration_ms);
@@ -306,6 +313,20 @@ mod tests {
             marker: Offset(marker),
             committed: true,
         }
+    }
+
+    #[test]
+    fn guards_hold_in_the_log_that_takes_the_place_of_the_one_that_gave_them_and_are_given_once() {
+        let (mut former, mut log) = (Transactions::default(), Transactions::default());
+        former.ask(TWO, 0, 0, 0);
+        let guard = former.ask(ONE, 0, 3, 0);
+        log.take_over_guards(&former);
+        assert_eq!(log.guarded(ONE, 0, guard), Some(3));
+        log.note(ended(ONE, None, 9));
+        assert_eq!(log.guarded(ONE, 0, guard), None);
+        let next = log.ask(ONE, 0, 0, 0);
+        assert!(next.is_some() && next != guard);
+        assert_eq!(log.guarded(ONE, 0, guard), None);
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use super::harness::*;
 use super::*;
+use leasehold_log::batch::RecordBatchBuilder;
 use leasehold_metadata::features::Level;
 use leasehold_metadata::image::Partition;
-use leasehold_types::{BrokerId, DirectoryId, Incarnation};
+use leasehold_types::{BrokerId, DirectoryId, Incarnation, ProducerId};
 use leasehold_wire::ErrorCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 const B0: BrokerId = BrokerId(0);
@@ -283,4 +284,44 @@ async fn nothing_moves_to_a_disk_without_room_nor_while_a_directory_is_offline()
         ErrorCode::KafkaStorageError
     );
     produce_ok(&broker, Acks::All, "b").await;
+}
+
+/// A coordinator that has the partition move while it is asked, and then says yes to all.
+struct Moving(Weak<ReplicaManager>, DirectoryId);
+
+#[async_trait::async_trait]
+impl VerifyTransaction for Moving {
+    async fn verify(&self, question: TransactionQuestion) -> Vec<ErrorCode> {
+        let manager = self.0.upgrade().unwrap();
+        assert_eq!(manager.alter_log_dir(KEY, self.1), ErrorCode::None);
+        eventually("the replica lies in the other directory", || {
+            let place = manager.find(KEY).unwrap().place().unwrap();
+            (place.dir.id() == self.1).then_some(())
+        })
+        .await;
+        vec![ErrorCode::None; question.partitions.len()]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_whose_first_batch_is_on_its_way_while_the_replica_moves_begins() {
+    let cluster = cluster(|_| {}).await;
+    let broker = cluster.broker(0);
+    let to = other(&cluster, 0, KEY);
+    broker.verify_with(Arc::new(Moving(Arc::downgrade(&broker), to)));
+    let mut batch = RecordBatchBuilder::new()
+        .attributes(0x10)
+        .producer(ProducerId(1), 0, 0);
+    batch.push(produce::now_ms(), None, Some(b"first"));
+    let mut entries = vec![ProduceEntry {
+        records: batch.build(),
+        ..entry("")
+    }];
+    broker
+        .verify("me", TransactionClient::KnowsAbortable, &mut entries)
+        .await;
+    let wait = Duration::from_secs(20);
+    let done = broker.append(Acks::All, wait, entries).await;
+    assert_eq!(done[0].error, ErrorCode::None, "{done:?}");
+    assert_eq!(broker.status().partitions[0].open_transactions, 1);
 }

@@ -140,6 +140,11 @@ impl Partition {
         here.map(|here| here.log.clone())
     }
 
+    /// Asks for, or gives back, guards of its log, also while it moves: they go with it. `ask` does not wait for the disk.
+    pub fn guards<R>(&self, ask: impl FnOnce(&PartitionLog) -> R) -> Option<R> {
+        self.here.read().as_ref().map(|here| ask(&here.log))
+    }
+
     /// Its log, once it is open, for those who ask only what it keeps in memory: also while it moves.
     pub fn log_in_memory(&self) -> Option<Arc<PartitionLog>> {
         self.here.read().as_ref().map(|here| here.log.clone())
@@ -159,11 +164,16 @@ impl Partition {
 
     /// Its log has another place now, and is otherwise as it was.
     pub fn arrived(&self, log: Arc<PartitionLog>, place: Place) {
-        *self.here.write() = Some(Here {
+        let mut here = self.here.write();
+        if let Some(former) = &*here {
+            log.take_over_guards(&former.log);
+        }
+        *here = Some(Here {
             log,
             place,
             leaves: false,
         });
+        drop(here);
         // Whoever looked for the logs of a directory that failed may have missed this one, and whoever looked for
         // this one may not have found it.
         if !self.notice_failure() {

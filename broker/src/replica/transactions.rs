@@ -230,9 +230,8 @@ impl ReplicaManager {
                     ErrorCode::NotEnoughReplicas | ErrorCode::ConcurrentTransactions
                 )
                 && let Ok(partition) = self.find((entry.topic, entry.partition))
-                && let Some(log) = partition.log()
             {
-                log.verification_refused(producer_id, guard);
+                partition.guards(|log| log.verification_refused(producer_id, guard));
             }
             entry.verified = Verified::Refused(error, message);
         }
@@ -285,9 +284,7 @@ fn begin(
         true => batch.base_sequence.min(0),
         false => batch.base_sequence,
     };
-    partition
-        .log()?
-        .begin_verification(id, epoch, sequence, now_ms())
+    partition.guards(|log| log.begin_verification(id, epoch, sequence, now_ms()))?
 }
 
 /// What a client is told of the coordinator's answer, as Kafka's ReplicaManager has it: errors that pass become

@@ -245,7 +245,12 @@ impl Move {
         }
         self.from.slots.lock().remove(&self.id);
         let config = LogConfig::clone(&log.config());
-        self.to.open_moved(self.id, config).map(Turn::Moved)
+        let moved = self.to.open_moved(self.id, config)?;
+        // Without a folder, an epoch that was begun is known in memory only.
+        if let Some(epoch) = log.last_epoch().filter(|_| moved.last_epoch().is_none()) {
+            moved.begin_epoch(epoch)?;
+        }
+        Ok(Turn::Moved(moved))
     }
 
     /// Waits until nobody compacts the log or flushes its old segments. It may take long.

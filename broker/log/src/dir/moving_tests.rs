@@ -152,6 +152,17 @@ fn a_pass_copies_only_what_is_new() {
 }
 
 #[test]
+fn an_epoch_that_was_begun_before_a_move_and_has_no_record_yet_goes_on_after_it() {
+    let root = scratch();
+    let (dirs, log, _, to) = begun_with_a_log(root.path());
+    let moving = dirs.begin_move(&log, to.id()).unwrap();
+    assert_eq!(log.begin_epoch(LeaderEpoch(7)).unwrap(), Offset(12));
+    let log = moved(&dirs, moving);
+    assert_eq!(log.last_epoch(), Some(LeaderEpoch(7)));
+    assert_eq!(log.begin_epoch(LeaderEpoch(7)).unwrap(), Offset(12));
+}
+
+#[test]
 fn what_is_cut_off_during_a_move_does_not_come_back() {
     let root = scratch();
     let (dirs, log, _, to) = begun_with_a_log(root.path());
@@ -200,10 +211,11 @@ fn a_log_that_was_never_appended_to_moves_too() {
     let dirs = begun(root.path(), 1);
     let (log, from) = opened(&dirs);
     let to = dirs.all().iter().find(|dir| dir.id() != from.id()).unwrap();
+    log.begin_epoch(LeaderEpoch(0)).unwrap();
     let mut moving = dirs.begin_move(&log, to.id()).unwrap();
     moving.pass(&mut always).unwrap();
     let log = moved(&dirs, moving);
-    log.begin_epoch(LeaderEpoch(0)).unwrap();
+    // In the epoch that was begun before.
     append(&log, "first");
     assert_eq!((names(&from).len(), names(to).len()), (0, 1));
 }

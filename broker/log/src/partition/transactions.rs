@@ -87,6 +87,13 @@ impl PartitionLog {
         self.stability.change(|t| t.refused(producer, guard));
     }
 
+    /// This log takes the place of `former`, of which it is a copy: guards that were given there hold here, and none is given
+    /// twice.
+    pub fn take_over_guards(&self, former: &Self) {
+        let former = former.stability.look(Clone::clone);
+        self.stability.change(|t| t.take_over_guards(&former));
+    }
+
     /// How many transactions are open.
     pub fn open_transactions(&self) -> usize {
         self.stability.open_count()
