@@ -202,9 +202,14 @@ pub const INTENDED: &[Intended] = &[
         "EndTxn",
         "ProducerEpoch",
         not_told,
-        "As above: who is fenced is given no epoch to go on with.",
+        "As above: a producer that was fenced is given no epoch with which to go on.",
     ),
-    of("EndTxn", "ProducerId", not_told, "As above, nor an id."),
+    of(
+        "EndTxn",
+        "ProducerId",
+        not_told,
+        "As above: a producer that was fenced is given no id with which to go on.",
+    ),
     of(
         "DescribeClientQuotas",
         "Entries[]",
