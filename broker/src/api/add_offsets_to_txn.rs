@@ -4,6 +4,9 @@
 use super::call::Call;
 use super::context::Shared;
 use super::convert::{fenced_since, producer};
+use crate::coordinator::write::Producer;
+use crate::group::GroupCoordinator;
+use crate::txn::TxnCoordinator;
 use crate::txn::types::{AddRequest, Partitions};
 use leasehold_metadata::controller::OFFSETS_TOPIC;
 use leasehold_wire::ErrorCode;
@@ -19,22 +22,38 @@ pub(super) async fn answer(
     call: Call,
     request: AddOffsetsToTxnRequest,
 ) -> AddOffsetsToTxnResponse {
-    let error = match shared.groups.partition_for(&request.group_id) {
-        // The group's coordinator was not even looked for yet; the client does so and comes again.
-        None => ErrorCode::CoordinatorNotAvailable,
-        Some(partition) => {
-            let offsets = (OFFSETS_TOPIC.to_owned(), BTreeSet::from([partition]));
-            let added = shared.transactions.coordinator.add(AddRequest {
-                transactional_id: request.transactional_id.to_string(),
-                producer: producer(request.producer_id, request.producer_epoch),
-                partitions: Partitions::from([offsets]),
-            });
-            added.await
-        }
-    };
+    let producer = producer(request.producer_id, request.producer_epoch);
+    let id = request.transactional_id.as_str();
+    let coordinators = (&shared.groups, &*shared.transactions.coordinator);
+    let error = add(coordinators, (id, producer), &request.group_id).await;
     AddOffsetsToTxnResponse::default().with_error_code(fenced_since(
         KNOWS_FENCED,
         call.version,
         error,
     ))
+}
+
+/// The partition of `group` becomes part of the transaction. The first who asks for a group may be one who has no consumer in
+/// it: then the topic is made, as it is for whoever looks for the group's coordinator.
+pub async fn add(
+    (groups, transactions): (&Arc<GroupCoordinator>, &TxnCoordinator),
+    (transactional_id, producer): (&str, Producer),
+    group: &str,
+) -> ErrorCode {
+    let mut partition = groups.partition_for(group);
+    if partition.is_none() {
+        let found = groups.find_coordinator(0, group).await;
+        partition = groups.partition_for(group);
+        tracing::debug!(group, error = ?found.error, "looked for the coordinator of a group in a transaction");
+    }
+    let Some(partition) = partition else {
+        return ErrorCode::CoordinatorNotAvailable;
+    };
+    let offsets = (OFFSETS_TOPIC.to_owned(), BTreeSet::from([partition]));
+    let request = AddRequest {
+        transactional_id: transactional_id.to_owned(),
+        producer,
+        partitions: Partitions::from([offsets]),
+    };
+    transactions.add(request).await
 }

@@ -70,9 +70,11 @@ mod write_txn_markers;
 #[cfg(test)]
 mod tests;
 
+pub use add_offsets_to_txn::add as add_offsets;
 pub use add_partitions_to_txn::each as add_or_verify;
 pub use context::{Context, ControllerCalls};
 pub use producer_ids::ProducerIds;
+pub use txn_offset_commit::commit as commit_offsets_in_transaction;
 pub use write_txn_markers::write as write_markers;
 
 use crate::server::{ConnectionContext, Handler, Refusal, Reply, ReplyFuture};

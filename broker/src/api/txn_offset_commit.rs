@@ -9,8 +9,9 @@ use super::call::Call;
 use super::context::Shared;
 use super::convert::{adds_for_clients, producer, topic_name};
 use crate::coordinator::write::{InTransaction, Producer, transactional_sample};
+use crate::group::GroupCoordinator;
 use crate::group::types::{CommitPartition, CommitRequest, CommitTopic, TxnCommitRequest};
-use crate::replica::{ProduceEntry, TransactionClient, Verified};
+use crate::replica::{ProduceEntry, ReplicaManager, TransactionClient, Verified};
 use leasehold_metadata::Image;
 use leasehold_metadata::controller::OFFSETS_TOPIC;
 use leasehold_wire::ErrorCode;
@@ -37,35 +38,15 @@ pub(super) async fn answer(
     let version = call.version;
     let producer = producer(request.producer_id, request.producer_epoch);
     let transactional_id = request.transactional_id.to_string();
-    let (commit, unknown) = without_unknown(&shared.image(), plain(request));
-    let mut committed = if commit.topics.is_empty() {
-        Vec::new()
-    } else {
-        let client = match version {
-            LETS_ADD.. if adds_for_clients(&shared.image()) => TransactionClient::LetsAdd,
-            KNOWS_ABORTABLE.. => TransactionClient::KnowsAbortable,
-            _ => TransactionClient::Adds,
-        };
-        let asked = (transactional_id.as_str(), producer, client);
-        let verified = verify(&shared, asked, &commit.group_id).await;
-        match verified {
-            Verified::Refused(error, _) => commit.all_partitions(offsets_error(error)),
-            verified => {
-                let transaction = InTransaction { producer, verified };
-                let request = TxnCommitRequest {
-                    transaction,
-                    commit,
-                };
-                shared.groups.commit_in_transaction(request).await.topics
-            }
-        }
+    let client = match version {
+        LETS_ADD.. if adds_for_clients(&shared.image()) => TransactionClient::LetsAdd,
+        KNOWS_ABORTABLE.. => TransactionClient::KnowsAbortable,
+        _ => TransactionClient::Adds,
     };
-    for (name, partitions) in unknown {
-        match committed.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, known)) => known.extend(partitions),
-            None => committed.push((name, partitions)),
-        }
-    }
+    let image = shared.image();
+    let asked = (transactional_id.as_str(), producer, client);
+    let here = (&*shared.groups, &*shared.replicas);
+    let committed = commit(&image, here, asked, plain(request)).await;
     let rows = committed.into_iter().map(|(name, partitions)| {
         let partitions = partitions.into_iter().map(|(partition, error)| {
             let error = match error {
@@ -86,7 +67,39 @@ pub(super) async fn answer(
 }
 
 /// The error of each partition, by topic.
-type Answers = Vec<(String, Vec<(i32, ErrorCode)>)>;
+pub type Answers = Vec<(String, Vec<(i32, ErrorCode)>)>;
+
+/// Commits a group's offsets in a transaction, and says so of each partition.
+pub async fn commit(
+    image: &Image,
+    (groups, replicas): (&GroupCoordinator, &ReplicaManager),
+    asked: (&str, Producer, TransactionClient),
+    wish: CommitRequest,
+) -> Answers {
+    let (wish, unknown) = without_unknown(image, wish);
+    let mut committed = if wish.topics.is_empty() {
+        Vec::new()
+    } else {
+        let producer = asked.1;
+        match verify(image, (groups, replicas), asked, &wish.group_id).await {
+            Verified::Refused(error, _) => wish.all_partitions(offsets_error(error)),
+            verified => {
+                let request = TxnCommitRequest {
+                    transaction: InTransaction { producer, verified },
+                    commit: wish,
+                };
+                groups.commit_in_transaction(request).await.topics
+            }
+        }
+    };
+    for (name, partitions) in unknown {
+        match committed.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => known.extend(partitions),
+            None => committed.push((name, partitions)),
+        }
+    }
+    committed
+}
 
 /// Takes out what does not exist. As in Kafka, that is told whatever the transaction is.
 fn without_unknown(image: &Image, mut commit: CommitRequest) -> (CommitRequest, Answers) {
@@ -111,13 +124,13 @@ fn without_unknown(image: &Image, mut commit: CommitRequest) -> (CommitRequest, 
 
 /// Asks as a Produce to the group's partition of the offsets topic would.
 async fn verify(
-    shared: &Shared,
+    image: &Image,
+    (groups, replicas): (&GroupCoordinator, &ReplicaManager),
     (transactional_id, producer, client): (&str, Producer, TransactionClient),
     group_id: &str,
 ) -> Verified {
-    let image = shared.image();
     let topic = image.topic_by_name(OFFSETS_TOPIC);
-    let (Some(topic), Some(partition)) = (topic, shared.groups.partition_for(group_id)) else {
+    let (Some(topic), Some(partition)) = (topic, groups.partition_for(group_id)) else {
         return Verified::Refused(ErrorCode::NotCoordinator, String::new());
     };
     let mut entries = [ProduceEntry {
@@ -127,7 +140,6 @@ async fn verify(
         leader_epoch: None,
         verified: Verified::NotAsked,
     }];
-    let replicas = &shared.replicas;
     replicas
         .verify(transactional_id, client, &mut entries)
         .await;

@@ -12,14 +12,14 @@ use super::state::Limits;
 use crate::config::BrokerConfig;
 use crate::coordinator::find::{AskController, ImageTopic, StateTopic, through};
 use crate::coordinator::replicas::ReplicaLog;
-use crate::replica::{LeadershipChange, ReplicaManager};
+use crate::replica::{AppendedMarker, LeadershipChange, MarkerListener, ReplicaManager};
 use crate::session::Membership;
 use async_trait::async_trait;
 use leasehold_metadata::group_configs::GroupDefaults;
 use leasehold_metadata::image::Image;
 use leasehold_wire::ErrorCode;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -56,10 +56,23 @@ pub fn start_in(
         settings(config),
         config.group_min_session_timeout_ms..=config.group_max_session_timeout_ms,
         cluster,
-        Arc::new(ReplicaLog(replicas)),
+        Arc::new(ReplicaLog(replicas.clone())),
     );
+    // Offsets of transactions show once their markers are in.
+    replicas.tell_of_markers(Arc::new(Markers(Arc::downgrade(&coordinator))));
     tokio::spawn(follow(coordinator.clone(), image, leaderships));
     coordinator
+}
+
+/// The replicas' way to the coordinator, which keeps them.
+struct Markers(Weak<GroupCoordinator>);
+
+impl MarkerListener for Markers {
+    fn on_marker(&self, marker: AppendedMarker) {
+        if let Some(coordinator) = self.0.upgrade() {
+            coordinator.on_marker(marker);
+        }
+    }
 }
 
 fn settings(config: &BrokerConfig) -> Settings {

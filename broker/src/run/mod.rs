@@ -195,7 +195,6 @@ impl Broker {
         let coordinator = group::start(&member, replicas.clone(), &config);
         let transactions = txn::start(&member, replicas.clone(), &config);
         replicas.verify_with(transactions.verifier.clone());
-        replicas.tell_of_markers(coordinator.clone());
         let kafka = Arc::new(KafkaHandler::new(Context {
             broker,
             incarnation,

@@ -186,11 +186,11 @@ fn verdict(outcome: &Outcome) -> ExitCode {
         acknowledged,
         consumed,
         groups: [commits, fetched, generations],
-        txns: [ended, aborted, in_transactions],
+        txns: [ended, aborted, in_transactions, their_offsets],
         ..
     } = outcome;
     println!(
-        "seed {seed}: {writes} head writes, {claims} claims, {elections} elections, {acknowledged} records acknowledged, {consumed} read, {commits} commits, {fetched} offsets fetched, {generations} generations, {ended} transactions committed, {aborted} aborted, {in_transactions} of their records read"
+        "seed {seed}: {writes} head writes, {claims} claims, {elections} elections, {acknowledged} records acknowledged, {consumed} read, {commits} commits, {fetched} offsets fetched, {generations} generations, {ended} transactions committed, {aborted} aborted, {in_transactions} of their records and {their_offsets} of their offsets read"
     );
     match &outcome.broken {
         Some(line) => {
@@ -205,7 +205,7 @@ fn many(from: u64, limit: Limit, rule: Option<&str>, kind: Kind) -> std::io::Res
     println!("seeds from {from}");
     let begun = Instant::now();
     let next = AtomicU64::new(from);
-    let sums: [AtomicU64; 12] = Default::default();
+    let sums: [AtomicU64; 13] = Default::default();
     let broken = AtomicUsize::new(0);
     on_all_processors(|| {
         loop {
@@ -234,6 +234,7 @@ fn many(from: u64, limit: Limit, rule: Option<&str>, kind: Kind) -> std::io::Res
                 outcome.txns[0],
                 outcome.txns[1],
                 outcome.txns[2],
+                outcome.txns[3],
             ];
             for (sum, count) in sums.iter().zip(counts) {
                 sum.fetch_add(count, Ordering::Relaxed);
@@ -258,9 +259,10 @@ fn many(from: u64, limit: Limit, rule: Option<&str>, kind: Kind) -> std::io::Res
         ended,
         aborted,
         in_transactions,
+        their_offsets,
     ] = sums.map(AtomicU64::into_inner);
     println!(
-        "{seeds} seeds in {:.1} s, {broken} broken: {writes} head writes, {claims} claims, {elections} elections, {acknowledged} records acknowledged, {consumed} read, {commits} commits, {fetched} offsets fetched, {generations} generations, {ended} transactions committed, {aborted} aborted, {in_transactions} of their records read",
+        "{seeds} seeds in {:.1} s, {broken} broken: {writes} head writes, {claims} claims, {elections} elections, {acknowledged} records acknowledged, {consumed} read, {commits} commits, {fetched} offsets fetched, {generations} generations, {ended} transactions committed, {aborted} aborted, {in_transactions} of their records and {their_offsets} of their offsets read",
         begun.elapsed().as_secs_f64()
     );
     Ok(if broken == 0 {

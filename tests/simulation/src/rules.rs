@@ -345,6 +345,22 @@ pub const RULES: &[Rule] = &[
         "a-new-producer-ends-what-is-open",
         "a new producer is given an epoch once what the last one had open is ended",
     ),
+    of_transactions(
+        "aborted-offsets-do-not-show",
+        "an offset that was committed in a transaction shows only if that is committed",
+    ),
+    of_transactions(
+        "a-log-that-is-read-keeps-offsets-open",
+        "who reads the log anew keeps an offset in a transaction back until its end",
+    ),
+    of_transactions(
+        "an-end-that-is-heard-of-first-counts",
+        "a marker that is heard of before the write of an offset is known as stored ends that, too",
+    ),
+    of_transactions(
+        "who-wants-stable-offsets-waits",
+        "who asks for stable offsets is not given one that a transaction may change",
+    ),
     rule(
         "the-leader-gives-the-time",
         "where the topic says so, records have the time of their append",

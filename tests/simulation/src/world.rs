@@ -37,8 +37,8 @@ pub struct Outcome {
     pub consumed: u64,
     /// Offset commits acknowledged, offsets fetched, generations in which all was shared out.
     pub groups: [u64; 3],
-    /// Transactions told as committed, as aborted, and records of them read as committed.
-    pub txns: [u64; 3],
+    /// Transactions told as committed, as aborted, and records and offsets of them read as committed.
+    pub txns: [u64; 4],
 }
 
 struct World {

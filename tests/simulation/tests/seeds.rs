@@ -63,7 +63,7 @@ fn a_rule_taken_out_is_noticed() {
         "a-keys-last-record-stays",
         "aborted-transactions-are-told",
         "an-older-epoch-changes-nothing",
-        "a-marker-does-not-end-the-next-transaction",
+        "aborted-offsets-do-not-show",
     ] {
         let noticed = (0..40).any(|seed| run(seed, Some(rule), true).unwrap().broken.is_some());
         assert!(noticed, "{rule}");

@@ -4,8 +4,10 @@ use super::offsets::Taken;
 use super::{Output, Purpose, Shard, WriteId};
 use crate::coordinator::write::Producer;
 use crate::group::state::{Now, Token};
+use crate::group::store::loaded::ABORTED_SHOW_NOT;
 use crate::group::store::records::OffsetValue;
 use crate::group::types::{CommitRequest, TxnCommitRequest};
+use leasehold_types::seams::taken_out;
 use leasehold_types::{Offset, ProducerId};
 use leasehold_wire::ErrorCode;
 
@@ -111,6 +113,7 @@ impl Shard {
         };
         let at = at.filter(|_| stored);
         let ended = at.and_then(|at| markers.into_iter().find(|(marker, _)| *marker > at));
+        let ended = ended.filter(|_| !taken_out("an-end-that-is-heard-of-first-counts"));
         // A marker that was heard of first, but is behind it in the log, ended it.
         let open = at.filter(|_| ended.is_none());
         self.open.written(producer, group, write, open);
@@ -141,7 +144,7 @@ impl Shard {
             }
         }
         for (group, (topic, partition), value) in self.open.end(producer, marker) {
-            if commit {
+            if commit || taken_out(ABORTED_SHOW_NOT) {
                 self.show(&group, &topic, partition, value, now);
             }
             self.forget_if_blank(&group);

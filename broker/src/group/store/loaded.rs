@@ -11,9 +11,12 @@ use super::records::{GroupValue, Key, OffsetValue};
 use crate::coordinator::fields::FieldError;
 use crate::group::open::OpenTransactions;
 use leasehold_log::batch::BatchHeader;
-use leasehold_types::seams::HashMap;
+use leasehold_types::seams::{HashMap, taken_out};
 use leasehold_types::{Offset, ProducerId};
 use std::collections::BTreeMap;
+
+/// Offsets of an aborted transaction are dropped; the simulation takes that out.
+pub const ABORTED_SHOW_NOT: &str = "aborted-offsets-do-not-show";
 
 /// One group as its records tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,15 +77,17 @@ impl Loaded {
         if header.is_control() {
             self.records += 1;
             match key {
-                Some([_, _, 0, 0, ..]) => drop(self.open.end(producer, at)),
-                Some([_, _, 0, 1, ..]) => {
+                Some([_, _, 0, 0, ..]) if !taken_out(ABORTED_SHOW_NOT) => {
+                    drop(self.open.end(producer, at));
+                }
+                Some([_, _, 0, 0 | 1, ..]) => {
                     for (group, (topic, partition), value) in self.open.end(producer, at) {
                         self.set_offset(group, topic, partition, value);
                     }
                 }
                 _ => self.skipped += 1,
             }
-        } else if header.is_transactional() {
+        } else if header.is_transactional() && !taken_out("a-log-that-is-read-keeps-offsets-open") {
             self.records += 1;
             if self.try_pend(producer, at, key, value).is_none() {
                 self.skipped += 1;

@@ -79,7 +79,7 @@ impl Broker {
     }
 
     /// The leader epoch in which this broker leads the log of `group`.
-    fn leads_group(&self, group: &str) -> Option<LeaderEpoch> {
+    pub(super) fn leads_group(&self, group: &str) -> Option<LeaderEpoch> {
         let (topic, partition) = self.core.lock().check.home(group)?;
         let led = self.replicas.get()?.leads(topic, partition)?;
         Some(led.epoch)

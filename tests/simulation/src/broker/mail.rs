@@ -179,6 +179,11 @@ impl Mail {
                 ask: txns::Ask::End(request, _),
                 ..
             } if !request.bump => None,
+            // So is a repeated commit of offsets.
+            Self::Txn {
+                ask: txns::Ask::Commit(offset),
+                ..
+            } if !offset.second => None,
             Self::Txn { id, ask, .. } => Some(Self::Txn {
                 id,
                 ask: ask.clone(),

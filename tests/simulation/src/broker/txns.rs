@@ -7,15 +7,23 @@ use super::mail::{Mail, Produced};
 use super::replicas::entry;
 use super::reply::{Reply, reply};
 use super::{Broker, place};
+use crate::check::{OffsetAsked, name_of};
 use crate::core::STEP;
 use crate::disk::Key;
+use crate::txns::mail::Offset;
 use crate::txns::mail::{Answer, Ask};
 use async_trait::async_trait;
 use bytes::Bytes;
-use leasehold_broker::api::{ControllerCalls, ProducerIds, add_or_verify, write_markers};
+use leasehold_broker::api::{
+    ControllerCalls, ProducerIds, add_offsets, add_or_verify, commit_offsets_in_transaction,
+    write_markers,
+};
 use leasehold_broker::config::BrokerConfig;
 use leasehold_broker::coordinator::find::{Endpoint, ImageTopic, StateTopic};
 use leasehold_broker::coordinator::write::Producer;
+use leasehold_broker::group::types::{
+    CommitPartition, CommitRequest, CommitTopic, FetchRequest, FetchResponse,
+};
 use leasehold_broker::replica::{
     Acks, ReplicaManager, TransactionClient, TransactionQuestion, VerifyTransaction,
 };
@@ -24,7 +32,7 @@ use leasehold_broker::txn::{FreshProducerIds, Transactions, Ways, start_in};
 use leasehold_metadata::controller::TRANSACTIONS_TOPIC;
 use leasehold_metadata::image::{Image, Position};
 use leasehold_metadata::rpc::{Request, Response};
-use leasehold_types::{BrokerId, ProducerId};
+use leasehold_types::{BrokerId, LeaderEpoch, ProducerId};
 use leasehold_wire::ErrorCode;
 use leasehold_wire::kafka::messages::{
     AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, WriteTxnMarkersRequest,
@@ -42,6 +50,9 @@ const MARKERS: Duration = Duration::from_millis(1_500);
 const QUESTION: Duration = Duration::from_millis(900);
 /// How long a producer lets the broker wait for the ISR.
 const PRODUCE_LIMIT: Duration = Duration::from_millis(1_200);
+
+/// Of which topic offsets are committed: of its first partition.
+const SOURCE: &str = "t";
 
 /// What a broker has of them.
 pub(super) struct Txns {
@@ -81,9 +92,17 @@ impl Broker {
             return;
         }
         let this = Arc::clone(self);
+        let before = match &ask {
+            Ask::Read(group) => Some(self.asked_for_offset(id, group)),
+            _ => None,
+        };
         tokio::spawn(async move {
             let Some(answer) = this.answer(id, ask.clone()).await else {
                 return;
+            };
+            let after = match &ask {
+                Ask::Read(group) => this.leads_now(group),
+                _ => None,
             };
             let core = &mut *this.core.lock();
             // What is in a log by now was written before this answer.
@@ -96,6 +115,15 @@ impl Broker {
                     core.check.txn_told(*txn, request.commit);
                     if request.bump {
                         core.check.producer_given(id, (who.id.0, who.epoch));
+                    }
+                }
+                (Ask::Commit(offset), Answer::Committed(ErrorCode::None)) => {
+                    core.check.txn_offset_acked(offset.txn);
+                }
+                (Ask::Read(group), Answer::Read(Ok(offset))) => {
+                    if let Some(before) = &before {
+                        core.check
+                            .txn_offset_read(group, this.me, (before, after), *offset);
                     }
                 }
                 _ => {}
@@ -119,7 +147,70 @@ impl Broker {
             Ask::Init(request) => Answer::Goes(coordinator.init(request, &fresh).await),
             Ask::Add(request) => Answer::Added(coordinator.add(request).await),
             Ask::End(request, _) => Answer::Goes(coordinator.end(request, &fresh).await),
+            Ask::FindGroup(group) => {
+                let groups = self.groups.get()?;
+                Answer::FindGroup(groups.find_coordinator(0, &group).await)
+            }
+            Ask::AddOffsets(offset) => {
+                let coordinators = (self.groups.get()?, &**coordinator);
+                let who = (id, offset.producer);
+                Answer::Added(add_offsets(coordinators, who, &offset.group).await)
+            }
+            Ask::Commit(offset) => Answer::Committed(self.commit_offset(id, offset).await?),
+            Ask::Read(group) => {
+                let response = self.groups.get()?.fetch(FetchRequest {
+                    group_id: group,
+                    topics: Some(vec![(SOURCE.to_owned(), vec![0])]),
+                    require_stable: true,
+                    member_id: None,
+                    member_epoch: -1,
+                });
+                Answer::Read(read(&response.await))
+            }
         })
+    }
+
+    async fn commit_offset(self: &Arc<Self>, id: &str, offset: Offset) -> Option<ErrorCode> {
+        let (groups, replicas) = (self.groups.get()?, self.replicas.get()?);
+        let image = self.group_image.subscribe().borrow().clone();
+        let client = match offset.second {
+            true => TransactionClient::LetsAdd,
+            false => TransactionClient::KnowsAbortable,
+        };
+        let partition = CommitPartition {
+            partition: 0,
+            offset: i64::try_from(offset.txn).ok()?,
+            leader_epoch: -1,
+            metadata: None,
+        };
+        let commit = CommitRequest {
+            group_id: offset.group,
+            generation: -1,
+            retention_ms: -1,
+            topics: vec![CommitTopic {
+                name: SOURCE.to_owned(),
+                partitions: vec![partition],
+            }],
+            ..CommitRequest::default()
+        };
+        let asked = (id, offset.producer, client);
+        let here = (&**groups, &**replicas);
+        let answers = commit_offsets_in_transaction(&image, here, asked, commit).await;
+        let (_, partitions) = answers.first()?;
+        partitions.first().map(|(_, error)| *error)
+    }
+
+    /// The leader epoch in which this broker leads a group's partition, if there is no newer one.
+    fn leads_now(&self, group: &str) -> Option<LeaderEpoch> {
+        let epoch = self.leads_group(group)?;
+        let core = self.core.lock();
+        let part = core.check.parts.get(&name_of(core.check.home(group)?))?;
+        (part.leader_epoch == i64::from(epoch.0)).then_some(epoch)
+    }
+
+    fn asked_for_offset(&self, id: &'static str, group: &str) -> OffsetAsked {
+        let leads = self.leads_now(group);
+        self.core.lock().check.txn_offset_asked(id, leads)
     }
 
     /// Appends a batch of a transaction.
@@ -212,6 +303,19 @@ impl Broker {
     }
 }
 
+/// What is read of a group's offsets.
+fn read(response: &FetchResponse) -> Result<Option<i64>, ErrorCode> {
+    let one = response.topics.first().and_then(|(_, all)| all.first());
+    match (response.error, one) {
+        (ErrorCode::None, Some(one)) if one.error.is_ok() => {
+            Ok(Some(one.offset).filter(|offset| *offset >= 0))
+        }
+        (ErrorCode::None, Some(one)) => Err(one.error),
+        (ErrorCode::None, None) => Err(ErrorCode::UnknownServerError),
+        (error, _) => Err(error),
+    }
+}
+
 /// A question in a few words.
 fn brief(ask: &Ask) -> String {
     let of = |producer: &Producer| format!("{}/{}", producer.id.0, producer.epoch);
@@ -223,6 +327,10 @@ fn brief(ask: &Ask) -> String {
             let (commit, who) = (request.commit, of(&request.producer));
             format!("end of {txn} ({commit}) of {who}")
         }
+        Ask::FindGroup(group) => format!("find {group}"),
+        Ask::AddOffsets(offset) => format!("add {} of {}", offset.group, of(&offset.producer)),
+        Ask::Commit(offset) => format!("commit of {} of {}", offset.txn, of(&offset.producer)),
+        Ask::Read(group) => format!("read {group}"),
     }
 }
 
@@ -230,6 +338,7 @@ fn brief(ask: &Ask) -> String {
 fn said(answer: &Answer) -> String {
     match answer {
         Answer::Goes(Ok(who)) => format!("goes on as {}/{}", who.id.0, who.epoch),
+        Answer::Read(Ok(offset)) => format!("{offset:?}"),
         other => other.error().to_string(),
     }
 }

@@ -204,7 +204,10 @@ impl Checker {
             }
             data.last.clear();
             note_last(data, 0);
-            data.last_of = last_of(&data.committed);
+            for (slot, at) in std::mem::replace(&mut data.last_of, last_of(&data.committed)) {
+                let last = data.was_last_of.entry(slot).or_default();
+                *last = at.max(*last);
+            }
             data.acked
                 .retain(|(_, at, value)| log.get(*at).is_some_and(|(_, v)| v == *value));
             return told + ", after a loss";

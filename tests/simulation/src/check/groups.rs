@@ -250,9 +250,12 @@ impl Checker {
             Ask::Leave(request) => {
                 if let Some(epoch) = by.2 {
                     let key = (group.to_owned(), (by.0, by.1, epoch));
-                    // A static member leaves under all the ids that it ever had.
-                    let leaving = request.members.iter();
-                    let leaving = leaving.map(|one| self.groups.person(&one.member_id));
+                    // A static member leaves under all the ids that it ever had, also if it does not know them.
+                    let who = |one: &LeavingMember| match &one.instance_id {
+                        Some(instance) => instance.clone(),
+                        None => self.groups.person(&one.member_id),
+                    };
+                    let leaving = request.members.iter().map(who);
                     let leaving: BTreeSet<String> = leaving.collect();
                     let mut told = self.groups.told.remove(&key).unwrap_or_default();
                     told.well

@@ -108,8 +108,8 @@ pub fn may_lack(data: &Data, policy: Policy, log: &Log, at: usize, value: u64) -
 /// Whether a compaction may leave this out: there is another of its key, or it was the key's end, long ago.
 fn is_superseded(data: &Data, policy: Policy, log: &Log, at: usize, (_, value): Entry) -> bool {
     let slot = slot_of(value);
-    let last = data.last_of.get(&slot).copied();
-    if last > Some(at) || (value & TOMBSTONE != 0 && policy.forgets) {
+    let last = data.last_of.get(&slot).max(data.was_last_of.get(&slot));
+    if last > Some(&at) || (value & TOMBSTONE != 0 && policy.forgets) {
         return true;
     }
     let same = |entry: &Option<Entry>| entry.is_some_and(|(_, value)| slot_of(value) == slot);

@@ -25,7 +25,7 @@ use leasehold_metadata::image::Position;
 use leasehold_types::{Incarnation, LeaderEpoch, Seq};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-pub use txns::{TxnId, Txns, Who};
+pub use txns::{OffsetAsked, TxnId, Txns, Who};
 
 /// One committed head write.
 #[derive(Clone, Debug)]
@@ -76,6 +76,8 @@ pub struct Data {
     pub unseen: Option<usize>,
     /// Where each key is last in it.
     pub last_of: BTreeMap<u8, usize>,
+    /// Where each key was last before records were lost: who compacted by what is lost may lack what was before that.
+    pub was_last_of: BTreeMap<u8, usize>,
     pub deletions: Deletions,
     /// In which leader epoch each of them was.
     pub committed_in: Vec<LeaderEpoch>,

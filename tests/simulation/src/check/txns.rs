@@ -1,8 +1,11 @@
-//! Transactions: what their producers were told, and what the logs say of them (X1 to X6).
+//! Transactions: what their producers were told, and what the logs say of them (X1 to X7).
 //!
 //! What is committed is read off the committed part of each log, by Kafka's rules for markers written down here a second
 //! time: a marker ends all that its producer id has open in that log. Nothing that a coordinator, or a leader's own list of
 //! transactions, believes is asked.
+
+mod offsets;
+pub use offsets::OffsetAsked;
 
 use super::Checker;
 use crate::batches::{Batch, marker_of};
@@ -28,6 +31,8 @@ struct Txn {
     ended: Option<bool>,
     /// What was acknowledged, and where.
     acked: Vec<(Key, u64)>,
+    /// An offset of a group was acknowledged as part of it.
+    has_offset: bool,
 }
 
 /// The transactions of one log, as far as it is committed.
@@ -66,8 +71,11 @@ pub struct Txns {
     folds: BTreeMap<Key, Fold>,
     /// Where a leader showed, since the faults ended, that nothing is undecided.
     pub stable: BTreeSet<Key>,
-    /// Transactions told as committed, as aborted; records of transactions that were read as committed.
-    pub counts: [u64; 3],
+    /// The newest transaction of each transactional id whose offset was read.
+    offsets_read: BTreeMap<&'static str, TxnId>,
+    /// Transactions told as committed, as aborted; records of transactions that were read as committed; their offsets that
+    /// were read.
+    pub counts: [u64; 4],
 }
 
 impl Txns {
@@ -81,6 +89,7 @@ impl Txns {
             told,
             ended,
             acked,
+            has_offset: false,
         });
         self.all.len() - 1
     }

@@ -2,7 +2,7 @@
 //! other, as Kafka's clients do. In version 1 it adds partitions itself, and gets a new epoch where it cannot know what
 //! of its records is in a log; in version 2 the leaders add them, and each end brings the next epoch.
 
-use super::mail::{Answer, Ask};
+use super::mail::{Answer, Ask, Offset};
 use super::transaction::{Sender, Sent, Transaction};
 use crate::broker::mail::Mail;
 use crate::broker::place;
@@ -44,7 +44,11 @@ enum Step {
     Rests,
     Adds,
     Sends,
+    AddsOffsets,
+    CommitsOffsets,
     Ends,
+    /// It looks for what is committed of its group: at its beginning, and when all is done.
+    Reads,
     Dead,
 }
 
@@ -57,6 +61,8 @@ pub(super) struct Producer {
     who: Option<Who>,
     step: Step,
     coordinator: Option<usize>,
+    /// Its group's.
+    group_coordinator: Option<usize>,
     question: Option<(oneshot::Receiver<Answer>, u64)>,
     wait_until: u64,
     transaction: Option<Transaction>,
@@ -66,7 +72,9 @@ pub(super) struct Producer {
     awaited: Option<(String, u64)>,
     /// It began after the faults.
     fresh: bool,
-    /// What was committed, of those that began after the faults.
+    /// One of those that began after the faults is committed.
+    committed: bool,
+    /// And what it says of its group was read.
     done: bool,
 }
 
@@ -80,6 +88,7 @@ impl Producer {
             who: None,
             step: Step::Begins(None),
             coordinator: None,
+            group_coordinator: None,
             question: None,
             wait_until: core.now + core.rng.random_range(10..600),
             transaction: None,
@@ -87,6 +96,7 @@ impl Producer {
             next: 0,
             awaited: None,
             fresh: false,
+            committed: false,
             done: false,
         }
     }
@@ -110,6 +120,9 @@ impl Producer {
             Step::Rests => "rests",
             Step::Adds => "adds partitions",
             Step::Sends => "sends",
+            Step::AddsOffsets => "adds its group",
+            Step::CommitsOffsets => "commits an offset",
+            Step::Reads => "reads its offset",
             Step::Ends => "ends",
             Step::Dead => "is dead",
         };
@@ -139,9 +152,24 @@ impl Producer {
             self.question = None;
             match answer {
                 Some(answer) => self.hear(core, answer),
-                None => self.coordinator = None,
+                None => self.lost(),
             }
             return;
+        }
+        if let (Step::AddsOffsets | Step::CommitsOffsets, Some(transaction)) =
+            (&self.step, &mut self.transaction)
+            && transaction.is_late(core.now)
+            && !well
+        {
+            transaction.commits = false;
+            transaction.torn = true;
+            self.step = Step::Ends;
+        }
+        if matches!(self.step, Step::CommitsOffsets | Step::Reads)
+            && self.group_coordinator.is_none()
+        {
+            let to = core.rng.random_range(0..core.nodes.len());
+            return self.ask(core, to, Ask::FindGroup(group_of(self.kind.id)));
         }
         if !matches!(self.step, Step::Rests | Step::Sends | Step::Dead)
             && self.coordinator.is_none()
@@ -181,12 +209,33 @@ impl Producer {
                 match transaction.send(core, &sender, crate::clients::leader) {
                     Sent::Waits => {}
                     Sent::Fenced => self.step = Step::Dead,
-                    Sent::All => self.step = Step::Ends,
+                    Sent::All if !transaction.has_offset => self.step = Step::Ends,
+                    Sent::All if self.kind.second => self.step = Step::CommitsOffsets,
+                    Sent::All => self.step = Step::AddsOffsets,
                     Sent::Failed => {
                         transaction.commits = false;
                         self.step = Step::Ends;
                     }
                 }
+            }
+            (Step::AddsOffsets | Step::CommitsOffsets, Some(sender), Some(transaction)) => {
+                let offset = Offset {
+                    group: group_of(self.kind.id),
+                    producer: sender.producer,
+                    txn: transaction.txn,
+                    second: self.kind.second,
+                };
+                match self.step {
+                    Step::AddsOffsets => self.ask(core, to, Ask::AddOffsets(offset)),
+                    _ => {
+                        let to = self.group_coordinator.unwrap_or_default();
+                        self.ask(core, to, Ask::Commit(offset));
+                    }
+                }
+            }
+            (Step::Reads, ..) => {
+                let to = self.group_coordinator.unwrap_or_default();
+                self.ask(core, to, Ask::Read(group_of(self.kind.id)));
             }
             (Step::Ends, Some(sender), Some(transaction)) => {
                 let request = EndRequest {
@@ -293,9 +342,37 @@ impl Producer {
                 let there = found.error.is_ok();
                 self.coordinator = there.then(|| place(found.broker));
             }
+            (Answer::FindGroup(found), _) => {
+                let there = found.error.is_ok();
+                self.group_coordinator = there.then(|| place(found.broker));
+            }
             (Answer::Goes(Ok(who)), Step::Begins(_)) => {
                 self.goes_on(who);
+                self.step = match core.chance(500) {
+                    true => Step::Reads,
+                    false => Step::Rests,
+                };
+            }
+            (Answer::Read(Ok(_)), Step::Reads) => {
+                self.done = self.committed;
                 self.step = Step::Rests;
+            }
+            (Answer::Added(E::None), Step::AddsOffsets) => self.step = Step::CommitsOffsets,
+            (Answer::Committed(E::None), Step::CommitsOffsets) => self.step = Step::Ends,
+            (
+                Answer::Committed(
+                    E::TransactionAbortable | E::InvalidTxnState | E::UnknownTopicOrPartition,
+                ),
+                Step::CommitsOffsets,
+            ) => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.commits = false;
+                }
+                self.step = Step::Ends;
+            }
+            (Answer::Committed(E::NotCoordinator | E::CoordinatorNotAvailable), _)
+            | (Answer::Read(Err(E::NotCoordinator | E::CoordinatorNotAvailable)), _) => {
+                self.group_coordinator = None;
             }
             (Answer::Goes(Ok(who)), Step::Ends) => self.ended(core, who),
             (Answer::Added(E::None), Step::Adds) => {
@@ -320,6 +397,18 @@ impl Producer {
         }
     }
 
+    /// Nobody answered.
+    fn lost(&mut self) {
+        match self.step {
+            Step::CommitsOffsets | Step::Reads => self.group_coordinator = None,
+            _ => self.coordinator = None,
+        }
+        // It may yet arrive.
+        if let (Step::CommitsOffsets, Some(transaction)) = (&self.step, &mut self.transaction) {
+            transaction.torn = true;
+        }
+    }
+
     fn goes_on(&mut self, who: Who) {
         if self.who.replace(who) != Some(who) {
             self.sequences.clear();
@@ -333,14 +422,22 @@ impl Producer {
         let Some(transaction) = self.transaction.take() else {
             return;
         };
-        self.done = self.fresh && transaction.commits;
+        if self.fresh && transaction.commits {
+            self.committed = true;
+            self.step = Step::Reads;
+        }
         match self.kind.second {
             true => self.goes_on(who),
             // What it sent may yet arrive: not in its next epoch.
-            false if transaction.torn => self.step = Step::Begins(self.who),
+            false if transaction.torn && !self.committed => self.step = Step::Begins(self.who),
             false => {}
         }
     }
+}
+
+/// The group whose offsets a producer commits: nobody else's.
+fn group_of(id: &str) -> String {
+    format!("of-{id}")
 }
 
 /// Partitions as requests have them.

@@ -63,6 +63,8 @@ pub(super) struct Transaction {
     pub commits: bool,
     /// Some batch of it may or may not be in its log.
     pub torn: bool,
+    /// It commits an offset, too.
+    pub has_offset: bool,
     batches: Vec<Batch>,
     until: u64,
 }
@@ -89,6 +91,7 @@ impl Transaction {
             keys,
             commits: core.chance(750),
             torn: false,
+            has_offset: core.chance(500),
             batches,
             until: core.now + LIMIT,
         }
@@ -102,6 +105,11 @@ impl Transaction {
         ));
         core.held_up.insert(id);
         self.until = begins + core.rng.random_range(15..60);
+    }
+
+    /// Whether its producer gives up what is not done.
+    pub fn is_late(&self, now: u64) -> bool {
+        now > self.until
     }
 
     /// Hears answers, and sends what is due.
